@@ -1,0 +1,1 @@
+"""Online knowledge distillation: networks that train together from scratch and teach each other."""

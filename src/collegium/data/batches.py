@@ -1,0 +1,162 @@
+"""Batches of images, cropped, flipped and normalised at once on the device where the images lie."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from collegium.errors import UsageError
+
+from .images import Augmentation, Split, check_statistics
+from .seeds import generator
+
+_ORDER, _AUGMENTATION = 0, 1  # what a stream of random numbers is for
+
+
+class Batches:
+    """Batches of normalised images, made on the device where the split lies.
+
+    Every epoch and every step can be made again on its own: the order is a function of (seed, epoch), the
+    augmentation of (seed, epoch, step). So an interrupted run goes on in the middle of an epoch exactly.
+    Random numbers are drawn on the CPU, so they are the same for every device.
+
+    Args:
+        split: N images (C, H, W) and their labels.
+        batch_size: images in a batch.
+        mean: per channel, of pixels scaled to [0, 1].
+        std: per channel, of pixels scaled to [0, 1].
+        seed: of order and augmentation, 0 or more.
+        augmentation: what is done at random to each image; None for nothing. Padding "zeros" adds pixels
+            that are black before normalisation.
+        shuffle: draw the order of each epoch; otherwise the order of the split.
+        drop_last: leave out a last batch that is not full, except where it is the only one.
+        channels_last: the memory layout of the images; otherwise contiguous (B, C, H, W).
+
+    Raises:
+        UsageError: an empty split, a batch size below 1, a negative seed, mean or std without one value a
+            channel, images too small for the augmentation.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        channels_last: bool = True,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"the batch size is {batch_size}: give 1 or more")
+        if len(split) == 0:
+            raise UsageError("there are no images to make batches of: the split is empty")
+        if seed < 0:
+            raise UsageError(f"the seed is {seed}: give 0 or more")
+        _, channels, height, width = split.images.shape
+        check_statistics(tuple(mean), tuple(std), channels)
+        self.augmentation = augmentation or Augmentation(padding=0, flip=False)
+        self.augmentation.check((height, width))
+
+        self.batch_size, self.seed = batch_size, seed
+        self.shuffle, self.drop_last, self.channels_last = shuffle, drop_last, channels_last
+        self._images = split.images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C); a view where channels-last
+        self._targets = split.targets
+        device = self._device = split.images.device
+        self._rows, self._columns = torch.arange(height, device=device), torch.arange(width, device=device)
+        # Repeated over a row of pixels: a vector of C = 3 numbers is slow to broadcast.
+        deviation = torch.tensor(std, dtype=torch.float64)
+        scale, shift = 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float64) / deviation
+        self._scale = scale.float().repeat(width).to(device)  # (W * C,)
+        self._shift = shift.float().repeat(width).to(device)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        full, rest = divmod(len(self._targets), self.batch_size)
+        return max(full, 1) if self.drop_last else full + (rest > 0)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch.
+
+        Args:
+            epoch: 0, 1, ...
+            first_step: where to go on; earlier batches are not made.
+
+        Returns:
+            An iterator over images (B, C, H, W) float32 and targets (B,) int64.
+
+        Raises:
+            UsageError: `epoch` is negative, or `first_step` is not within 0..len(self).
+        """
+        if epoch < 0:
+            raise UsageError(f"epoch {epoch} cannot be made: epochs count from 0")
+        if not 0 <= first_step <= len(self):
+            raise UsageError(f"step {first_step} cannot be the first: an epoch has steps 0 to {len(self) - 1}")
+        return self._steps(epoch, first_step)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(pixel / 255 - mean) / std: (B, C, H, W) uint8 -> (B, C, H, W) float32."""
+        return self._normalise(images.permute(0, 2, 3, 1).contiguous())
+
+    def _steps(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        count, padding = len(self._targets), self.augmentation.padding
+        # All draws of an epoch are made and moved at once: steps then need no transfer from the host.
+        order = torch.arange(count)
+        if self.shuffle:
+            order = torch.randperm(count, generator=generator(self.seed, _ORDER, epoch))
+        order = self._to_device(order)
+        random = generator(self.seed, _AUGMENTATION, epoch)
+        shifts = self._to_device(torch.randint(-padding, padding + 1, (2, count), generator=random))
+        flips = self._to_device(torch.randint(2, (count,), generator=random) > 0)
+
+        for step in range(first_step, len(self)):
+            here = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            index = order[here]
+            images = self._pick(index, shifts[0, here], shifts[1, here], flips[here])
+            yield self._normalise(images), self._targets[index]
+
+    def _pick(self, index: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tensor:
+        """Images at `index` (B,), each moved by its shifts (B,) and flipped, as (B, H, W, C) uint8."""
+        if self.augmentation.padding == 0 and not self.augmentation.flip:
+            return self._images[index]
+        count, height, width, channels = self._images.shape
+        columns = self._columns.expand(len(index), width)
+        if self.augmentation.flip:
+            columns = torch.where(flip[:, None], columns.flip(1), columns)
+        rows, columns = (
+            self._rows + down[:, None],
+            columns + right[:, None],
+        )  # (B, H), (B, W): may lie outside
+        if self.augmentation.padding_mode == "reflect":
+            inside = None
+            rows, columns = _reflect(rows, height), _reflect(columns, width)
+        else:
+            wanted_rows, rows = rows, rows.clamp(0, height - 1)
+            wanted_columns, columns = columns, columns.clamp(0, width - 1)
+            inside = (wanted_rows == rows)[:, :, None] & (wanted_columns == columns)[:, None, :]
+        # One gather over the pixels of the whole set: the same as images[index, rows, columns], but copying
+        # pixels whole, which is several times faster on a CPU.
+        pixel = ((index[:, None] * height + rows) * width)[:, :, None] + columns[:, None, :]  # (B, H, W)
+        images = self._images.view(-1, channels).index_select(0, pixel.flatten())
+        images = images.view(len(index), height, width, channels)
+        return images if inside is None else images * inside[..., None]
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """(B, H, W, C) uint8 -> (B, C, H, W) float32."""
+        flat = images.flatten(2).to(torch.float32)  # (B, H, W * C)
+        result = torch.addcmul(self._shift, flat, self._scale).view(images.shape).permute(0, 3, 1, 2)
+        return result if self.channels_last else result.contiguous()
+
+    def _to_device(self, draws: Tensor) -> Tensor:
+        if self._device.type == "cuda":
+            draws = draws.pin_memory()  # else the copy would wait for the device
+        return draws.to(self._device, non_blocking=True)
+
+
+def _reflect(position: Tensor, size: int) -> Tensor:
+    """Positions within a side's length outside 0..size-1, mirrored at the edge pixels."""
+    last = size - 1
+    return last - (last - position.abs()).abs()

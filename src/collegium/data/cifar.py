@@ -1,0 +1,185 @@
+"""CIFAR-10 and CIFAR-100 from their official Python files.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
+https://www.cs.toronto.edu/~kriz/cifar.html.
+"""
+
+import hashlib
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from collegium.errors import DataError
+
+from .download import data_root, fetch_folder
+from .images import Augmentation, ImageData, Split
+
+_AUGMENTATION = Augmentation(padding=4, padding_mode="reflect", flip=True)
+_SIDE = 32
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The published files of one data set, with their MD5 checksums."""
+
+    url: str
+    archive_md5: str
+    folder: str
+    train: dict[str, str]
+    test: dict[str, str]
+    meta: dict[str, str]
+    labels: bytes  # the key of the labels in a file of images
+    names: bytes  # the key of the class names in meta
+
+
+_CIFAR10 = _Files(
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    archive_md5="c58f30108f718f92721af3b95e74349a",
+    folder="cifar-10-batches-py",
+    train={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    },
+    test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+    meta={"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
+    labels=b"labels",
+    names=b"label_names",
+)
+
+_CIFAR100 = _Files(
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    archive_md5="eb9058c3a382ffc7106e4002c42a8d85",
+    folder="cifar-100-python",
+    train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+    test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+    meta={"meta": "7973b15100ade9c7d40fb424638fde48"},
+    labels=b"fine_labels",
+    names=b"fine_label_names",
+)
+
+
+def cifar10(*, root: str | None = None, download: bool = True) -> ImageData:
+    """CIFAR-10: 50000 training and 10000 test images of 32 x 32 pixels in 10 classes.
+
+    Args:
+        root: the folder with cifar-10-batches-py; the default is the environment's COLLEGIUM_DATA, else
+            ~/.cache/collegium.
+        download: download the files (163 MiB) where they are not there.
+
+    Raises:
+        DataError: the files are not there and are not to be, or cannot be, downloaded, or a file fails its
+            checksum.
+    """
+    return _load(
+        "cifar10",
+        _CIFAR10,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        root=root,
+        download=download,
+    )
+
+
+def cifar100(*, root: str | None = None, download: bool = True) -> ImageData:
+    """CIFAR-100 with its fine labels: 50000 training and 10000 test images of 32 x 32 pixels in 100 classes.
+
+    Args:
+        root: the folder with cifar-100-python; the default is the environment's COLLEGIUM_DATA, else
+            ~/.cache/collegium.
+        download: download the files (161 MiB) where they are not there.
+
+    Raises:
+        DataError: the files are not there and are not to be, or cannot be, downloaded, or a file fails its
+            checksum.
+    """
+    return _load(
+        "cifar100",
+        _CIFAR100,
+        mean=(129.3 / 255, 124.1 / 255, 112.4 / 255),
+        std=(68.2 / 255, 65.4 / 255, 70.4 / 255),
+        root=root,
+        download=download,
+    )
+
+
+def _load(
+    name: str,
+    files: _Files,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    root: str | None,
+    download: bool,
+) -> ImageData:
+    folder = data_root(root) / files.folder
+    if not folder.is_dir():
+        if not download:
+            raise DataError(
+                f"{name} is not at {folder}: allow the download, or give as root (or in the environment as "
+                f"COLLEGIUM_DATA) the folder that holds {files.folder}"
+            )
+        fetch_folder(files.url, folder, files.archive_md5)
+    (meta,) = _read(folder, files.meta)
+    return ImageData(
+        name=name,
+        train=_split(_read(folder, files.train), files.labels),
+        test=_split(_read(folder, files.test), files.labels),
+        class_names=tuple(name.decode() for name in meta[files.names]),
+        mean=mean,
+        std=std,
+        augmentation=_AUGMENTATION,
+    )
+
+
+def _split(parts: list[dict[bytes, Any]], labels: bytes) -> Split:
+    # A row of the files is one image, channel after channel.
+    planes = [torch.from_numpy(part[b"data"]).view(-1, 3, _SIDE, _SIDE) for part in parts]
+    targets = torch.tensor([label for part in parts for label in part[labels]])
+    images = torch.empty((len(targets), 3, _SIDE, _SIDE), dtype=torch.uint8, memory_format=torch.channels_last)
+    return Split(torch.cat(planes, out=images), targets)
+
+
+def _read(folder: Path, checksums: dict[str, str]) -> list[dict[bytes, Any]]:
+    """The contents of the files in `folder`, each checked before it is read."""
+    contents = []
+    for name, expected in checksums.items():
+        path = folder / name
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror}): delete {folder} and repeat the command to download it again"
+            ) from error
+        found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+        if found != expected:
+            raise DataError(
+                f"{path} is truncated or altered: its MD5 is {found}, expected {expected}; "
+                f"delete {folder} and repeat the command to download it again"
+            )
+        # Strings of Python 2 stay bytes, and so do the pixels: decoding them would take as long again.
+        contents.append(_Unpickler(io.BytesIO(raw), encoding="bytes").load())
+    return contents
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads arrays and plain Python values, and refuses everything else that a pickle could run."""
+
+    _reconstruct = np.empty(0).__reduce__()[0]  # NumPy's own, whose module was renamed in NumPy 2
+
+    def find_class(self, module: str, name: str) -> Any:
+        match module, name:
+            case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
+                return self._reconstruct
+            case "numpy", "ndarray":
+                return np.ndarray
+            case "numpy", "dtype":
+                return np.dtype
+        raise pickle.UnpicklingError(f"a data file must not refer to {module}.{name}")

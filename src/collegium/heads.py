@@ -1,0 +1,110 @@
+"""Modules that at least two methods own."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from collegium.errors import UsageError
+from collegium.networks.cifar_resnet import convolution
+from collegium.networks.network import GlobalPoolClassifier
+
+Shape = tuple[int, ...]  # (D, H, W)
+
+
+class MatchSize(nn.Module):
+    """Brings every peer's map to the smallest height and width among them, each by a learned regressor.
+
+    A map of the smallest size passes unchanged. A map larger by a whole factor goes through a 3x3 convolution
+    of that stride, any other through adaptive average pooling and a 1x1 convolution; norm and ReLU follow.
+    The FFL paper does not say how it brings maps to one size: this is our choice.
+    """
+
+    def __init__(self, shapes: Sequence[Shape]) -> None:
+        super().__init__()
+        self.size = (min(s[1] for s in shapes), min(s[2] for s in shapes))
+        self.regressors = nn.ModuleList(self._regressor(shape) for shape in shapes)
+
+    def _regressor(self, shape: Shape) -> nn.Module:
+        channels, height, width = shape
+        if (height, width) == self.size:
+            return nn.Identity()
+        stride = height // self.size[0]
+        layers: list[nn.Module]
+        if (height, width) == (stride * self.size[0], stride * self.size[1]):
+            layers = [convolution(channels, channels, 3, stride)]
+        else:
+            layers = [nn.AdaptiveAvgPool2d(self.size), convolution(channels, channels, 1)]
+        return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU())
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """M maps (B, D_k, H_k, W_k) -> M maps (B, D_k, H, W)."""
+        return [regress(f) for regress, f in zip(self.regressors, features, strict=True)]
+
+
+class FusionModule(nn.Module):
+    """FFL's fusion module: concatenation, 3x3 depth-wise and 1x1 point-wise convolution, and a classifier.
+
+    Kim et al., "Feature Fusion for Online Mutual Knowledge Distillation", https://arxiv.org/abs/1904.09058.
+
+    Args:
+        shapes: (D, H, W) of each peer's map.
+        num_classes: number of logits.
+        out_channels: width of the fused map; by default that of the widest peer (the paper's peers are equally
+            wide, for unlike ones it does not say).
+    """
+
+    def __init__(self, shapes: Sequence[Shape], num_classes: int, out_channels: int | None = None) -> None:
+        super().__init__()
+        total = sum(shape[0] for shape in shapes)
+        width = out_channels or max(shape[0] for shape in shapes)
+        self.match = MatchSize(shapes)
+        # The authors' initialisation: for the depth-wise layer it counts all channels as outputs.
+        self.depthwise = nn.Conv2d(total, total, 3, padding=1, groups=total, bias=False)
+        nn.init.normal_(self.depthwise.weight, std=(2 / (9 * total)) ** 0.5)
+        self.norm1 = nn.BatchNorm2d(total)
+        self.pointwise = convolution(total, width, 1)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.classifier = GlobalPoolClassifier(width, num_classes)
+
+    def fuse(self, features: Sequence[Tensor]) -> Tensor:
+        """The fused map: M maps (B, D_k, H_k, W_k) -> (B, D, H, W)."""
+        x = torch.cat(self.match(features), dim=1)
+        x = F.relu(self.norm1(self.depthwise(x)))
+        return F.relu(self.norm2(self.pointwise(x)))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """M maps (B, D_k, H_k, W_k) -> logits (B, C)."""
+        return cast(Tensor, self.classifier(self.fuse(features)).float())
+
+
+class SumFusion(nn.Module):
+    """DualNet's fusion: the mean of the maps and a classifier.
+
+    Args:
+        shapes: network's name and (D, H, W) of its map, for each map; the shapes must be equal.
+        num_classes: number of logits.
+
+    Raises:
+        UsageError: the shapes differ.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[str, Shape]], num_classes: int) -> None:
+        super().__init__()
+        if len({shape for _, shape in shapes}) > 1:
+            listed = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes)
+            raise UsageError(
+                f"maps of different shapes cannot be summed ({listed}); take peers of one kind, or fuse them by "
+                "convolution: --method ffl --method.fusion conv"
+            )
+        self.classifier: nn.Module = GlobalPoolClassifier(shapes[0][1][0], num_classes)
+
+    def fuse(self, features: Sequence[Tensor]) -> Tensor:
+        """The fused map: M maps (B, D, H, W) -> (B, D, H, W)."""
+        return torch.stack(tuple(features)).mean(0)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """M maps (B, D, H, W) -> logits (B, C)."""
+        return cast(Tensor, self.classifier(self.fuse(features)).float())

@@ -1,0 +1,62 @@
+"""The losses that methods are sums of. All are computed in float32, whatever the precision of the networks."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from collegium.method import Progress
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    r"""Mean cross-entropy over the batch, summed over peers: (..., B, C), (B,) or (B, C) -> ().
+
+    .. math:: \sum_k \frac{1}{B} \sum_b -\log p_k(y_b \mid x_b)
+
+    ``target`` holds class indices, or probabilities where labels are smoothed or mixed.
+    """
+    logits = logits.float()
+    peers = math.prod(logits.shape[:-2])
+    target = target.expand(*logits.shape[:-2], *target.shape)
+    start = logits.ndim - 2
+    return F.cross_entropy(logits.flatten(0, start), target.flatten(0, start)) * peers
+
+
+def distill(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    r"""Mean of the tempered divergence over the batch, summed over peers: (..., B, C), (..., B, C) -> ().
+
+    .. math:: T^2 \, KL\big(\sigma(z_t / T) \,\|\, \sigma(z_s / T)\big)
+
+    The teacher is a constant: no gradient reaches it. Leading dimensions are broadcast.
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", https://arxiv.org/abs/1503.02531.
+    """
+    log_p = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
+    log_q = F.log_softmax(student.float() / temperature, dim=-1)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
+    return divergence.mean(-1).sum() * temperature**2
+
+
+def ramp_up(progress: Progress, length: float) -> Tensor:
+    r"""Sigmoid ramp from :math:`e^{-5}` to 1 over the first ``length`` (a share) of training.
+
+    .. math:: w(e) = \exp\big(-5 (1 - \min(e, L) / L)^2\big)
+
+    e counts completed epochs and L is ``length`` times all epochs: 80/300 gives the papers' 80 of 300 epochs.
+    With ``length`` 0 the weight is 1 throughout.
+    Laine and Aila, "Temporal Ensembling", https://arxiv.org/abs/1610.02242.
+    """
+    if length == 0:
+        return torch.ones_like(progress.epoch)
+    share = (progress.epoch / (length * progress.epochs)).clamp(0, 1)
+    return torch.exp(-5 * (1 - share) ** 2)
+
+
+def attention_map(feature: Tensor) -> Tensor:
+    """Where a map is active: mean square over channels, (B, D, H, W) -> (B, H, W)."""
+    return feature.float().square().mean(1)
+
+
+def others(x: Tensor, index: int) -> Tensor:
+    """All but entry ``index`` of the first dimension: (M, ...) -> (M - 1, ...)."""
+    return torch.cat([x[:index], x[index + 1 :]])

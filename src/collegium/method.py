@@ -1,0 +1,76 @@
+"""What a method is: named loss terms by player, and predictors besides the peers."""
+
+import abc
+from typing import ClassVar, NamedTuple, NotRequired, TypedDict
+
+from torch import Tensor, nn
+
+from collegium.cohort import Cohort, CohortSpec, PeerOutputs
+from collegium.errors import UsageError
+
+Terms = dict[str, Tensor]
+"""Named scalars, weights applied; their sum is what a player descends."""
+
+
+class Progress(NamedTuple):
+    """How far training has come, as 0-d tensors so that a compiled step is never compiled again."""
+
+    epoch: Tensor  # epochs completed before this one: the papers' 0-based e
+    epochs: Tensor  # epochs in all
+    fraction: Tensor  # share of all optimizer steps taken before this one, in [0, 1)
+
+
+class ParameterGroup(TypedDict):
+    """Parameters that one optimizer treats alike; what is left out is the run's own setting."""
+
+    params: list[nn.Parameter]
+    weight_decay: NotRequired[float]
+    learning_rate_scale: NotRequired[float]
+
+
+class Method(nn.Module, abc.ABC):
+    """A published way for peers to teach each other.
+
+    A method sees peers only through :class:`PeerOutputs`. Constructor keywords are its configuration, with the
+    paper's values as defaults. A *player* is a set of parameters with an optimizer of its own; most methods
+    have one, ``"peers"``.
+    """
+
+    min_peers: ClassVar[int] = 2
+    needs_teacher: ClassVar[bool] = False
+    reconstructed: ClassVar[str] = ""
+    """What had to be reconstructed because no text or code of the authors states it; printed with every result."""
+
+    def __init__(self, spec: CohortSpec) -> None:
+        """Raises UsageError where the cohort has too few peers, or lacks a teacher the method needs."""
+        super().__init__()
+        name = type(self).__name__
+        if spec.num_peers < self.min_peers:
+            raise UsageError(
+                f"{name} needs at least {self.min_peers} peers, got {spec.num_peers} ({', '.join(spec.names)}); "
+                f"write for example --peers {self.min_peers}x{spec.names[0]}"
+            )
+        if self.needs_teacher and spec.teacher_shapes is None:
+            raise UsageError(f"{name} needs a trained teacher: name a finished run or a peer's folder with --teacher")
+        self.spec = spec
+
+    @abc.abstractmethod
+    def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        """Loss terms by player, weights applied. target: (B,) class indices or (B, C) probabilities."""
+
+    def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
+        """Which parameters each player owns. By default one player owns everything."""
+        return {"peers": [{"params": trainable(cohort)}, {"params": trainable(self)}]}
+
+    def predict(self, out: PeerOutputs) -> dict[str, Tensor]:
+        """Predictors besides the peers and their mean: name -> logits (B, C)."""
+        return {}
+
+    def maps(self, out: PeerOutputs) -> dict[str, Tensor]:
+        """Feature maps of the method's own, for pictures: name -> (B, D, H, W)."""
+        return {}
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The module's parameters that are not frozen."""
+    return [p for p in module.parameters() if p.requires_grad]

@@ -1,0 +1,86 @@
+"""Feature fusion learning."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from collegium.cohort import Cohort, CohortSpec, PeerOutputs
+from collegium.heads import FusionModule, SumFusion
+from collegium.losses import cross_entropy, distill, ramp_up
+from collegium.method import Method, ParameterGroup, Progress, Terms, trainable
+
+
+class FFL(Method):
+    r"""The peers' last maps are fused; their mean teaches the fused classifier (EKD), which teaches every peer (FKD).
+
+    .. math:: z_e = \frac{1}{K} \sum_k z_k, \qquad z_f = F(f_1, \dots, f_K)
+    .. math:: L = \sum_k CE(z_k, y) + CE(z_f, y) + w(e) \Big[ T^2 KL(\sigma_T(z_e) \,\|\, \sigma_T(z_f))
+        + \sum_k T^2 KL(\sigma_T(z_f) \,\|\, \sigma_T(z_k)) \Big]
+
+    Kim, Hyun, Chung and Kwak, "Feature Fusion for Online Mutual Knowledge Distillation", ICPR 2020,
+    https://arxiv.org/abs/1904.09058; code https://github.com/Jangho-Kim/FFL-pytorch. The predictor ``fused`` is
+    the paper's FFL, a peer is its FFL-S. Like peers share all but the last stage, unlike peers stand apart.
+
+    The ablation of the paper, cases A to D by our reading of its table: A is the default; B is
+    ``fusion="sum"``; C is ``ekd=False``; D is ``fusion="sum", ekd=False, fkd=False``.
+
+    Args:
+        spec: the cohort's shapes.
+        temperature: T, softens all predictions.
+        ramp: share of training over which w rises from 0 to 1; 0 switches the ramp off.
+        fusion: "conv", the fusion module; "sum", the mean of the maps as in DualNet, for equal shapes.
+        ekd: whether the ensemble of the peers teaches the fused classifier.
+        fkd: whether the fused classifier teaches the peers.
+        detach_fusion_inputs: True keeps the fused classifier's losses from training the peers.
+        fusion_weight_decay: weight decay of the fusion module (the authors' is a tenth of the peers').
+        fused_channels: width of the fused map; by default the widest peer's.
+    """
+
+    def __init__(
+        self,
+        spec: CohortSpec,
+        *,
+        temperature: float = 3.0,
+        ramp: float = 80 / 300,
+        fusion: Literal["conv", "sum"] = "conv",
+        ekd: bool = True,
+        fkd: bool = True,
+        detach_fusion_inputs: bool = False,
+        fusion_weight_decay: float = 1e-5,
+        fused_channels: int | None = None,
+    ) -> None:
+        super().__init__(spec)
+        self.temperature = temperature
+        self.ramp = ramp
+        self.ekd = ekd
+        self.fkd = fkd
+        self.detach_fusion_inputs = detach_fusion_inputs
+        self.fusion_weight_decay = fusion_weight_decay
+        self.fusion: FusionModule | SumFusion
+        if fusion == "conv":
+            self.fusion = FusionModule(spec.last_shapes, spec.num_classes, fused_channels)
+        else:
+            self.fusion = SumFusion(spec.named_last_shapes, spec.num_classes)
+
+    def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
+        fusion: ParameterGroup = {"params": trainable(self), "weight_decay": self.fusion_weight_decay}
+        return {"peers": [{"params": trainable(cohort)}, fusion]}
+
+    def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        features = out.last_features
+        if self.detach_fusion_inputs:
+            features = tuple(f.detach() for f in features)
+        z, z_e, z_f = out.logits, out.logits.mean(0), self.fusion(features)
+        w = ramp_up(progress, self.ramp)
+        terms = {"ce": cross_entropy(z, target), "ce_fused": cross_entropy(z_f, target)}
+        if self.ekd:
+            terms["ekd"] = w * distill(z_f, z_e, self.temperature)
+        if self.fkd:
+            terms["fkd"] = w * distill(z, z_f, self.temperature)
+        return {"peers": terms}
+
+    def predict(self, out: PeerOutputs) -> dict[str, Tensor]:
+        return {"fused": self.fusion(out.last_features)}
+
+    def maps(self, out: PeerOutputs) -> dict[str, Tensor]:
+        return {"fused": self.fusion.fuse(out.last_features)}

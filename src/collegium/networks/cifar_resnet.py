@@ -1,0 +1,116 @@
+"""Residual networks for small images, with basic or bottleneck blocks.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385, section 4.2,
+with the projection shortcut (1x1 convolution and batch norm) that the online distillation papers use where
+the shape changes, instead of the paper's zero padding.
+"""
+
+import re
+from typing import Literal, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from collegium.errors import UsageError
+from collegium.networks.network import GlobalPoolClassifier, Network
+
+Block = Literal["basic", "bottleneck"]
+
+
+def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias, padded to keep the size, He-initialised by its fan-out."""
+    layer = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
+
+
+def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(convolution(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; the last ReLU comes after the sum."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = convolution(in_channels, width, 3, stride)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = convolution(width, width, 3)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.shortcut = shortcut(in_channels, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; the block ends four times as wide as it works."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        self.conv1 = convolution(in_channels, width, 1)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = convolution(width, width, 3, stride)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv3 = convolution(width, out_channels, 1)
+        self.norm3 = nn.BatchNorm2d(out_channels)
+        self.shortcut = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        y = F.relu(self.norm2(self.conv2(y)))
+        return F.relu(self.norm3(self.conv3(y)) + self.shortcut(x))
+
+
+def cifar_resnet(depth: int, num_classes: int, *, in_channels: int = 3, block: Block = "basic") -> Network:
+    """A residual network for small images: stem, then three stages of 16, 32 and 64 channels.
+
+    Args:
+        depth: 6n + 2 for basic blocks (two layers each), 9n + 2 for bottleneck blocks (three layers each).
+        num_classes: number of logits.
+        in_channels: channels of the images.
+        block: the papers mean different things by one name: ONE's "ResNet-110" is made of bottleneck blocks
+            and has 164 layers, FFL's of basic blocks. Here the block is always said.
+
+    Raises:
+        UsageError: the depth is not one that the block allows.
+    """
+    kind: type[BasicBlock | BottleneckBlock] = BasicBlock if block == "basic" else BottleneckBlock
+    layers = {"basic": 6, "bottleneck": 9}[block]
+    if depth <= 2 or (depth - 2) % layers:
+        examples = ", ".join(str(layers * n + 2) for n in (1, 2, 3, 5, 9, 18))
+        raise UsageError(f"a CIFAR ResNet of {block} blocks has {layers}n + 2 layers ({examples}, ...), not {depth}")
+    channels = 16
+    stem = nn.Sequential(convolution(in_channels, channels, 3), nn.BatchNorm2d(channels), nn.ReLU())
+    stages: dict[str, nn.Module] = {"stem": stem}
+    for number, width in enumerate((16, 32, 64), start=1):
+        blocks = []
+        for index in range((depth - 2) // layers):
+            blocks.append(kind(channels, width, stride=2 if number > 1 and index == 0 else 1))
+            channels = width * kind.expansion
+        stages[f"stage{number}"] = nn.Sequential(*blocks)
+    name = f"resnet{depth}" + ("" if block == "basic" else "_bottleneck")
+    return Network(stages, GlobalPoolClassifier(channels, num_classes), in_channels=in_channels, name=name)
+
+
+FORMS = {
+    "resnet{depth}": "basic blocks, depth 6n + 2: resnet8, resnet20, resnet32, resnet56, resnet110",
+    "resnet{depth}_bottleneck": "bottleneck blocks, depth 9n + 2: resnet29_bottleneck, resnet164_bottleneck",
+}
+
+
+def build(name: str, num_classes: int, in_channels: int) -> Network | None:
+    """The network called ``name``, or None where the name is not of this family."""
+    match = re.fullmatch(r"resnet(\d+)(?:_(bottleneck))?", name)
+    if match is None:
+        return None
+    block = cast(Block, match[2] or "basic")
+    return cifar_resnet(int(match[1]), num_classes, in_channels=in_channels, block=block)

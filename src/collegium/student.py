@@ -1,0 +1,77 @@
+"""A trained peer on disk: weights and a description. Loading one needs none of the training code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from collegium import networks
+from collegium.errors import DataError, UsageError
+from collegium.networks import Network
+
+
+def save_peer(network: Network, folder: Path, **description: Any) -> None:
+    """Writes model.safetensors and config.json.
+
+    ``description`` must hold num_classes; what else it holds (class names, normalisation) is kept for the user.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    config = {"network": network.name, "in_channels": network.in_channels, **description}
+    temporary = folder / "model.safetensors.part"
+    save_file(weights, temporary)
+    temporary.replace(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def peer_folder(path: str | Path) -> Path:
+    """The folder of a peer: ``path`` itself, or the first peer's where ``path`` is a run.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    path = Path(path)
+    for folder in (path, path / "peers" / "peer0"):
+        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+            return folder
+    raise UsageError(f"{path} is neither a peer's folder (config.json, model.safetensors) nor a finished run")
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """A peer's description: network, num_classes, class_names, image_size, mean, std."""
+    file = peer_folder(path) / "config.json"
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise DataError(f"cannot read {file}: {error}") from error
+    assert isinstance(config, dict)
+    return config
+
+
+def load_peer(path: str | Path, network: Network | None = None) -> Network:
+    """A trained peer in evaluation mode.
+
+    Args:
+        path: a peer's folder, or a run (its first peer is taken).
+        network: the untrained network to load into, where the peer was the user's own.
+
+    Raises:
+        UsageError: no peer lies there, or its network is not one of ours and none was given.
+        DataError: the files are unreadable or do not fit the network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = peer_folder(path)
+    config = read_config(folder)
+    if network is None:
+        network = networks.build(
+            config["network"], num_classes=config["num_classes"], in_channels=config["in_channels"]
+        )
+    try:
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{folder / 'model.safetensors'} cannot be loaded as {network.name}: {reason}") from error
+    return network.eval()

@@ -1,0 +1,37 @@
+"""What a predictor costs at inference."""
+
+import warnings
+
+import torch
+
+from collegium.training.experiment import Learner
+
+
+@torch.no_grad()
+def costs(learner: Learner, image_shape: tuple[int, int, int]) -> dict[str, dict[str, int]]:
+    """Predictor -> parameters and FLOPs for one image (a multiplication and an addition count as two)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    learner.eval()
+    cohort, method = learner.cohort, learner.method
+    parameter = next(cohort.parameters())
+    images = torch.zeros(1, *image_shape, device=parameter.device)
+
+    def count(*modules: torch.nn.Module) -> int:
+        return sum(p.numel() for p in {id(p): p for m in modules for p in m.parameters()}.values())
+
+    def flops(forward: object) -> int:
+        assert callable(forward)
+        with warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
+            warnings.simplefilter("ignore")
+            forward()
+        return int(counter.get_total_flops())
+
+    peers = [cohort.peer(k) for k in range(cohort.num_peers)]
+    result = {
+        f"peer{k}": {"parameters": count(peer), "flops": flops(lambda peer=peer: peer(images))}
+        for k, peer in enumerate(peers)
+    }
+    result["ensemble"] = {"parameters": count(*peers), "flops": flops(lambda: cohort(images))}
+    every = {"parameters": count(learner), "flops": flops(lambda: learner.predict(images))}
+    return result | {name: every for name in method.predict(cohort(images))}

@@ -1,0 +1,122 @@
+"""A recipe made real: data, peers and method, built and checked before anything is written."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from collegium import data as datasets
+from collegium import methods, networks
+from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe
+from collegium.data import ImageData
+from collegium.errors import UsageError, nearest
+from collegium.method import Method, Progress, Terms
+from collegium.networks import Network
+from collegium.training.recipe import Recipe
+
+
+class Learner(nn.Module):
+    """Cohort and method in one module with one forward, so that wrappers and compilers see a single call."""
+
+    def __init__(self, cohort: Cohort, method: Method) -> None:
+        super().__init__()
+        self.cohort = cohort
+        self.method = method
+
+    def forward(self, images: Tensor, target: Tensor, progress: Progress) -> tuple[dict[str, Terms], Tensor]:
+        """Loss terms by player, and the peers' logits (M, B, C), detached."""
+        out = self.cohort(images)
+        return self.method(out, target, progress), out.logits.detach()
+
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits (B, C) of every predictor: the peers, their mean ("ensemble"), and the method's own."""
+        out: PeerOutputs = self.cohort(images)
+        return {
+            **{f"peer{k}": z for k, z in enumerate(out.logits)},
+            "ensemble": out.logits.mean(0),
+            **{name: z.float() for name, z in self.method.predict(out).items()},
+        }
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a recipe describes, ready to train."""
+
+    recipe: Recipe
+    data: ImageData
+    spec: CohortSpec
+    learner: Learner
+
+
+def build(
+    recipe: Recipe,
+    *,
+    peers: Sequence[Network] | None = None,
+    data: ImageData | None = None,
+) -> Experiment:
+    """Builds everything a recipe names; ``peers`` and ``data`` given from Python take the recipe's place.
+
+    Each peer starts from its own random weights, the same ones for every method, so that methods can be
+    compared peer by peer. The global random state is left as it was.
+
+    Raises:
+        UsageError: what the recipe names does not exist or does not fit together.
+        DataError: the data cannot be read.
+    """
+    method_class = methods.get(recipe.method_name)
+    check_options(method_class, recipe.method_options)
+    names = networks.parse_peers(recipe.peers) if peers is None else []
+    if data is None:
+        data = datasets.load(recipe.data_name, **recipe.data_options)
+    shape = dict(num_classes=data.num_classes, in_channels=data.in_channels)
+    if peers is None:
+        peers = []
+        for k, name in enumerate(names):
+            with _seeded(recipe.resolved_weight_seed, k):
+                peers.append(networks.build(name, **shape))
+    teacher = None
+    if recipe.teacher is not None:
+        from collegium.student import load_peer
+
+        teacher = load_peer(recipe.teacher)
+    cohort = Cohort(peers, share_until=recipe.share_until, teacher=teacher)
+    spec = describe(cohort, (data.in_channels, *data.image_size), data.num_classes)
+    with _seeded(recipe.resolved_weight_seed, -1):
+        method = method_class(spec, **recipe.method_options)
+    return Experiment(recipe, data, spec, Learner(cohort, method))
+
+
+def options_of(method_class: type[Method]) -> dict[str, inspect.Parameter]:
+    """The method's own options: its constructor's keywords."""
+    parameters = inspect.signature(method_class).parameters
+    return {name: p for name, p in parameters.items() if name != "spec"}
+
+
+def check_options(method_class: type[Method], options: dict[str, Any]) -> None:
+    """Raises UsageError for an option that the method lacks, or a choice that it does not offer."""
+    known = options_of(method_class)
+    for name, value in options.items():
+        if name not in known:
+            hint = nearest(name, list(known)) if known else "; it has no options"
+            raise UsageError(f"{method_class.__name__} has no option {name!r}{hint}")
+        choices = getattr(known[name].annotation, "__args__", ())
+        if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
+            raise UsageError(f"{method_class.__name__}'s {name} is one of {', '.join(choices)}, not {value!r}")
+
+
+class _seeded:
+    """Torch's global generator seeded for one part of one run, and put back afterwards."""
+
+    def __init__(self, seed: int, part: int) -> None:
+        self.state = np.random.SeedSequence([seed, part + 1]).generate_state(1)[0]
+
+    def __enter__(self) -> None:
+        self.before = torch.get_rng_state()
+        torch.manual_seed(int(self.state))
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_rng_state(self.before)

@@ -1,0 +1,378 @@
+"""The training loop."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from collegium.data import Batches, ImageData, Split
+from collegium.errors import TrainingError, UsageError
+from collegium.method import ParameterGroup, Progress, Terms
+from collegium.networks import Network
+from collegium.student import save_peer
+from collegium.training.cost import costs
+from collegium.training.experiment import Experiment, Learner, build
+from collegium.training.metrics import evaluate
+from collegium.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate, soften
+from collegium.training.progress import Display
+from collegium.training.recipe import Recipe, provenance
+from collegium.training.run_folder import RunFolder
+from collegium.training.tally import Tally
+
+EVALUATION_BATCH = 500
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def train(
+    recipe: Recipe,
+    run: str | Path,
+    *,
+    peers: Sequence[Network] | None = None,
+    data: ImageData | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Trains what a recipe says, or goes on where the same call was interrupted, and returns the result.
+
+    Args:
+        recipe: the run.
+        run: its folder, see :mod:`collegium.training.run_folder`.
+        peers: networks from Python in place of those that the recipe names.
+        data: data from Python in place of those that the recipe names.
+        overwrite: start over where the folder holds a run.
+        quiet: show nothing.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        UsageError: the recipe cannot be built, or the folder holds something else; nothing is written.
+        DataError: the data cannot be read; nothing is written.
+        TrainingError: a loss is not finite, or a checkpoint is damaged.
+        Interrupted: SIGINT or SIGTERM came; the state is saved, the same call goes on from there.
+    """
+    folder = RunFolder(run)
+    experiment = build(recipe, peers=peers, data=data)
+    with folder.locked():
+        fabric = Fabric(
+            accelerator="auto" if recipe.device == "auto" else recipe.device,
+            devices=1,
+            precision=cast(Any, PRECISIONS[recipe.precision]),
+        )
+        folder.open(recipe, provenance(fabric.device), overwrite=overwrite)
+        finished = folder.result()
+        if finished is not None:
+            return finished
+        return Run(experiment, folder, fabric, quiet=quiet).complete()
+
+
+class Interrupted(TrainingError):
+    """Training was told to stop and has saved its state."""
+
+
+class Run:
+    """One training run: what it holds, and the loop over epochs and steps."""
+
+    def __init__(self, experiment: Experiment, folder: RunFolder, fabric: Fabric, *, quiet: bool) -> None:
+        recipe, data, learner = experiment.recipe, experiment.data, experiment.learner
+        self.experiment, self.recipe, self.folder, self.fabric, self.quiet = experiment, recipe, folder, fabric, quiet
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.learner: Learner = learner.to(fabric.device).to(memory_format=layout)
+        groups = learner.method.players(learner.cohort)
+        _check_players(learner, groups)
+        if len(groups) > 1 and recipe.precision == "fp16":
+            raise UsageError(f"{recipe.method_name} has several players, which fp16 does not scale; take bf16")
+        self.parameters = {player: [p for group in g for p in group["params"]] for player, g in groups.items()}
+        self.optimizers: dict[str, Optimizer] = {p: make_optimizer(recipe, g) for p, g in groups.items()}
+        module = cast(nn.Module, torch.compile(learner)) if recipe.compile else learner
+        self.step_module, *wrapped = fabric.setup(module, *self.optimizers.values())
+        self.steppers = dict(zip(self.optimizers, wrapped, strict=True))
+        self.training_batches = Batches(
+            data.train.to(fabric.device),
+            batch_size=recipe.batch_size,
+            mean=data.mean,
+            std=data.std,
+            seed=recipe.resolved_data_seed,
+            augmentation=data.augmentation,
+            channels_last=recipe.channels_last,
+        )
+        self.scored = {"test": self._evaluation_batches(data.test)}
+        if data.validation is not None:
+            self.scored["validation"] = self._evaluation_batches(data.validation)
+        # Written in place every step: tensors, so that neither a compiled step nor a CUDA graph is made again.
+        zero = torch.zeros((), device=fabric.device)
+        self.progress = Progress(zero.clone(), zero.clone() + recipe.epochs, zero.clone())
+
+        self.epoch = 0
+        self.step = 0  # within the epoch
+        self.tally = Tally()
+        self.history: list[dict[str, float]] = []
+        self.seconds = {"training": 0.0, "evaluation": 0.0}
+        self.stop_requested = False
+
+    def _evaluation_batches(self, split: Split) -> Batches:
+        return Batches(
+            split.to(self.fabric.device),
+            batch_size=EVALUATION_BATCH,
+            mean=self.experiment.data.mean,
+            std=self.experiment.data.std,
+            shuffle=False,
+            drop_last=False,
+            channels_last=self.recipe.channels_last,
+        )
+
+    def complete(self) -> dict[str, Any]:
+        """Trains to the end, from the newest checkpoint if there is one, and writes peers and result."""
+        torch.manual_seed(self.recipe.resolved_data_seed)
+        state = self.folder.load_checkpoint(self.fabric.device)
+        if state is not None:
+            self.load_state_dict(state)
+        title = f"{self.recipe.method_name} on {self.experiment.data.name}"
+        display = Display(title, self.recipe.epochs, len(self.training_batches), quiet=self.quiet)
+        with display, self._stopping_on_signals(), self._tensorboard() as events:
+            while self.epoch < self.recipe.epochs:
+                self._train_epoch(display)
+                self._end_epoch(display, events)
+        return self._finish()
+
+    def _train_epoch(self, display: Display) -> None:
+        self.step_module.train()
+        steps = len(self.training_batches)
+        begun = time.perf_counter()
+        shown = begun
+        for images, target in self.training_batches.epoch(self.epoch, self.step):
+            self._one_step(images, target, (self.epoch + self.step / steps) / self.recipe.epochs)
+            self.step += 1
+            now = time.perf_counter()
+            if now - shown > 0.5 or self.step == steps or self.stop_requested:
+                self._read_tally()
+                display.step(self.epoch, self.step, self.tally.loss(), self.tally.accuracy())
+                shown = now
+            if self.stop_requested and self.step < steps:
+                self.seconds["training"] += time.perf_counter() - begun
+                self._stop()
+        self.seconds["training"] += time.perf_counter() - begun
+
+    def _one_step(self, images: Tensor, target: Tensor, fraction: float) -> None:
+        self.progress.epoch.fill_(self.epoch)
+        self.progress.fraction.fill_(fraction)
+        set_learning_rate(self.optimizers, learning_rate_factor(self.recipe, fraction))
+        soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
+        terms, logits = self.step_module(images, soft, self.progress)
+        self.descend(terms)
+        self.tally.add(terms, logits, target)
+
+    def descend(self, terms: Mapping[str, Terms]) -> None:
+        """Each player takes one step on the sum of its terms; all gradients are computed before any step."""
+        totals = {player: torch.stack(list(named.values())).sum() for player, named in terms.items()}
+        if len(totals) == 1:
+            (player,) = totals
+            self.steppers[player].zero_grad()
+            self.fabric.backward(totals[player])
+            self._clip_and_step(player)
+            return
+        gradients = {
+            player: torch.autograd.grad(total, self.parameters[player], retain_graph=True, allow_unused=True)
+            for player, total in totals.items()
+        }
+        for player, gradient in gradients.items():
+            for parameter, g in zip(self.parameters[player], gradient, strict=True):
+                parameter.grad = g
+            self._clip_and_step(player)
+            self.steppers[player].zero_grad()
+
+    def _clip_and_step(self, player: str) -> None:
+        if self.recipe.gradient_clip is not None:
+            self.fabric.clip_gradients(self.step_module, self.steppers[player], max_norm=self.recipe.gradient_clip)
+        self.steppers[player].step()
+
+    def _read_tally(self) -> None:
+        try:
+            self.tally.read(self.epoch)
+        except TrainingError as error:
+            saved = self.folder.saved_checkpoints()
+            last = f"the last good state is {saved[-1]}" if saved else "nothing had been saved yet"
+            raise TrainingError(f"{error}; {last}. Try a lower --learning_rate or --gradient_clip 1") from None
+
+    def _end_epoch(self, display: Display, events: Any) -> None:
+        row: dict[str, float] = {"epoch": self.epoch + 1, "learning_rate": self._learning_rate(), **self.tally.row()}
+        self.epoch, self.step = self.epoch + 1, 0
+        last = self.epoch == self.recipe.epochs
+        if last or self.epoch % self.recipe.evaluate_every == 0:
+            begun = time.perf_counter()
+            for split, batches in self.scored.items():
+                scores = self.evaluate(batches)
+                row |= {f"{split}/{name}/{metric}": v for name, s in scores.items() for metric, v in s.items()}
+                if split == "test":
+                    errors = {name: s["top1_error"] for name, s in scores.items() if name != "mean_peer"}
+            self.seconds["evaluation"] += time.perf_counter() - begun
+            display.evaluated(self.epoch, self.tally.loss(), sum(self.seconds.values()), errors)
+        row["seconds"] = self.seconds["training"]
+        self.history.append(row)
+        self.tally = Tally()
+        for key, value in row.items():
+            events.add_scalar(key, value, self.epoch)
+        if last or self.stop_requested or self.epoch % self.recipe.checkpoint_every == 0:
+            self.save()
+        if self.stop_requested and not last:
+            self._stop()
+
+    def evaluate(self, batches: Batches) -> dict[str, dict[str, float]]:
+        """Scores of every predictor: predictor -> metric -> value."""
+        return evaluate(self.predict, batches.epoch(0), self.experiment.spec.num_classes)
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits (B, C) of every predictor, in evaluation mode and the run's precision."""
+        self.learner.eval()
+        with self.fabric.autocast():
+            return self.learner.predict(images)
+
+    def _learning_rate(self) -> float:
+        return float(next(iter(self.optimizers.values())).param_groups[0]["lr"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        cuda = self.fabric.device.type == "cuda"
+        return {
+            "learner": self.learner.state_dict(),
+            "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.fabric.device) if cuda else None,
+            "epoch": self.epoch,
+            "step": self.step,
+            "tally": self.tally.state_dict(),
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        try:
+            self.learner.load_state_dict(state["learner"])
+            for player, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][player])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise TrainingError(
+                f"the checkpoints in {self.folder.checkpoints} do not fit the recipe's networks: "
+                f"{str(error).splitlines()[0]}; start over with --overwrite"
+            ) from error
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] is not None and self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.fabric.device)
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.tally.load_state_dict(state["tally"])
+        self.history, self.seconds = list(state["history"]), dict(state["seconds"])
+
+    def save(self) -> Path:
+        steps = self.epoch * len(self.training_batches) + self.step
+        self.folder.write_metrics(self.history)
+        return self.folder.save_checkpoint(self.state_dict(), steps, self.recipe.keep_checkpoints)
+
+    def _stop(self) -> None:
+        saved = self.save()
+        raise Interrupted(
+            f"stopped after epoch {self.epoch}, step {self.step}; saved as {saved}. Repeat the command to go on"
+        )
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM asks the loop to save and stop; a second one acts as usual."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def request(*_: object) -> None:
+            self.stop_requested = True
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        for number in before:
+            signal.signal(number, request)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def _tensorboard(self) -> Iterator[Any]:
+        from torch.utils.tensorboard import SummaryWriter
+
+        events = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.epoch + 1)
+        try:
+            yield events
+        finally:
+            events.close()
+
+    def _finish(self) -> dict[str, Any]:
+        """Writes the peers and the result."""
+        data, cohort = self.experiment.data, self.learner.cohort
+        for k in range(cohort.num_peers):
+            save_peer(
+                cohort.peer(k),
+                self.folder.peer(k),
+                num_classes=data.num_classes,
+                class_names=list(data.class_names),
+                image_size=list(data.image_size),
+                mean=list(data.mean),
+                std=list(data.std),
+            )
+        images = len(self.training_batches) * min(self.recipe.batch_size, len(data.train)) * self.recipe.epochs
+        result = {
+            "method": self.recipe.method_name,
+            "reconstructed": self.learner.method.reconstructed,
+            "peers": list(self.experiment.spec.names),
+            "share_until": self.recipe.share_until,
+            "data": data.name,
+            "training_images": len(data.train),
+            "test_images": len(data.test),
+            "seed": self.recipe.seed,
+            "epochs": self.recipe.epochs,
+            "complete": True,
+            **_last_and_best(self.history),
+            "cost": costs(self.learner, (data.in_channels, *data.image_size)),
+            "seconds": sum(self.seconds.values()),
+            "training_seconds": self.seconds["training"],
+            "images_per_second": images / self.seconds["training"],
+        }
+        self.folder.write_result(result)
+        return result
+
+
+def _check_players(learner: Learner, groups: Mapping[str, list[ParameterGroup]]) -> None:
+    """A parameter that no player owns would silently never learn."""
+    owned = {id(p) for player in groups.values() for group in player for p in group["params"]}
+    lost = [name for name, p in learner.named_parameters() if p.requires_grad and id(p) not in owned]
+    assert not lost, f"no player of {type(learner.method).__name__} owns {lost}"
+
+
+def _last_and_best(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Test scores of every predictor in the last epoch, and in its best one.
+
+    The best epoch is chosen on validation images; where there are none it is chosen on the test images, which
+    flatters, and is there only to compare with papers that do so.
+    """
+    evaluated = [row for row in history if "test/peer0/top1_error" in row]
+    judge = "validation" if "validation/peer0/top1_error" in history[-1] else "test"
+    keys = [key.split("/") for key in evaluated[-1] if key.startswith("test/")]
+    predictors: dict[str, Any] = {}
+    for name in dict.fromkeys(name for _, name, _ in keys):
+        metrics = [metric for _, n, metric in keys if n == name]
+        best = min(evaluated, key=lambda row: row[f"{judge}/{name}/top1_error"])
+        predictors[name] = {
+            "last": {metric: evaluated[-1][f"test/{name}/{metric}"] for metric in metrics},
+            "best": {metric: best[f"test/{name}/{metric}"] for metric in metrics} | {"epoch": int(best["epoch"])},
+        }
+    mean = predictors.pop("mean_peer")
+    return {"predictors": predictors, "mean_peer": mean, "best_chosen_on": judge}

@@ -1,0 +1,64 @@
+"""Scores of predictors, gathered on the device and read once."""
+
+from collections.abc import Callable, Iterable
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+
+METRICS = ("top1_error", "top5_error", "nll", "ece")
+
+
+class Scores:
+    """One predictor's scores over a split.
+
+    top1_error and top5_error are shares in [0, 1]; nll is the mean negative log-likelihood in nats; ece is the
+    expected calibration error with 15 equal bins (Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599).
+    With fewer than six classes the top 5 are the top C - 1.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        from torchmetrics import MeanMetric
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+        k = max(1, min(5, num_classes - 1))
+        self.top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False).to(device)
+        self.top5 = MulticlassAccuracy(num_classes, top_k=k, average="micro", validate_args=False).to(device)
+        self.nll = MeanMetric().to(device)
+        self.ece = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", validate_args=False).to(device)
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """(B, C), (B,)"""
+        logits = logits.float()
+        probabilities = logits.softmax(-1)
+        self.top1.update(probabilities, target)
+        self.top5.update(probabilities, target)
+        self.nll.update(nn.functional.cross_entropy(logits, target, reduction="none"))
+        self.ece.update(probabilities, target)
+
+    def compute(self) -> dict[str, float]:
+        """Every metric of METRICS."""
+        return {
+            # Rounded to undo the float32 division: 12 of 450 is 0.026667.
+            "top1_error": round(1 - float(self.top1.compute()), 6),
+            "top5_error": round(1 - float(self.top5.compute()), 6),
+            "nll": float(self.nll.compute()),
+            "ece": float(self.ece.compute()),
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    predict: Callable[[Tensor], dict[str, Tensor]], batches: Iterable[tuple[Tensor, Tensor]], num_classes: int
+) -> dict[str, dict[str, float]]:
+    """Scores of every predictor, predictor -> metric -> value, with ``mean_peer`` the mean over the peers' values."""
+    scores: dict[str, Scores] = {}
+    for images, target in batches:
+        for name, logits in predict(images).items():
+            if name not in scores:
+                scores[name] = Scores(num_classes, logits.device)
+            scores[name].update(logits, target)
+    result = {name: score.compute() for name, score in scores.items()}
+    peers = [values for name, values in result.items() if name.startswith("peer")]
+    result["mean_peer"] = {metric: fmean(values[metric] for values in peers) for metric in METRICS}
+    return result

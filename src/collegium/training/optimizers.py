@@ -1,0 +1,65 @@
+"""Optimizers and schedules. A schedule is a pure function of progress, so there is no state to resume."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from collegium.method import ParameterGroup
+from collegium.training.recipe import Recipe
+
+
+def make_optimizer(recipe: Recipe, groups: list[ParameterGroup]) -> Optimizer:
+    """The run's optimizer for one player. Groups keep what the method sets; "base" holds their own top rate."""
+    resolved = []
+    for group in groups:
+        if not group["params"]:
+            continue
+        base = recipe.learning_rate * group.get("learning_rate_scale", 1.0)
+        decay = group.get("weight_decay", recipe.weight_decay)
+        resolved.append({"params": group["params"], "lr": base, "base": base, "weight_decay": decay})
+    if recipe.optimizer == "sgd":
+        nesterov = recipe.nesterov and recipe.momentum > 0
+        return SGD(resolved, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, fused=True)
+    kind: type[Adam] = {"adam": Adam, "adamw": AdamW}[recipe.optimizer]
+    return kind(resolved, lr=recipe.learning_rate, fused=True)
+
+
+def learning_rate_factor(recipe: Recipe, fraction: float) -> float:
+    """What the learning rate is multiplied by after a share ``fraction`` of all steps.
+
+    one_cycle follows Smith, "Super-Convergence", https://arxiv.org/abs/1708.07120, with cosine annealing: up from
+    1/25 over the first 30 %, then down to 1/250000 (the values of torch.optim.lr_scheduler.OneCycleLR).
+    """
+    factor = {
+        "constant": lambda: 1.0,
+        "step": lambda: recipe.decay ** sum(fraction >= milestone for milestone in recipe.milestones),
+        "cosine": lambda: _anneal(1.0, 0.0, fraction),
+        "one_cycle": lambda: (
+            _anneal(1 / 25, 1.0, fraction / 0.3)
+            if fraction < 0.3
+            else _anneal(1.0, 1 / 250_000, (fraction - 0.3) / 0.7)
+        ),
+    }[recipe.schedule]()
+    if fraction < recipe.warmup:
+        factor *= fraction / recipe.warmup
+    return factor
+
+
+def _anneal(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def set_learning_rate(optimizers: Mapping[str, Optimizer], factor: float) -> None:
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+
+
+def soften(target: torch.Tensor, num_classes: int, label_smoothing: float) -> torch.Tensor:
+    """(B,) class indices, or (B, C) probabilities mixed with the uniform distribution where smoothing is on."""
+    if label_smoothing == 0:
+        return target
+    one_hot = torch.nn.functional.one_hot(target, num_classes).float()
+    return one_hot * (1 - label_smoothing) + label_smoothing / num_classes

@@ -1,0 +1,221 @@
+"""Everything that is needed to repeat one training run."""
+
+import dataclasses
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from collegium.errors import UsageError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run, everything said. The defaults are those of the FFL paper's code, but for the short run.
+
+    Args:
+        method: the method's name under "name", and its options.
+        peers: network names, comma-separated: "2xresnet20", "resnet32,wrn_16_2".
+        share_until: the last stage that the peers share, for example "stage2"; by default they stand apart.
+        teacher: for methods with a frozen teacher: a finished run, or the folder of one of its peers.
+        data: the data set's name under "name", and its options.
+        epochs: passes over the training images.
+        batch_size: images per step; a last batch that is not full is left out.
+        optimizer: for all parameters of a player.
+        learning_rate: its highest value.
+        momentum: of SGD.
+        nesterov: Nesterov momentum for SGD.
+        weight_decay: on all parameters, where the method says nothing else.
+        schedule: of the learning rate, over all steps: "step" multiplies by ``decay`` at each milestone.
+        milestones: where the step schedule drops, as shares of training.
+        decay: factor of each drop.
+        warmup: share of training over which the learning rate rises linearly from 0.
+        label_smoothing: weight of the uniform distribution in the targets.
+        gradient_clip: largest norm of a player's gradient; by default it is not clipped.
+        precision: of the networks' arithmetic; losses are computed in fp32 always.
+        channels_last: memory layout of images and convolutions.
+        compile: compile cohort and method with torch.compile.
+        seed: of weights and data both, where the next two say nothing else.
+        weight_seed: of the initial weights.
+        data_seed: of the order and augmentation of images.
+        evaluate_every: epochs from one evaluation to the next; the last epoch is evaluated always.
+        checkpoint_every: epochs from one checkpoint to the next.
+        keep_checkpoints: how many of the newest checkpoints are kept.
+        device: where to train; "auto" takes a GPU where there is one.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+
+    method: Mapping[str, Any] = field(default_factory=lambda: {"name": "ffl"})
+    peers: str = "2xresnet20"
+    share_until: str | None = None
+    teacher: str | None = None
+    data: Mapping[str, Any] = field(default_factory=lambda: {"name": "digits"})
+    epochs: int = 30
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine", "one_cycle", "constant"] = "step"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    decay: float = 0.1
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+    gradient_clip: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+    seed: int = 0
+    weight_seed: int | None = None
+    data_seed: int | None = None
+    evaluate_every: int = 1
+    checkpoint_every: int = 1
+    keep_checkpoints: int = 2
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        for name in ("learning_rate", "decay"):
+            _check(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
+        for name in ("weight_decay", "seed"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        for name in ("weight_seed", "data_seed"):
+            _check(name, getattr(self, name), getattr(self, name) is None or getattr(self, name) >= 0, "0 or more")
+        for name in ("momentum", "warmup", "label_smoothing"):
+            _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 up to, but not, 1")
+        _check("gradient_clip", self.gradient_clip, self.gradient_clip is None or self.gradient_clip > 0, "more than 0")
+        _check("milestones", self.milestones, all(0 < m < 1 for m in self.milestones), "shares between 0 and 1")
+        for name in ("method", "data"):
+            if "name" not in getattr(self, name):
+                raise UsageError(f"the recipe's {name} has no name: {dict(getattr(self, name))}")
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+
+    @property
+    def method_name(self) -> str:
+        return str(self.method["name"])
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        return {key: value for key, value in self.method.items() if key != "name"}
+
+    @property
+    def data_name(self) -> str:
+        return str(self.data["name"])
+
+    @property
+    def data_options(self) -> dict[str, Any]:
+        return {key: value for key, value in self.data.items() if key != "name"}
+
+    @property
+    def resolved_weight_seed(self) -> int:
+        return self.seed if self.weight_seed is None else self.weight_seed
+
+    @property
+    def resolved_data_seed(self) -> int:
+        return self.seed if self.data_seed is None else self.data_seed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain YAML types, in the order of the fields."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain.update(method=dict(self.method), data=dict(self.data), milestones=list(self.milestones))
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any], source: str = "the recipe") -> "Recipe":
+        """The opposite of :meth:`to_dict`; ``method: ffl`` is short for ``method: {name: ffl}``.
+
+        Raises:
+            UsageError: an unknown or ill-valued entry; ``source`` says where it came from.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        values = dict(plain)
+        values.pop("provenance", None)
+        for key in values:
+            if key not in known:
+                raise UsageError(f"{source} has an unknown entry {key!r}{nearest(str(key), known)}")
+        for key in ("method", "data"):
+            if isinstance(values.get(key), str):
+                values[key] = {"name": values[key]}
+        try:
+            return cls(**values)
+        except UsageError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{source} has a value of the wrong kind: {error}") from error
+
+    @classmethod
+    def read(cls, path: Path) -> "Recipe":
+        """The recipe in a YAML file, such as a run's recipe.yaml."""
+        return cls.from_dict(read_yaml(path), str(path))
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """Where two recipes differ: ``["epochs: 30 here, 40 there"]``."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [f"{key}: {mine[key]} here, {theirs[key]} there" for key in mine if mine[key] != theirs[key]]
+
+
+def _check(name: str, value: Any, legal: bool, expected: str) -> None:
+    if not legal:
+        raise UsageError(f"{name} must be {expected}, got {value}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; UsageError says what is wrong with it."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is not a recipe: it must hold 'name: value' lines")
+    return content
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Versions, commit and hardware that a number depends on."""
+    packages = ("collegium", "torch", "numpy", "lightning")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+    }
+
+
+def _commit() -> str:
+    """The commit of the code, with "+changes" where the checkout differs from it; "" outside a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        # An installed copy may lie inside somebody else's checkout.
+        if not git("ls-files", "recipe.py"):
+            return ""
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+changes" if git("status", "--porcelain", str(folder)) else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model}, {torch.get_num_threads()} threads"

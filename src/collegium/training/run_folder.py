@@ -1,0 +1,166 @@
+"""The folder of a run: the contract between training and everything after it.
+
+recipe.yaml        everything resolved, with versions, commit, hardware
+metrics.csv        one row an epoch: every term, every predictor
+tensorboard/       the same as events
+checkpoints/       the training state, the newest few
+peers/peer0/       a trained peer: model.safetensors and config.json
+result.json        last and best scores of every predictor, cost, time; written when the run is complete
+report.html        self-contained page
+"""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from collegium.errors import TrainingError, UsageError
+from collegium.training.recipe import Recipe
+
+
+class RunFolder:
+    """Reads and writes a run's folder. Files are written whole under a temporary name, then renamed."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe_file = self.path / "recipe.yaml"
+        self.metrics_file = self.path / "metrics.csv"
+        self.result_file = self.path / "result.json"
+        self.report_file = self.path / "report.html"
+        self.checkpoints = self.path / "checkpoints"
+
+    def peer(self, index: int) -> Path:
+        return self.path / "peers" / f"peer{index}"
+
+    def open(self, recipe: Recipe, provenance: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        """Makes the folder for a recipe, or finds the same recipe there.
+
+        Raises:
+            UsageError: the folder holds another recipe's run, or something that is no run.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path} is a file; name a folder for the run")
+        if self.recipe_file.exists():
+            if overwrite:
+                shutil.rmtree(self.path)
+            else:
+                differences = recipe.differences(self.recipe())
+                if differences:
+                    raise UsageError(
+                        f"{self.path} holds a run of another recipe ({'; '.join(differences)}); "
+                        "choose another folder with --run, or start over with --overwrite"
+                    )
+                return
+        elif self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+            raise UsageError(f"{self.path} is not empty and holds no run; choose another folder with --run")
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {**recipe.to_dict(), "provenance": dict(provenance)}
+        self._write(self.recipe_file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def recipe(self) -> Recipe:
+        """The run's recipe.
+
+        Raises:
+            UsageError: there is no run here.
+        """
+        if not self.recipe_file.is_file():
+            raise UsageError(f"{self.path} is not a run: it has no recipe.yaml")
+        return Recipe.read(self.recipe_file)
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a complete run, None before that."""
+        if not self.result_file.is_file():
+            return None
+        try:
+            result = json.loads(self.result_file.read_text())
+        except ValueError as error:
+            raise TrainingError(f"{self.result_file} is unreadable ({error}); delete it and repeat the run") from error
+        assert isinstance(result, dict)
+        return result
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        self._write(self.result_file, json.dumps(result, indent=2) + "\n")
+
+    def write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
+        """One row an epoch; a column stays empty in epochs that did not measure it."""
+        columns = list(dict.fromkeys(key for row in history for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        self._write(self.metrics_file, text.getvalue())
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, without the empty cells."""
+        with self.metrics_file.open() as file:
+            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+    def save_checkpoint(self, state: Mapping[str, Any], step: int, keep: int) -> Path:
+        """Writes the training state after ``step`` optimizer steps, and removes all but the newest ``keep``."""
+        self.checkpoints.mkdir(exist_ok=True)
+        path = self.checkpoints / f"step_{step:09d}.pt"
+        temporary = path.with_suffix(".part")
+        with temporary.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        for old in self.saved_checkpoints()[:-keep]:
+            old.unlink()
+        return path
+
+    def saved_checkpoints(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(self.checkpoints.glob("step_*.pt"))
+
+    def load_checkpoint(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+        """The newest training state, None where there is none.
+
+        Raises:
+            TrainingError: the file is truncated or not a checkpoint.
+        """
+        saved = self.saved_checkpoints()
+        if not saved:
+            return None
+        try:
+            state = torch.load(saved[-1], map_location=device, weights_only=True)
+            if not isinstance(state, dict) or "learner" not in state:
+                raise ValueError("not a training state")
+        except Exception as error:
+            before = f" and the run goes on from {saved[-2].name}" if len(saved) > 1 else " and the run starts over"
+            raise TrainingError(
+                f"the checkpoint {saved[-1]} cannot be read (truncated or damaged): delete it{before}"
+            ) from error
+        return state
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training in the same folder; the lock ends with the process."""
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(f"another process is training in {self.path}") from error
+            yield
+
+    def _write(self, path: Path, text: str) -> None:
+        temporary = path.with_name(path.name + ".part")
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
