@@ -1,1 +1,49 @@
-"""Online knowledge distillation: networks that train together from scratch and teach each other."""
+"""Online knowledge distillation: networks that train together from scratch and teach each other.
+
+import collegium
+
+collegium.train(method="ffl", peers="2xresnet20", share_until="stage2", data="cifar100", run="runs/ffl")
+student = collegium.load_peer("runs/ffl")
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collegium.api import evaluate as evaluate
+    from collegium.api import report as report
+    from collegium.api import train as train
+    from collegium.cohort import Cohort as Cohort
+    from collegium.cohort import CohortSpec as CohortSpec
+    from collegium.cohort import PeerOutputs as PeerOutputs
+    from collegium.data import from_arrays as from_arrays
+    from collegium.method import Method as Method
+    from collegium.method import Progress as Progress
+    from collegium.networks import Network as Network
+    from collegium.student import load_peer as load_peer
+
+# Loaded on first use, so that importing the package costs little.
+_PLACES = {
+    "train": "api",
+    "evaluate": "api",
+    "report": "api",
+    "Cohort": "cohort",
+    "CohortSpec": "cohort",
+    "PeerOutputs": "cohort",
+    "from_arrays": "data",
+    "Method": "method",
+    "Progress": "method",
+    "Network": "networks",
+    "load_peer": "student",
+}
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -25,7 +25,7 @@ def nearest(name: str, known: list[str]) -> str:
     """``"; did you mean 'resnet20' or 'resnet32'?"``, or the whole list where nothing is near."""
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
     if close:
         return "; did you mean " + " or ".join(repr(c) for c in close) + "?"
     return "; known are: " + ", ".join(sorted(known))

@@ -12,7 +12,7 @@ from .cifar import cifar10, cifar100
 from .digits import digits
 from .images import Augmentation, ImageData, PaddingMode, Split, from_arrays
 
-__all__ = ["Augmentation", "Batches", "ImageData", "Split", "from_arrays", "load", "loader", "names"]
+__all__ = ["Augmentation", "Batches", "ImageData", "Split", "from_arrays", "load", "loader", "names", "options"]
 
 Loader = Callable[..., ImageData]
 
@@ -34,6 +34,12 @@ def loader(name: str) -> Loader:
     if name not in _LOADERS:
         raise UsageError(f"there is no data set {name!r}{nearest(name, names())}")
     return _LOADERS[name]
+
+
+def options(name: str) -> dict[str, object]:
+    """Every option that `load` takes for a data set, with its default."""
+    general, own = (inspect.signature(function).parameters.values() for function in (load, loader(name)))
+    return {p.name: p.default for p in (*general, *own) if p.kind is p.KEYWORD_ONLY}
 
 
 def load(
@@ -65,7 +71,7 @@ def load(
         DataError: the files cannot be had or are damaged.
     """
     function = loader(name)
-    known = list(inspect.signature(function).parameters)
+    known = list(inspect.signature(function).parameters)  # of this data set alone
     for option in options:
         if option not in known:
             hint = f"its options are: {', '.join(known)}" if known else "it has none of its own"

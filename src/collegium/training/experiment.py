@@ -1,5 +1,6 @@
 """A recipe made real: data, peers and method, built and checked before anything is written."""
 
+import dataclasses
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,9 +70,13 @@ def build(
     """
     method_class = methods.get(recipe.method_name)
     check_options(method_class, recipe.method_options)
+    for given, named, what in ((peers, recipe.peers, "peers"), (data, recipe.data_name, "data")):
+        if given is None and named.startswith("python:"):
+            raise UsageError(f"this run was given its {what} from Python ({named}): pass {what}= in the call")
     names = networks.parse_peers(recipe.peers) if peers is None else []
     if data is None:
         data = datasets.load(recipe.data_name, **recipe.data_options)
+    recipe = resolve(recipe)
     shape = dict(num_classes=data.num_classes, in_channels=data.in_channels)
     if peers is None:
         peers = []
@@ -88,6 +93,19 @@ def build(
     with _seeded(recipe.resolved_weight_seed, -1):
         method = method_class(spec, **recipe.method_options)
     return Experiment(recipe, data, spec, Learner(cohort, method))
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The same recipe with every default of its method and data written out."""
+    method = {name: p.default for name, p in options_of(methods.get(recipe.method_name)).items()}
+    data: dict[str, Any] = {}
+    if not recipe.data_name.startswith("python:"):
+        data = datasets.options(recipe.data_name)
+    return dataclasses.replace(
+        recipe,
+        method={"name": recipe.method_name} | method | dict(recipe.method),
+        data={"name": recipe.data_name} | data | dict(recipe.data),
+    )
 
 
 def options_of(method_class: type[Method]) -> dict[str, inspect.Parameter]:

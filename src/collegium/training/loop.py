@@ -1,8 +1,10 @@
 """The training loop."""
 
+import logging
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,17 +63,48 @@ def train(
     """
     folder = RunFolder(run)
     experiment = build(recipe, peers=peers, data=data)
+    folder.check(experiment.recipe, overwrite=overwrite)
+    fabric = _fabric(recipe)
     with folder.locked():
-        fabric = Fabric(
-            accelerator="auto" if recipe.device == "auto" else recipe.device,
-            devices=1,
-            precision=cast(Any, PRECISIONS[recipe.precision]),
-        )
-        folder.open(recipe, provenance(fabric.device), overwrite=overwrite)
+        folder.open(experiment.recipe, provenance(fabric.device), overwrite=overwrite)
         finished = folder.result()
         if finished is not None:
             return finished
         return Run(experiment, folder, fabric, quiet=quiet).complete()
+
+
+def restore(run: str | Path, *, peers: Sequence[Network] | None = None, data: ImageData | None = None) -> "Run":
+    """A run with its newest saved state, for looking at; ``peers`` and ``data`` as for :func:`train`.
+
+    Raises:
+        UsageError: there is no run, or nothing has been saved yet.
+        TrainingError: the newest checkpoint is damaged.
+    """
+    folder = RunFolder(run)
+    recipe = folder.recipe()
+    state = folder.load_checkpoint()
+    if state is None:
+        raise UsageError(f"{folder.path} has not been trained yet: it has no checkpoint")
+    restored = Run(build(recipe, peers=peers, data=data), folder, _fabric(recipe), quiet=True)
+    restored.load_state_dict(state)
+    return restored
+
+
+def _fabric(recipe: Recipe) -> Fabric:
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("the recipe asks for device cuda, and torch finds no GPU here; take --device auto or cpu")
+    gpu = torch.cuda.is_available() and recipe.device != "cpu"
+    if recipe.precision == "fp16" and not gpu:
+        raise UsageError("fp16 needs a GPU; take --precision bf16 or fp32")
+    with warnings.catch_warnings():
+        # Lightning tells of GPUs that are there but unused, and prints what the recipe says already.
+        warnings.filterwarnings("ignore", module="lightning")
+        logging.getLogger("lightning").setLevel(logging.WARNING)
+        return Fabric(
+            accelerator="auto" if recipe.device == "auto" else recipe.device,
+            devices=1,
+            precision=cast(Any, PRECISIONS[recipe.precision]),
+        )
 
 
 class Interrupted(TrainingError):

@@ -40,8 +40,8 @@ class RunFolder:
     def peer(self, index: int) -> Path:
         return self.path / "peers" / f"peer{index}"
 
-    def open(self, recipe: Recipe, provenance: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        """Makes the folder for a recipe, or finds the same recipe there.
+    def check(self, recipe: Recipe, *, overwrite: bool = False) -> None:
+        """Whether a recipe may train here; writes nothing.
 
         Raises:
             UsageError: the folder holds another recipe's run, or something that is no run.
@@ -49,21 +49,26 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file; name a folder for the run")
         if self.recipe_file.exists():
-            if overwrite:
-                shutil.rmtree(self.path)
-            else:
-                differences = recipe.differences(self.recipe())
-                if differences:
-                    raise UsageError(
-                        f"{self.path} holds a run of another recipe ({'; '.join(differences)}); "
-                        "choose another folder with --run, or start over with --overwrite"
-                    )
-                return
-        elif self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+            differences = [] if overwrite else recipe.differences(self.recipe())
+            if differences:
+                raise UsageError(
+                    f"{self.path} holds a run of another recipe ({'; '.join(differences)}); "
+                    "choose another folder with --run, or start over with --overwrite"
+                )
+        elif self.path.exists() and self._content():
             raise UsageError(f"{self.path} is not empty and holds no run; choose another folder with --run")
-        self.path.mkdir(parents=True, exist_ok=True)
+
+    def open(self, recipe: Recipe, provenance: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        """Makes the folder for a recipe, where it does not hold that recipe's run already."""
+        if self.recipe_file.exists() and not overwrite:
+            return
+        for old in self._content():
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
         content = {**recipe.to_dict(), "provenance": dict(provenance)}
         self._write(self.recipe_file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def _content(self) -> list[Path]:
+        return [entry for entry in self.path.iterdir() if entry.name != ".lock"]
 
     def recipe(self) -> Recipe:
         """The run's recipe.

@@ -1,0 +1,225 @@
+"""All that the page of a run is made from: what the run wrote, and what its trained state says again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from collegium.data import Batches, ImageData, Split
+from collegium.errors import TrainingError, UsageError
+from collegium.losses import attention_map
+from collegium.networks import Network
+from collegium.report.diversity import agreement, double_fault, jensen_shannon, kappa
+from collegium.report.examples import Answer, Choice, Example, choose, unit_range
+from collegium.training.experiment import Experiment, build
+from collegium.training.recipe import Recipe, read_yaml
+from collegium.training.run_folder import RunFolder
+
+BATCH = 500
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How two peers differ on the test images."""
+
+    first: str
+    second: str
+    agreement: float  # share of images with the same answer
+    kappa: float
+    double_fault: float  # share of images that both get wrong
+    jensen_shannon: float  # mean, nats
+
+    @property
+    def disagreement(self) -> float:
+        return 1 - self.agreement
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One finished run. N test images, C classes."""
+
+    run: Path
+    recipe: Recipe
+    provenance: dict[str, Any]
+    result: dict[str, Any]
+    history: list[dict[str, float]]
+    data: ImageData
+    logits: dict[str, Tensor]  # predictor -> (N, C), float32, from the last epoch's weights
+    targets: Tensor  # (N,)
+    own: tuple[str, ...]  # the method's own predictors
+    examples: tuple[Example, ...]
+
+    @property
+    def predictors(self) -> list[str]:
+        return list(self.logits)
+
+    @property
+    def peers(self) -> list[str]:
+        return [name for name in self.logits if name.startswith("peer")]
+
+    @property
+    def joint(self) -> str:
+        """The predictor that joins the peers: the method's first own, or the ensemble."""
+        return self.own[0] if self.own else "ensemble"
+
+    @cached_property
+    def answers(self) -> dict[str, Tensor]:
+        """Predictor -> its answer to each test image (N,)."""
+        return {name: z.argmax(-1) for name, z in self.logits.items()}
+
+    @cached_property
+    def errors(self) -> dict[str, float]:
+        """Predictor -> share of test images it gets wrong."""
+        return {name: float((answer != self.targets).double().mean()) for name, answer in self.answers.items()}
+
+    @cached_property
+    def agreement(self) -> Tensor:
+        """Share of test images with the same answer, between all predictors in their order."""
+        return agreement(torch.stack(list(self.answers.values())))
+
+    @cached_property
+    def any_peer_right(self) -> float:
+        """Share of test images that at least one peer gets right."""
+        right = torch.stack([self.answers[name] == self.targets for name in self.peers])
+        return float(right.any(0).double().mean())
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Every pair of peers."""
+        answers = torch.stack([self.answers[name] for name in self.peers])
+        tables = (
+            agreement(answers),
+            kappa(answers, self.data.num_classes),
+            double_fault(answers, self.targets),
+            jensen_shannon(torch.stack([self.logits[name] for name in self.peers])),
+        )
+        return [
+            Pair(first, second, *(float(table[i, i + 1 + k]) for table in tables))
+            for i, first in enumerate(self.peers)
+            for k, second in enumerate(self.peers[i + 1 :])
+        ]
+
+
+def gather(run: str | Path, *, peers: Sequence[Network] | None = None, data: ImageData | None = None) -> Evidence:
+    """Reads a finished run, and predicts its test images again from its newest checkpoint.
+
+    Args:
+        run: the run's folder.
+        peers: the untrained networks, where the run was given networks from Python.
+        data: the data, where the run was given data from Python.
+
+    Raises:
+        UsageError: there is no run, it is not complete, or its checkpoints are gone.
+        TrainingError: the checkpoint is damaged, or does not fit the recipe.
+    """
+    folder = RunFolder(run)
+    recipe = folder.recipe()
+    result = folder.result()
+    if result is None:
+        raise UsageError(
+            f"{run} is not complete: {_epochs_done(folder)} of {recipe.epochs} epochs are done; "
+            "repeat the training command to go on, then ask for the report again"
+        )
+    experiment = build(recipe, peers=peers, data=data)
+    _restore(experiment, folder)
+    logits, targets = _predict(experiment)
+    own = tuple(name for name in logits if name != "ensemble" and not name.startswith("peer"))
+    return Evidence(
+        run=Path(run),
+        recipe=recipe,
+        provenance=read_yaml(folder.recipe_file).get("provenance") or {},
+        result=result,
+        history=folder.metrics(),
+        data=experiment.data,
+        logits=logits,
+        targets=targets,
+        own=own,
+        examples=_examples(experiment, choose(logits, targets, own), logits),
+    )
+
+
+def _epochs_done(folder: RunFolder) -> int:
+    if not folder.metrics_file.is_file():
+        return 0
+    rows = folder.metrics()
+    return int(rows[-1]["epoch"]) if rows else 0
+
+
+def _restore(experiment: Experiment, folder: RunFolder) -> None:
+    """The trained weights, on the device where the run's recipe says."""
+    recipe = experiment.recipe
+    cuda = torch.cuda.is_available() and recipe.device != "cpu"
+    device = torch.device("cuda" if cuda else "cpu")
+    state = folder.load_checkpoint(device)
+    if state is None:
+        raise UsageError(f"{folder.path} has no checkpoint left, and the report needs the newest one")
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    learner = experiment.learner.to(device).to(memory_format=layout)
+    try:
+        learner.load_state_dict(state["learner"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(f"the checkpoints in {folder.checkpoints} do not fit the recipe: {reason}") from error
+    learner.eval()
+
+
+def _batches(experiment: Experiment, split: Split) -> Batches:
+    return Batches(
+        split.to(next(experiment.learner.parameters()).device),
+        batch_size=BATCH,
+        mean=experiment.data.mean,
+        std=experiment.data.std,
+        shuffle=False,
+        drop_last=False,
+        channels_last=experiment.recipe.channels_last,
+    )
+
+
+def _autocast(experiment: Experiment) -> torch.autocast:
+    """The run's precision; fp16 only where there is a GPU, as CPUs have no arithmetic for it."""
+    device = next(experiment.learner.parameters()).device.type
+    precision = experiment.recipe.precision
+    enabled = precision == "bf16" or (precision == "fp16" and device == "cuda")
+    return torch.autocast(device, dtype=AUTOCAST.get(precision, torch.bfloat16), enabled=enabled)
+
+
+@torch.inference_mode()
+def _predict(experiment: Experiment) -> tuple[dict[str, Tensor], Tensor]:
+    """Logits of every predictor on the whole test split, and the targets, on the CPU."""
+    parts: dict[str, list[Tensor]] = {}
+    for images, _ in _batches(experiment, experiment.data.test).epoch(0):
+        with _autocast(experiment):
+            predictions = experiment.learner.predict(images)
+        for name, logits in predictions.items():
+            parts.setdefault(name, []).append(logits.float().cpu())
+    return {name: torch.cat(part).clone() for name, part in parts.items()}, experiment.data.test.targets.cpu()
+
+
+@torch.inference_mode()
+def _examples(experiment: Experiment, choices: Sequence[Choice], logits: dict[str, Tensor]) -> tuple[Example, ...]:
+    split = experiment.data.test.to("cpu").subset(torch.tensor([choice.index for choice in choices]))
+    ((images, _),) = _batches(experiment, split).epoch(0)
+    with _autocast(experiment):
+        out = experiment.learner.cohort(images)
+        maps = {f"peer{k}": feature for k, feature in enumerate(out.last_features)}
+        maps |= experiment.learner.method.maps(out)
+    attention = {name: unit_range(attention_map(feature)).cpu() for name, feature in maps.items()}
+    examples = []
+    for k, choice in enumerate(choices):
+        probabilities = {name: z[choice.index].softmax(-1) for name, z in logits.items()}
+        examples.append(
+            Example(
+                index=choice.index,
+                story=choice.story,
+                image=split.images[k],
+                target=int(split.targets[k]),
+                answers={name: Answer(int(p.argmax()), float(p.max())) for name, p in probabilities.items()},
+                maps={name: a[k] for name, a in attention.items()},
+            )
+        )
+    return tuple(examples)

@@ -1,0 +1,64 @@
+"""The page of a run: one HTML file that needs nothing else, and no network."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from collegium.data import ImageData
+from collegium.networks import Network
+from collegium.report import charts, gallery, sections
+from collegium.report.colours import styles
+from collegium.report.evidence import Evidence, gather
+from collegium.report.markup import Html, element
+from collegium.report.style import CSS, SCRIPT
+from collegium.training.run_folder import RunFolder
+
+
+def write_report(run: str | Path, *, peers: Sequence[Network] | None = None, data: ImageData | None = None) -> Path:
+    """Writes RUN/report.html for a finished run and returns its path. The same run gives the same page.
+
+    Args:
+        run: the run's folder.
+        peers: the untrained networks, where the run was given networks from Python.
+        data: the data, where the run was given data from Python.
+
+    Raises:
+        UsageError: there is no run, or it is not complete.
+        TrainingError: its checkpoint is damaged, or does not fit the recipe.
+    """
+    page = render(gather(run, peers=peers, data=data))
+    path = RunFolder(run).report_file
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(page)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return path
+
+
+def render(evidence: Evidence) -> str:
+    """The whole page."""
+    look = styles(evidence.peers, evidence.own)
+    body = element(
+        "main",
+        element("header", sections.heading(evidence), sections.notices(evidence), sections.summary(evidence)),
+        sections.scores(evidence, look),
+        charts.learning(evidence, look),
+        charts.diversity(evidence) if len(evidence.predictors) > 2 else "",
+        charts.mistakes(evidence, look),
+        charts.calibration(evidence, look),
+        gallery.examples(evidence, look),
+        gallery.attention(evidence, look),
+        sections.trained(evidence),
+        sections.use(evidence),
+        element("footer", element("p", "Written by ", element("code", "collegium report"), ".", class_="soft")),
+    )
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", sections.title(evidence)),
+        element("style", Html(CSS)),
+    )
+    return f'<!doctype html>\n<html lang="en">{head}<body>{body}{element("script", Html(SCRIPT))}</body></html>\n'

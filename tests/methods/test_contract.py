@@ -1,0 +1,201 @@
+"""What every method that the folder holds must keep. A new method is found by itself; nothing is added here."""
+
+import copy
+import dataclasses
+import inspect
+import re
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from collegium import methods
+from collegium.cohort import Cohort, describe
+from collegium.errors import UsageError
+from collegium.method import Method, trainable
+from collegium.networks import build
+
+CLASSES = 5
+TARGET = torch.tensor([0, 1, 2, 3])
+IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+each_method = pytest.mark.parametrize("name", methods.names())
+each_cohort = pytest.mark.parametrize(
+    ("peers", "teacher"),
+    [(2, False), (3, False), (4, False), (2, True)],
+    ids=["2 peers", "3 peers", "4 peers", "2 peers beside a teacher"],
+)
+each_precision = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+
+
+def built(name: str, peers: int, teacher: bool = False) -> tuple[Cohort, Method]:
+    cls = methods.get(name)
+    torch.manual_seed(0)
+    networks = [build("resnet8", num_classes=CLASSES) for _ in range(peers)]
+    trained = build("resnet8", num_classes=CLASSES) if teacher or cls.needs_teacher else None
+    cohort = Cohort(networks, share_until="stage2", teacher=trained)
+    return cohort, cls(describe(cohort, (3, 16, 16), CLASSES))
+
+
+def autocast(precision: str):
+    return torch.autocast("cpu", torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def owned(method: Method, cohort: Cohort) -> dict[str, list[nn.Parameter]]:
+    return {
+        player: [p for group in groups for p in group["params"]] for player, groups in method.players(cohort).items()
+    }
+
+
+def test_the_folder_holds_methods():
+    assert {"independent", "kd", "dml", "dualnet", "one", "ffl"} <= set(methods.names())
+
+
+@each_method
+@each_cohort
+@each_precision
+def test_every_player_descends_finite_float32_scalars(name, peers, teacher, precision, at):
+    cohort, method = built(name, peers, teacher)
+    for epoch in range(peers):
+        with autocast(precision):
+            terms = method(cohort(IMAGES), TARGET, at(epoch, peers))
+        assert set(terms) == set(method.players(cohort))
+        for named in terms.values():
+            assert named
+            for term in named.values():
+                assert term.shape == () and term.dtype == torch.float32 and term.isfinite()
+
+
+@each_method
+@each_cohort
+@each_precision
+def test_every_parameter_has_a_player_and_a_gradient(name, peers, teacher, precision, at):
+    cohort, method = built(name, peers, teacher)
+    players = owned(method, cohort)
+    for parameters in players.values():
+        assert len({id(p) for p in parameters}) == len(parameters)
+    everything = {id(p) for p in (*trainable(cohort), *trainable(method))}
+    assert {id(p) for parameters in players.values() for p in parameters} == everything
+    # A method may let some peers rest in an epoch, so every peer is given its turn.
+    size = dict.fromkeys(everything, 0.0)
+    for epoch in range(peers):
+        with autocast(precision):
+            terms = method(cohort(IMAGES), TARGET, at(epoch, peers))
+        for player, named in terms.items():
+            found = torch.autograd.grad(
+                torch.stack(list(named.values())).sum(), players[player], retain_graph=True, allow_unused=True
+            )
+            for parameter, gradient in zip(players[player], found, strict=True):
+                if gradient is not None:
+                    assert gradient.isfinite().all()
+                    size[id(parameter)] += gradient.abs().sum().item()
+    # By layer: a bias before a norm has a gradient of zero.
+    for path, layer in [*cohort.named_modules(), *method.named_modules()]:
+        own = [p for p in layer.parameters(recurse=False) if p.requires_grad]
+        assert not own or max(size[id(p)] for p in own) > 0, f"{path} never learns"
+
+
+@each_method
+@each_cohort
+@each_precision
+def test_predictors_are_logits_under_names_of_their_own(name, peers, teacher, precision):
+    cohort, method = built(name, peers, teacher)
+    cohort.eval()
+    method.eval()
+    with torch.no_grad(), autocast(precision):
+        predicted = method.predict(cohort(IMAGES))
+    for predictor, logits in predicted.items():
+        assert logits.shape == (4, CLASSES) and logits.isfinite().all()
+        assert not re.fullmatch(r"peer\d+|ensemble|mean_peer", predictor)
+
+
+@each_method
+@each_cohort
+def test_predictors_judge_each_image_by_itself(name, peers, teacher):
+    cohort, method = built(name, peers, teacher)
+    cohort.eval()
+    method.eval()
+    with torch.no_grad():
+        together, alone = method.predict(cohort(IMAGES)), method.predict(cohort(IMAGES[:1]))
+    for predictor, logits in together.items():
+        torch.testing.assert_close(logits[:1], alone[predictor], rtol=1e-3, atol=1e-4)
+
+
+@each_method
+@each_cohort
+def test_maps_are_maps_of_the_whole_batch(name, peers, teacher):
+    cohort, method = built(name, peers, teacher)
+    for feature in method.maps(cohort(IMAGES)).values():
+        assert feature.ndim == 4 and len(feature) == 4
+
+
+@each_method
+@each_cohort
+def test_one_hot_probabilities_are_the_same_target_as_class_indices(name, peers, teacher, at):
+    cohort, method = built(name, peers, teacher)
+    out = cohort(IMAGES)
+
+    def terms(target: Tensor) -> dict[str, dict[str, Tensor]]:
+        torch.manual_seed(1)
+        return copy.deepcopy(method)(out, target, at(1, peers))
+
+    torch.testing.assert_close(terms(torch.eye(CLASSES)[TARGET]), terms(TARGET))
+
+
+@each_method
+@each_cohort
+def test_a_teacher_has_no_player_and_no_gradient(name, peers, teacher, at):
+    cohort, method = built(name, peers, teacher)
+    if cohort.teacher is None:
+        return
+    frozen = list(cohort.teacher.parameters())
+    for parameters in owned(method, cohort).values():
+        assert {id(p) for p in parameters}.isdisjoint(id(p) for p in frozen)
+    terms = method(cohort.train()(IMAGES), TARGET, at(0, peers))
+    sum(term for named in terms.values() for term in named.values()).backward()
+    assert all(p.grad is None for p in frozen)
+
+
+@pytest.mark.parametrize("name", [name for name in methods.names() if methods.get(name).min_peers > 1])
+def test_too_few_peers_are_refused(name):
+    cls = methods.get(name)
+    cohort, _ = built(name, cls.min_peers)
+    spec = describe(cohort, (3, 16, 16), CLASSES)
+    few = dataclasses.replace(spec, names=spec.names[:-1], feature_shapes=spec.feature_shapes[:-1])
+    with pytest.raises(UsageError, match=f"{cls.__name__} needs at least {cls.min_peers} peers, got {few.num_peers}"):
+        cls(few)
+
+
+def test_class_names_are_unique():
+    assert len({methods.get(name).__name__ for name in methods.names()}) == len(methods.names()) > 0
+
+
+@each_method
+def test_the_docstring_states_the_equation_and_the_source(name):
+    doc = inspect.getdoc(methods.get(name)) or ""
+    assert ".. math::" in doc
+    assert "https://" in doc or "Source:" in doc
+
+
+@each_method
+def test_every_option_is_a_documented_keyword_with_a_default(name):
+    cls = methods.get(name)
+    _, *options = inspect.signature(cls).parameters.values()
+    for option in options:
+        assert option.kind is option.KEYWORD_ONLY and option.default is not option.empty
+        assert f"\n    {option.name}: " in (inspect.getdoc(cls) or "")
+
+
+def test_every_method_has_tests_of_its_own():
+    here, folder = Path(__file__).parent, Path(methods.__file__).parent
+    files = [path for path in folder.rglob("*.py") if path.stem != "__init__"]
+    assert len(files) == len(methods.names()) > 0
+    missing = [path.name for path in files if not (here / f"test_{path.name}").is_file()]
+    assert not missing
+
+
+def test_an_unknown_method_is_refused_with_the_nearest_name():
+    with pytest.raises(UsageError, match="no method is called 'dual_net'; did you mean 'dualnet'"):
+        methods.get("dual_net")

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import collegium
+from collegium.data import load
+from collegium.errors import UsageError
+from collegium.networks import build
+
+
+def arrays(seed: int, count: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    return generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8), labels
+
+
+SMALL = dict(epochs=1, batch_size=8, quiet=True, device="cpu")
+
+
+def test_own_arrays_and_own_networks_train_and_can_be_evaluated_again(tmp_path: Path) -> None:
+    def own() -> list[collegium.Network]:
+        torch.manual_seed(0)
+        return [build("resnet8", num_classes=3), build("wrn_10_1", num_classes=3)]
+
+    train, test = arrays(0), arrays(1)
+    result = collegium.train(method="ffl", peers=own(), data=(train, test), run=tmp_path / "run", **SMALL)
+    assert result["peers"] == ["resnet8", "wrn_10_1"]
+    with pytest.raises(UsageError, match="given its peers from Python .*: pass peers="):
+        collegium.evaluate(tmp_path / "run")
+    scores = collegium.evaluate(tmp_path / "run", peers=own(), data=collegium.from_arrays(train, test))
+    assert scores["fused"] == result["predictors"]["fused"]["last"]
+
+
+def test_names_are_as_short_as_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = {"name": "digits", "per_class": 2}
+    result = collegium.train(method={"name": "dml", "temperature": 2.0}, peers="2xresnet8", data=data, **SMALL)
+    assert result["method"] == "dml"
+    assert (tmp_path / "runs" / "dml-digits-seed0" / "result.json").exists()
+
+
+def test_the_page_is_written(tmp_path: Path) -> None:
+    data = {"name": "digits", "per_class": 2}
+    collegium.train(method="independent", peers="2xresnet8", data=data, run=tmp_path / "run", **SMALL)
+    assert collegium.report(tmp_path / "run") == tmp_path / "run" / "report.html"
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (dict(peers=[build("resnet8", num_classes=10, in_channels=3), build("resnet8", num_classes=10)]), "3 channels"),
+        (dict(peers=[build("resnet8", num_classes=9, in_channels=1) for _ in "ab"]), "9 classes, the data have 10"),
+        (dict(peers=[build("resnet8", num_classes=10, in_channels=1)]), "FFL needs at least 2 peers"),
+        (dict(method={"name": "ffl", "temprature": 1}), "no option 'temprature'; did you mean 'temperature'"),
+        (dict(method={"name": "dml", "target": "all"}), "target is one of pairwise, ensemble, not 'all'"),
+        (dict(data={"name": "digits", "per_class": 10_000}), "10000"),
+        (dict(data={"name": "digits", "validation": 1.5}), "validation"),
+        (dict(epoch=3), "unknown entry 'epoch'"),
+        (dict(teacher="nowhere", method="kd"), "nowhere is neither a peer's folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    changes: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        collegium.train(run=tmp_path / "run", **{"peers": "2xresnet8", **SMALL, **changes})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_out_of_range_are_refused() -> None:
+    images, labels = arrays(0)
+    data = load("digits")
+    with pytest.raises(UsageError, match="label"):
+        collegium.from_arrays((images, labels), (images, labels), class_names=("only", "two"))
+    assert data.num_classes == 10

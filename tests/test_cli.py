@@ -1,0 +1,132 @@
+"""The command line as a user meets it: what it prints, and how it ends."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from collegium.cli import main
+
+SMALL = "--peers 2xresnet8 --epochs 1 --batch-size 20 --data.per-class 8 --device cpu --quiet"
+
+
+def call(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit status, standard output, standard error."""
+    try:
+        main(command.split())
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_train_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "ffl"
+    status, out, err = call(f"train --method ffl --share-until stage2 {SMALL} --run {run}", capsys)
+    assert status == 0, err
+    assert (run / "report.html").exists()
+    result = json.loads((run / "result.json").read_text())
+    fused = f"{100 * result['predictors']['fused']['last']['top1_error']:.2f}"
+    assert re.search(rf"fused.*{fused}", out)
+    assert f'collegium.load_peer("{run}/peers/peer0")' in out
+
+    status, out, _ = call(f"evaluate {run}", capsys)
+    assert status == 0
+    assert re.search(rf"fused.*{fused}", out)
+
+    (run / "report.html").unlink()
+    status, out, _ = call(f"report {run}", capsys)
+    assert (status, out.strip()) == (0, str(run / "report.html"))
+    assert (run / "report.html").exists()
+
+
+def test_a_recipe_is_overridden_by_options_and_remembered_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("method: {name: dml, temperature: 2}\npeers: 2xresnet8\ndata: {name: digits, per_class: 8}\n")
+    base = f"train --config {recipe} --epochs 1 --batch-size 20 --quiet --device cpu"
+    assert call(f"{base} --method.target ensemble --run {tmp_path / 'a'}", capsys)[0] == 0
+    written = (tmp_path / "a" / "recipe.yaml").read_text()
+    assert "temperature: 2" in written and "target: ensemble" in written and "reduction: mean" in written
+    # A run's own recipe repeats it; another method's options do not carry over.
+    assert call(f"train --config {tmp_path / 'a' / 'recipe.yaml'} --run {tmp_path / 'b'} --quiet", capsys)[0] == 0
+    status, _, err = call(f"{base} --method independent --run {tmp_path / 'c'}", capsys)
+    assert status == 0, err
+    a, b = (json.loads((tmp_path / n / "result.json").read_text())["predictors"] for n in "ab")
+    assert a == b
+
+
+@pytest.mark.parametrize("kind", ["methods", "networks", "datasets", "recipes"])
+def test_lists(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(f"list {kind} --json", capsys)
+    rows = json.loads(out)
+    assert status == 0
+    assert rows and all(row["name"] and row["summary"] for row in rows)
+    status, out, _ = call(f"list {kind}", capsys)
+    assert [line.split()[0] for line in out.splitlines()] == [row["name"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "sentence"),
+    [
+        ("", 2, ""),
+        ("tran", 2, "no command 'tran'; did you mean 'train'"),
+        ("train --method ffx", 2, "no method is called 'ffx'; did you mean 'ffl'"),
+        ("train --peers 2xresnte20", 2, "no network is called 'resnte20'; did you mean 'resnet20'"),
+        ("train --peers 2xresnet21", 2, "has 6n \\+ 2 layers .* not 21"),
+        ("train --peers 0xresnet20", 2, "cannot read the peers '0xresnet20'"),
+        ("train --data cifar1000", 2, "no data set 'cifar1000'; did you mean 'cifar100'"),
+        ("train --peers resnet20", 2, "FFL needs at least 2 peers, got 1"),
+        ("train --share-until stage7", 2, "cannot be cut after 'stage7'; it can be cut after: stem, stage1, stage2"),
+        ("train --share-until stage2 --peers resnet8,wrn_10_2", 2, "peer0 .resnet8. and peer1 .wrn_10_2. differ"),
+        ("train --method.fusion sum --peers resnet8,wrn_10_2", 2, "resnet8 64x4x4, wrn_10_2 128x4x4"),
+        ("train --method one --peers 2xresnet8", 2, "shared trunk.*--share-until stage2"),
+        ("train --method kd --peers resnet8", 2, "needs a trained teacher.*--teacher"),
+        ("train --method.temprature 4", 2, "no option --method.temprature; did you mean '--method.temperature'"),
+        ("train --epochs many", 2, "--epochs expects int, got many"),
+        ("train --optimizer sdg", 2, "--optimizer expects .*'sgd', 'adam', 'adamw'.*, got sdg"),
+        ("train --epochs 0", 2, "epochs must be 1 or more, got 0"),
+        ("train --batch-size", 2, "expected one argument"),
+        ("train --data.per-class 100000", 2, "100000"),
+        ("train --data.padding 99", 2, "padding"),
+        ("train --config nowhere.yaml", 2, "no recipe nowhere.yaml"),
+        ("train --data cifar10 --data.root . --data.download false", 1, "cifar10 is not at"),
+        ("train --precision fp16 --device cpu", 2, "fp16 needs a GPU"),
+        ("list method", 2, "cannot list 'method'; did you mean 'methods'"),
+        ("evaluate nowhere", 2, "nowhere is not a run"),
+        ("report nowhere", 2, "nowhere"),
+    ],
+)
+def test_wrong_use_ends_in_one_sentence_and_writes_nothing(
+    command: str,
+    status: int,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, _, err = call(command, capsys)
+    assert found == status
+    if sentence:
+        assert re.search(sentence, err)
+        assert len(err.splitlines()) == 1 and err.startswith("collegium: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(ValueError, match="no method"):
+        main(["train", "--method", "ffx", "--debug"])
+
+
+def test_help_names_the_options_of_the_chosen_method(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call("train --method one --data cifar100 --help", capsys)
+    assert status == 0
+    for option in ("--share-until", "--method.gate", "--data.per-class", "--data.root", "--learning-rate"):
+        assert option in out
+    assert "_until" not in out and "CONFIG       Path to a conf" not in out
+    status, out, _ = call("--help", capsys)
+    assert status == 0 and "collegium train" in out

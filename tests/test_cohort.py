@@ -1,0 +1,219 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from collegium.cohort import Cohort, describe
+from collegium.errors import UsageError
+from collegium.method import trainable
+from collegium.networks import Network, build
+from collegium.networks.network import GlobalPoolClassifier
+
+IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def networks(*names: str, classes: int = 5) -> list[Network]:
+    torch.manual_seed(0)
+    return [build(name, num_classes=classes) for name in names]
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_separate_peers_say_what_each_network_says_alone(training):
+    peers = networks("resnet8", "wrn_10_1", "resnet8")
+    cohort = Cohort(peers).train(training)
+    out = cohort(IMAGES)
+    assert out.trunk is None and out.teacher is None
+    assert out.logits.shape == (3, 4, 5)
+    for k, peer in enumerate(peers):
+        torch.testing.assert_close(out.logits[k], peer(IMAGES))
+        for ours, own in zip(out.features[k], peer.forward_features(IMAGES), strict=True):
+            torch.testing.assert_close(ours, own)
+        assert out.last_features[k] is out.features[k][-1]
+
+
+@pytest.mark.parametrize("cut", ["stem", "stage1", "stage2"])
+def test_peers_on_a_trunk_say_what_each_says_as_a_whole_network(cut):
+    peers = networks("resnet8", "resnet8", "resnet8")
+    cohort = Cohort(peers, share_until=cut).eval()
+    out = cohort(IMAGES)
+    names = list(cohort.peer(0).stage_names)
+    for k in range(3):
+        whole = cohort.peer(k)
+        torch.testing.assert_close(out.logits[k], whole(IMAGES))
+        assert list(whole.stage_names) == names == ["stem", "stage1", "stage2", "stage3"]
+        assert len(out.features[k]) == 4
+        assert out.features[k][names.index(cut)] is out.trunk
+    torch.testing.assert_close(out.logits[0], peers[0](IMAGES))  # the trunk is the first peer's
+    assert not torch.allclose(out.logits[0], out.logits[1])
+
+
+def test_the_trunk_is_computed_once_and_each_branch_once():
+    cohort = Cohort(networks("resnet8", "resnet8", "resnet8"), share_until="stage2")
+    calls = []
+    for stage in cohort.trunk.values():
+        stage.register_forward_hook(lambda *_: calls.append("trunk"))
+    for branch in cohort.branches:
+        branch.stages["stage3"].register_forward_hook(lambda *_: calls.append("branch"))
+    cohort(IMAGES)
+    assert calls == ["trunk"] * 3 + ["branch"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "expected"),
+    [
+        ("resnet32", 100, 832_920),
+        ("resnet32", 10, 821_220),
+        ("resnet56", 100, 1_517_720),
+        ("resnet110", 10, 3_046_820),
+        ("wrn_16_2", 100, 1_241_624),
+        ("wrn_40_2", 10, 3_951_972),
+    ],
+)
+def test_two_peers_on_a_trunk_have_as_many_parameters_as_published(name, classes, expected):
+    assert parameters(Cohort(networks(name, name, classes=classes), share_until="stage2")) == expected
+
+
+def test_gradients_of_all_peers_meet_in_the_trunk():
+    cohort = Cohort(networks("resnet8", "resnet8"), share_until="stage2")
+    weight = cohort.trunk["stem"][0].weight
+    out = cohort(IMAGES)
+    each = [torch.autograd.grad(out.logits[k].square().sum(), weight, retain_graph=True)[0] for k in (0, 1)]
+    (both,) = torch.autograd.grad(out.logits.square().sum(), weight)
+    torch.testing.assert_close(both, each[0] + each[1], rtol=1e-4, atol=1e-4)
+
+
+def test_no_peers_are_refused():
+    with pytest.raises(UsageError, match="at least one peer"):
+        Cohort([])
+
+
+def test_equal_peers_are_refused_naming_them():
+    first, second = networks("resnet8", "resnet8")
+    with pytest.raises(UsageError, match=r"peer0 and peer2 \(resnet8\) have equal weights"):
+        Cohort([first, second, copy.deepcopy(first)])
+    with pytest.raises(UsageError, match=r"peer0 and peer1 \(resnet8\) have equal weights"):
+        Cohort([first, first])
+
+
+@pytest.mark.parametrize(("other", "cut"), [("resnet14", "stage1"), ("wrn_10_1", "stage2"), ("wrn_10_2", "stage2")])
+def test_unlike_peers_cannot_share_a_trunk(other, cut):
+    with pytest.raises(UsageError, match=rf"peer0 \(resnet8\) and peer1 \({other}\) differ up to {cut}"):
+        Cohort(networks("resnet8", other), share_until=cut)
+
+
+def test_unlike_peers_may_share_the_stages_that_are_alike():
+    cohort = Cohort(networks("resnet8", "resnet14"), share_until="stem").eval()
+    out = cohort(IMAGES)
+    torch.testing.assert_close(out.logits[1], cohort.peer(1)(IMAGES))
+
+
+def test_an_unknown_cut_is_refused_naming_the_legal_ones():
+    with pytest.raises(UsageError, match="'layer2'.*stem, stage1, stage2"):
+        Cohort(networks("resnet8", "resnet8"), share_until="layer2")
+
+
+def halved(side: int, times: int) -> int:
+    for _ in range(times):
+        side = (side + 1) // 2
+    return side
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 12), (9, 5)])
+@pytest.mark.parametrize("share_until", [None, "stage1", "stage2"])
+def test_describe_finds_every_shape(height, width, share_until):
+    cohort = Cohort(networks("resnet8", "resnet8"), share_until=share_until, teacher=networks("wrn_10_2")[0])
+    spec = describe(cohort, (3, height, width), 5)
+    small, half, quarter = ((halved(height, n), halved(width, n)) for n in range(3))
+    stages = ((16, *small), (16, *small), (32, *half), (64, *quarter))
+    assert spec.feature_shapes == (stages, stages)
+    assert spec.last_shapes == (stages[-1], stages[-1])
+    assert spec.named_last_shapes == [("resnet8", stages[-1])] * 2
+    assert spec.trunk_shape == {None: None, "stage1": stages[1], "stage2": stages[2]}[share_until]
+    assert spec.teacher_shapes == ((16, *small), (32, *small), (64, *half), (128, *quarter))
+    assert (spec.names, spec.num_classes, spec.num_peers) == (("resnet8", "resnet8"), 5, 2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_describe_leaves_the_cohort_and_the_random_state_as_they_were(training):
+    cohort = Cohort(networks("resnet8", "wrn_10_1"), teacher=networks("resnet14")[0]).train(training)
+    before, random = copy.deepcopy(cohort.state_dict()), torch.get_rng_state()
+    modes = [module.training for module in cohort.modules()]
+    describe(cohort, (3, 8, 8), 5)
+    assert [module.training for module in cohort.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(before[name], value) for name, value in cohort.state_dict().items())
+    assert all(p.grad is None for p in cohort.parameters())
+
+
+def test_describe_leaves_the_training_mode_when_it_refuses():
+    cohort = Cohort(networks("resnet8", "wrn_10_1")).train()
+    with pytest.raises(UsageError):
+        describe(cohort, (3, 8, 8), 7)
+    assert all(module.training for module in cohort.modules())
+
+
+def unpadded(name: str = "unpadded", *, kernel_size: int = 3) -> Network:
+    stages = {"only": nn.Conv2d(3, 4, kernel_size), "pool": nn.MaxPool2d(2)}
+    return Network(stages, GlobalPoolClassifier(4, 5), in_channels=3, name=name)
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "classes", "message"),
+    [
+        ((1, 8, 8), 5, r"peer0 \(resnet8\) takes images of 3 channels, the data have 1"),
+        ((3, 8, 8), 7, r"peer0 \(resnet8\) has 5 classes, the data have 7"),
+        ((3, 2, 4), 5, r"peer1 \(unpadded\) cannot take images of 2x4 pixels"),
+        ((3, 3, 3), 5, r"peer1 \(unpadded\) cannot take images of 3x3 pixels"),
+    ],
+)
+def test_describe_refuses_data_that_do_not_fit_with_both_values(image_shape, classes, message):
+    cohort = Cohort([*networks("resnet8"), unpadded()])
+    with pytest.raises(UsageError, match=message):
+        describe(cohort, image_shape, classes)
+
+
+def test_describe_refuses_a_teacher_of_other_classes():
+    cohort = Cohort(networks("resnet8"), teacher=networks("resnet8", classes=9)[0])
+    with pytest.raises(UsageError, match=r"teacher \(resnet8\) has 9 classes, the data have 5"):
+        describe(cohort, (3, 8, 8), 5)
+
+
+def test_the_teacher_is_a_constant():
+    teacher = networks("wrn_10_1")[0]
+    expected = copy.deepcopy(teacher).eval()(IMAGES).detach()
+    cohort = Cohort(networks("resnet8", "resnet8"), share_until="stage2", teacher=teacher)
+    before = copy.deepcopy(teacher.state_dict())
+    cohort.train()
+    assert not any(module.training for module in teacher.modules())
+    out = cohort(IMAGES.clone().requires_grad_())
+    torch.testing.assert_close(out.teacher.logits, expected)
+    assert not out.teacher.logits.requires_grad and not any(f.requires_grad for f in out.teacher.features)
+    (out.logits.sum() + out.teacher.logits.sum()).backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+    ours = {id(p) for p in trainable(cohort)}
+    assert ours.isdisjoint(id(p) for p in teacher.parameters())
+    assert len(ours) == len(list(cohort.parameters())) - len(list(teacher.parameters()))
+
+
+def test_the_spec_holds_a_trainable_copy_of_the_teacher_s_classifier():
+    teacher = networks("resnet8")[0]
+    cohort = Cohort(networks("wrn_10_1"), teacher=teacher)
+    copied = describe(cohort, (3, 8, 8), 5).teacher_classifier
+    feature = torch.randn(2, 64, 2, 2)
+    torch.testing.assert_close(copied(feature), teacher.classifier(feature))
+    assert all(p.requires_grad for p in copied.parameters())
+    assert {id(p) for p in copied.parameters()}.isdisjoint(id(p) for p in teacher.parameters())
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_logits_are_float32_under_autocast():
+    cohort = Cohort(networks("resnet8", "resnet8"), teacher=networks("wrn_10_1")[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = cohort(IMAGES)
+    assert out.logits.dtype == out.teacher.logits.dtype == torch.float32

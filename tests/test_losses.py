@@ -1,0 +1,137 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from collegium.losses import attention_map, cross_entropy, distill, others, ramp_up
+
+LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-50, 50, width=32))
+TEMPERATURES = st.sampled_from([1.0, 2.0, 3.0, 4.0])
+few = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+def random(*shape: int, scale: float = 3.0) -> torch.Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (1, 7, 5), (3, 7, 5), (2, 3, 7, 5)])
+@pytest.mark.parametrize("soft", [False, True])
+def test_cross_entropy_is_the_batch_mean_summed_over_peers(naive, array, shape, soft):
+    z = random(*shape)
+    target = random(7, 5).softmax(-1) if soft else torch.arange(7) % 5
+    expected = sum(naive.cross_entropy(array(one), array(target)) for one in z.view(-1, 7, 5))
+    torch.testing.assert_close(cross_entropy(z, target).item(), expected, rtol=1e-5, atol=0)
+
+
+def test_cross_entropy_has_the_gradient_of_probabilities_minus_labels(naive, array):
+    z, target = random(2, 7, 5).requires_grad_(), torch.arange(7) % 5
+    cross_entropy(z, target).backward()
+    torch.testing.assert_close(array(z.grad), (naive.softmax(array(z)) - np.eye(5)[target]) / 7, rtol=1e-5, atol=1e-7)
+
+
+def test_soft_targets_that_are_one_hot_equal_class_indices():
+    z, target = random(2, 7, 5), torch.arange(7) % 5
+    torch.testing.assert_close(cross_entropy(z, torch.eye(5)[target]), cross_entropy(z, target))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"),
+    [([0.0, 0, 0], [1.0, 2, 3], 0.3243154), ([1.0, 2, 3], [0.0, 0, 0], 0.3302955)],
+)
+def test_distill_agrees_with_the_vectors_computed_by_hand(student, teacher, expected):
+    value = distill(torch.tensor([student]), torch.tensor([teacher]), 3)
+    assert value.item() == pytest.approx(expected, abs=5e-7)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0, 4.0])
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [((7, 5), (7, 5)), ((3, 7, 5), (7, 5)), ((7, 5), (3, 7, 5)), ((3, 7, 5), (3, 7, 5)), ((3, 1, 7, 5), (2, 7, 5))],
+)
+def test_distill_is_the_batch_mean_summed_over_all_pairs(naive, array, student, teacher, temperature):
+    s, t = random(*student), random(*teacher, scale=2)
+    pairs = torch.broadcast_tensors(s, t)
+    flat = (array(x.reshape(-1, 7, 5)) for x in pairs)
+    expected = sum(naive.kd(one, other, temperature) for one, other in zip(*flat, strict=True))
+    torch.testing.assert_close(distill(s, t, temperature).item(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_distill_moves_the_student_alone(naive, array, temperature):
+    s, t = random(2, 7, 5).requires_grad_(), random(7, 5, scale=2).requires_grad_()
+    distill(s, t, temperature).backward()
+    q, p = naive.softmax(array(s) / temperature), naive.softmax(array(t) / temperature)
+    torch.testing.assert_close(array(s.grad), temperature * (q - p) / 7, rtol=1e-4, atol=1e-7)
+    assert t.grad is None
+
+
+def test_distill_is_computed_in_float32_whatever_comes_in():
+    s, t = random(7, 5).bfloat16(), random(7, 5, scale=2).bfloat16()
+    value = distill(s, t, 3.0)
+    assert value.dtype == torch.float32
+    assert value == distill(s.float(), t.float(), 3.0)
+    assert cross_entropy(s, torch.zeros(7, dtype=torch.long)).dtype == torch.float32
+
+
+@few
+@given(student=LOGITS, teacher=LOGITS, temperature=TEMPERATURES)
+def test_distill_is_never_negative_and_nothing_is_learned_from_an_equal(student, teacher, temperature):
+    s, t = torch.from_numpy(student), torch.from_numpy(teacher)
+    assert distill(s, t, temperature).item() >= -1e-5
+    assert distill(s, s, temperature).item() == 0
+
+
+@few
+@given(student=LOGITS, teacher=LOGITS, temperature=TEMPERATURES, shift=st.floats(-20, 20, width=32))
+def test_distill_ignores_a_shift_of_all_logits(student, teacher, temperature, shift):
+    s, t = torch.from_numpy(student), torch.from_numpy(teacher)
+    torch.testing.assert_close(
+        distill(s + shift, t - shift, temperature), distill(s, t, temperature), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_distill_is_finite_for_the_most_certain_predictions():
+    s = torch.tensor([[0.0, 500.0]], requires_grad=True)
+    value = distill(s, torch.tensor([[500.0, 0.0]]), 1.0)
+    value.backward()
+    assert value.item() == pytest.approx(500)
+    assert s.grad.tolist() == [[-1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "weight"),
+    [(0, 0.00674), (10, 0.0218), (20, 0.0601), (40, 0.2865), (60, 0.7316), (79, 0.9992), (80, 1), (81, 1), (299, 1)],
+)
+def test_ramp_up_has_the_published_values(at, epoch, weight):
+    assert ramp_up(at(epoch, 300), 80 / 300).item() == pytest.approx(weight, abs=6e-5)
+
+
+@pytest.mark.parametrize("epochs", [3, 30, 40, 3000])
+def test_ramp_up_keeps_its_shape_when_training_is_longer_or_shorter(at, epochs):
+    for epoch in range(0, epochs, max(1, epochs // 10)):
+        length = epochs * 80 / 300
+        expected = math.exp(-5 * (1 - min(epoch, length) / length) ** 2)
+        assert ramp_up(at(epoch, epochs), 80 / 300).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_ramp_of_no_length_is_one_from_the_start(at):
+    assert ramp_up(at(0), 0).item() == 1
+
+
+def test_attention_map_is_the_mean_square_over_channels():
+    x = random(2, 3, 4, 5)
+    expected = [
+        [[sum(x[b, d, h, w].item() ** 2 for d in range(3)) / 3 for w in range(5)] for h in range(4)] for b in (0, 1)
+    ]
+    torch.testing.assert_close(attention_map(x), torch.tensor(expected))
+    assert attention_map(x.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_others_leaves_out_one_and_keeps_the_order(index):
+    assert others(torch.arange(4), index).tolist() == [k for k in range(4) if k != index]
+    assert others(torch.zeros(4, 2, 3), index).shape == (3, 2, 3)

@@ -1,0 +1,34 @@
+"""Every recipe that comes with the library can be read and built."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from collegium.data import Augmentation, ImageData, Split
+from collegium.training.experiment import build
+from collegium.training.recipe import Recipe
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.yaml"))
+
+
+def stand_in(name: str) -> ImageData:
+    """Blank images in the shape of a data set that may not be here."""
+    classes, channels, side = {"digits": (10, 1, 16), "cifar10": (10, 3, 32), "cifar100": (100, 3, 32)}[name]
+    split = Split(torch.zeros(classes, channels, side, side, dtype=torch.uint8), torch.arange(classes))
+    names, ones = tuple(map(str, range(classes))), (1.0,) * channels
+    return ImageData(name, split, split, names, ones, ones, Augmentation())
+
+
+def test_all_recipes_are_looked_at() -> None:
+    assert len(RECIPES) == 3
+    assert {file.suffix for file in FOLDER.rglob("*") if file.is_file()} == {".yaml"}
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_a_recipe_builds_and_says_what_it_is_for(file: Path) -> None:
+    recipe = Recipe.read(file)
+    experiment = build(recipe, data=stand_in(recipe.data_name))
+    assert experiment.spec.num_peers >= 2
+    assert file.read_text().startswith("# ")

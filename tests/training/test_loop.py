@@ -1,0 +1,225 @@
+"""The loop: players, gradients, precision, what is refused, what is recorded."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import run, tiny, weights
+from torch import Tensor, nn
+
+from collegium.cohort import Cohort, PeerOutputs
+from collegium.errors import TrainingError, UsageError
+from collegium.method import Method, ParameterGroup, Progress, Terms, trainable
+from collegium.methods.ffl import FFL
+from collegium.training import experiment as experiments
+from collegium.training import loop
+from collegium.training.experiment import build
+from collegium.training.loop import Run
+from collegium.training.run_folder import RunFolder
+
+
+def start(tmp_path: Path, **changes: Any) -> Run:
+    experiment = build(tiny(**changes))
+    return Run(experiment, RunFolder(tmp_path), loop._fabric(experiment.recipe), quiet=True)
+
+
+def one_step(running: Run) -> None:
+    images, target = next(iter(running.training_batches.epoch(0)))
+    running.step_module.train()
+    running._one_step(images, target, 0.0)
+
+
+class TwoPlayers(Method):
+    """The peers descend their mean logit times a weight of the critic's; the critic descends the opposite."""
+
+    def __init__(self, spec: Any) -> None:
+        super().__init__(spec)
+        self.critic = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        value = out.logits.mean() * self.critic
+        return {"peers": {"fool": value}, "critic": {"judge": -value, "size": self.critic**2}}
+
+    def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
+        return {"peers": [{"params": trainable(cohort)}], "critic": [{"params": [self.critic]}]}
+
+
+def test_several_players_compute_all_gradients_before_any_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments.methods, "get", lambda name: TwoPlayers)
+    plain = dict(momentum=0.0, weight_decay=0.0, schedule="constant", learning_rate=0.01)
+    running = start(tmp_path, method="two_players", **plain)
+    images, _ = next(iter(running.training_batches.epoch(0)))
+    peers = trainable(running.learner.cohort)
+    before = [p.detach().clone() for p in peers]
+
+    # What each player's own loss says at the weights before the step.
+    running.step_module.train()
+    mean = running.learner.cohort(images).logits.mean()
+    expected_peers = torch.autograd.grad(2.0 * mean, peers, retain_graph=True)
+    expected_critic = -mean.item() + 2 * 2.0
+
+    one_step(running)
+    for p, old, gradient in zip(peers, before, expected_peers, strict=True):
+        torch.testing.assert_close(p.detach(), old - 0.01 * gradient)
+    critic = running.learner.method.critic
+    assert isinstance(critic, Tensor)
+    assert critic.item() == pytest.approx(2.0 - 0.01 * expected_critic, rel=1e-5)
+
+
+def test_a_method_whose_parameters_nobody_trains_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FFL, "players", lambda self, cohort: {"peers": [{"params": trainable(cohort)}]})
+    with pytest.raises(AssertionError, match="no player of FFL owns .*fusion"):
+        start(tmp_path)
+
+
+def test_fp16_is_refused_for_several_players(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments.methods, "get", lambda name: TwoPlayers)
+    experiment = build(tiny(method="two_players"))
+    half = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, precision="fp16"))
+    with pytest.raises(UsageError, match="several players.*bf16"):
+        Run(half, RunFolder(tmp_path), loop._fabric(experiment.recipe), quiet=True)
+
+
+def test_fp16_is_refused_without_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        start(tmp_path, precision="fp16")
+
+
+def test_a_loss_that_is_not_finite_names_term_and_step_and_keeps_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = FFL.forward
+
+    def poisoned(self: FFL, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        terms = forward(self, out, target, progress)
+        if progress.fraction.item() == pytest.approx(6 / 12):  # epoch 2, step 3
+            terms["peers"]["fkd"] = terms["peers"]["fkd"] * float("nan")
+        return terms
+
+    monkeypatch.setattr(FFL, "forward", poisoned)
+    with pytest.raises(TrainingError, match=r"term peers/fkd became nan in epoch 2, step 3; .*step_000000004.pt"):
+        run(tmp_path / "run")
+    assert [p.name for p in RunFolder(tmp_path / "run").saved_checkpoints()] == ["step_000000004.pt"]
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
+    running = start(tmp_path, gradient_clip=0.01)
+    one_step(running)
+    gradients = [p.grad for p in running.learner.parameters() if p.grad is not None]
+    norm = torch.stack([g.norm() for g in gradients]).norm()
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_losses_are_in_float32_whatever_the_precision_of_the_networks(tmp_path: Path) -> None:
+    running = start(tmp_path, precision="bf16")
+    images, target = next(iter(running.training_batches.epoch(0)))
+    with running.fabric.autocast():
+        out = running.learner.cohort(images)
+        terms = running.learner.method(out, target, running.progress)["peers"]
+    assert out.features[0][-1].dtype is torch.bfloat16
+    assert out.logits.dtype is torch.float32
+    assert {term.dtype for term in terms.values()} == {torch.float32}
+
+
+def test_bf16_trains_close_to_fp32(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        run(tmp_path / precision, precision=precision, epochs=1)
+        losses[precision] = RunFolder(tmp_path / precision).metrics()[0]["train/peers/ce"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.03)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_contiguous_images_give_the_same_training_as_channels_last(tmp_path: Path) -> None:
+    for name, channels_last in (("last", True), ("first", False)):
+        run(tmp_path / name, channels_last=channels_last, epochs=1)
+    a, b = (RunFolder(tmp_path / name).metrics()[0]["train/peers/ce"] for name in ("last", "first"))
+    assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_a_compiled_step_is_compiled_once_for_all_epochs(tmp_path: Path) -> None:
+    """The ramp and the epoch change; the graph does not. The eager backend traces without generating code."""
+    torch._dynamo.reset()
+    compiled = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    running = start(tmp_path)
+    module = torch.compile(running.learner, backend=backend)
+    images, target = next(iter(running.training_batches.epoch(0)))
+    for epoch in range(3):
+        running.progress.epoch.fill_(epoch)
+        terms, _ = module(images, target, running.progress)
+        eager, _ = running.learner(images, target, running.progress)
+        for name, value in eager["peers"].items():
+            torch.testing.assert_close(terms["peers"][name], value, rtol=1e-4, atol=1e-5)
+        if epoch == 0:
+            graphs = len(compiled)
+    assert len(compiled) == graphs > 0
+
+
+def test_peers_of_one_seed_start_alike_under_every_method() -> None:
+    def start_of(method: str) -> list[Tensor]:
+        return list(build(tiny(method=method, share_until=None)).learner.cohort.parameters())
+
+    for a, b in zip(start_of("independent"), start_of("ffl"), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_building_leaves_the_random_state_of_the_user_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    build(tiny())
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_the_best_epoch_is_chosen_on_validation_images_where_there_are_some() -> None:
+    def row(epoch: int, test: float, validation: float | None) -> dict[str, float]:
+        values = {"epoch": epoch, "test/peer0/top1_error": test, "test/mean_peer/top1_error": test}
+        if validation is not None:
+            values |= {"validation/peer0/top1_error": validation, "validation/mean_peer/top1_error": validation}
+        return values
+
+    chosen = loop._last_and_best([row(1, 0.1, 0.5), row(2, 0.3, 0.2), row(3, 0.4, 0.3)])
+    assert chosen["best_chosen_on"] == "validation"
+    assert chosen["predictors"]["peer0"] == {
+        "last": {"top1_error": 0.4},
+        "best": {"top1_error": 0.3, "epoch": 2},
+    }
+    flattering = loop._last_and_best([row(1, 0.1, None), row(2, 0.3, None)])
+    assert flattering["best_chosen_on"] == "test"
+    assert flattering["predictors"]["peer0"]["best"] == {"top1_error": 0.1, "epoch": 1}
+
+
+def test_a_run_with_validation_scores_both_splits(tmp_path: Path) -> None:
+    result = run(tmp_path / "run", data={"name": "digits", "per_class": 8, "validation": 0.1}, epochs=1)
+    assert result["best_chosen_on"] == "validation"
+    assert "validation/fused/nll" in RunFolder(tmp_path / "run").metrics()[0]
+
+
+def test_the_result_counts_parameters_and_flops(tmp_path: Path) -> None:
+    result = run(tmp_path / "run", epochs=1)
+    cost = result["cost"]
+    assert list(cost) == ["peer0", "peer1", "ensemble", "fused"]
+    peer = build(tiny()).learner.cohort.peer(0)
+    assert cost["peer0"]["parameters"] == sum(p.numel() for p in peer.parameters())
+    # Stem: 9 multiplications and additions for each of 16 channels at each of 16 x 16 places of a grey image.
+    assert cost["peer0"]["flops"] > 2 * 9 * 16 * 16 * 16
+    assert cost["peer0"]["flops"] < cost["ensemble"]["flops"] < cost["fused"]["flops"]
+    assert cost["ensemble"]["flops"] < 2 * cost["peer0"]["flops"], "the trunk is shared"
+
+
+def test_kd_and_the_two_stage_dualnet_learn_from_a_finished_run(tmp_path: Path) -> None:
+    run(tmp_path / "teacher", method="independent", peers="resnet8", share_until=None, epochs=1)
+    alone = dict(peers="resnet8", share_until=None, epochs=1, teacher=str(tmp_path / "teacher"))
+    kd = run(tmp_path / "kd", method="kd", **alone)
+    assert set(kd["predictors"]) == {"peer0", "ensemble"}
+    dualnet = run(tmp_path / "dualnet", method="dualnet", **alone)
+    assert set(dualnet["predictors"]) == {"peer0", "ensemble", "fused", "fused_classifier", "classifiers_mean"}

@@ -1,0 +1,83 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from collegium.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate, soften
+from collegium.training.recipe import Recipe
+
+
+@pytest.mark.parametrize(("fraction", "factor"), [(0.0, 1.0), (0.4999, 1.0), (0.5, 0.1), (0.75, 0.01), (0.999, 0.01)])
+def test_the_step_schedule_drops_at_its_milestones(fraction: float, factor: float) -> None:
+    assert learning_rate_factor(Recipe(), fraction) == pytest.approx(factor)
+
+
+def test_the_papers_drops_fall_on_epochs_150_and_225_of_300() -> None:
+    factors = [learning_rate_factor(Recipe(epochs=300), epoch / 300) for epoch in range(300)]
+    drops = [epoch for epoch in range(1, 300) if factors[epoch] < factors[epoch - 1]]
+    assert drops == [150, 225]
+
+
+def test_the_cosine_schedule_is_half_a_cosine() -> None:
+    for fraction in (0.0, 0.25, 0.5, 0.9):
+        factor = learning_rate_factor(Recipe(schedule="cosine"), fraction)
+        assert factor == pytest.approx((1 + math.cos(math.pi * fraction)) / 2)
+
+
+def test_one_cycle_agrees_with_torch() -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0, momentum=0.9)
+    steps = 1000
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=steps)
+    recipe = Recipe(schedule="one_cycle")
+    for step in range(steps - 1):
+        # torch places its peak half a step aside, hence the tolerance.
+        ours = learning_rate_factor(recipe, step / (steps - 1))
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], abs=0.01)
+        optimizer.step()
+        theirs.step()
+
+
+def test_warm_up_rises_linearly_from_zero() -> None:
+    recipe = Recipe(schedule="constant", warmup=0.1)
+    assert [learning_rate_factor(recipe, f) for f in (0.0, 0.05, 0.1, 0.5)] == pytest.approx([0.0, 0.5, 1.0, 1.0])
+
+
+def test_groups_keep_the_rate_and_decay_that_the_method_sets() -> None:
+    a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    recipe = Recipe(learning_rate=0.2, weight_decay=1e-4)
+    optimizer = make_optimizer(
+        recipe, [{"params": [a]}, {"params": [b], "weight_decay": 1e-5, "learning_rate_scale": 0.01}, {"params": []}]
+    )
+    set_learning_rate({"peers": optimizer}, 0.5)
+    settings = [(g["lr"], g["weight_decay"], g["nesterov"]) for g in optimizer.param_groups]
+    assert settings == [(0.1, 1e-4, True), (pytest.approx(0.001), 1e-5, True)]
+
+
+def test_nesterov_sgd_takes_the_step_of_the_equation() -> None:
+    """v <- m v + g + wd p;  p <- p - lr (g + wd p + m v), Sutskever et al. 2013 in torch's form."""
+    p = nn.Parameter(torch.tensor([1.0]))
+    optimizer = make_optimizer(Recipe(learning_rate=0.1, momentum=0.9, weight_decay=0.01), [{"params": [p]}])
+    expected, v = 1.0, 0.0
+    for g in (0.5, -0.3):
+        p.grad = torch.tensor([g])
+        optimizer.step()
+        d = g + 0.01 * expected
+        v = 0.9 * v + d if v else d
+        expected -= 0.1 * (d + 0.9 * v)
+        assert p.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_other_optimizers(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    recipe = Recipe.from_dict({"optimizer": name})
+    assert type(make_optimizer(recipe, [{"params": [nn.Parameter(torch.zeros(1))]}])) is kind
+
+
+def test_smoothed_targets_give_torchs_smoothed_loss() -> None:
+    logits, target = torch.randn(6, 5), torch.randint(5, (6,))
+    ours = nn.functional.cross_entropy(logits, soften(target, 5, 0.1))
+    theirs = nn.functional.cross_entropy(logits, target, label_smoothing=0.1)
+    torch.testing.assert_close(ours, theirs)
+    assert soften(target, 5, 0.0) is target

@@ -1,0 +1,53 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from collegium.errors import UsageError
+from collegium.training.recipe import Recipe
+
+
+def test_a_recipe_survives_yaml() -> None:
+    recipe = Recipe.from_dict({"method": {"name": "dml", "temperature": 3.0}, "peers": "resnet8,wrn_10_1", "seed": 4})
+    assert Recipe.from_dict(yaml.safe_load(yaml.safe_dump(recipe.to_dict()))) == recipe
+
+
+def test_a_name_alone_is_short_for_a_method_or_data_set() -> None:
+    recipe = Recipe.from_dict({"method": "one", "data": "cifar10"})
+    assert (recipe.method, recipe.data) == ({"name": "one"}, {"name": "cifar10"})
+
+
+def test_provenance_of_an_earlier_run_is_not_part_of_its_recipe() -> None:
+    assert Recipe.from_dict({"provenance": {"torch": "1"}}) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "sentence"),
+    [
+        ("epoch", 3, "unknown entry 'epoch'; did you mean 'epochs'"),
+        ("epochs", 0, "epochs must be 1 or more, got 0"),
+        ("learning_rate", 0.0, "learning_rate must be more than 0"),
+        ("warmup", 1.0, "warmup must be from 0 up to"),
+        ("milestones", (0.5, 1.5), "milestones must be shares between 0 and 1"),
+        ("gradient_clip", -1.0, "gradient_clip must be more than 0"),
+        ("weight_seed", -1, "weight_seed must be 0 or more"),
+        ("method", {}, "the recipe's method has no name"),
+        ("epochs", "many", "value of the wrong kind"),
+    ],
+)
+def test_a_wrong_entry_is_named(entry: str, value: Any, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        Recipe.from_dict({entry: value})
+
+
+@pytest.mark.parametrize("content", ["- a list", "epochs: [", "just words"])
+def test_a_file_that_is_no_recipe_is_named(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(content)
+    with pytest.raises(UsageError, match="broken.yaml"):
+        Recipe.read(file)
+
+
+def test_differences_say_both_values() -> None:
+    assert Recipe(seed=1).differences(Recipe(epochs=7)) == ["epochs: 30 here, 7 there", "seed: 1 here, 0 there"]
