@@ -3,7 +3,6 @@
 Letters in shapes: M peers, B batch, C classes, D channels.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,7 +45,7 @@ class CohortSpec:
     feature_shapes: tuple[tuple[tuple[int, ...], ...], ...]  # peer -> stage -> (D, H, W)
     trunk_shape: tuple[int, ...] | None = None  # (D, H, W)
     teacher_shapes: tuple[tuple[int, ...], ...] | None = None  # stage -> (D, H, W)
-    teacher_classifier: nn.Module | None = None  # a trainable copy, for methods that start from it
+    teacher_classifier: nn.Module | None = None  # frozen; for methods that start from a copy
 
     @property
     def num_peers(self) -> int:
@@ -124,7 +123,9 @@ class Cohort(nn.Module):
         """Peer ``index`` as a whole network, trunk included; its modules are this cohort's own."""
         branch = self._branch(index)
         stages = {**dict(self.trunk.items()), **dict(branch.stages.items())}
-        return Network(stages, branch.classifier, in_channels=branch.in_channels, name=branch.name)
+        peer = Network(stages, branch.classifier, in_channels=branch.in_channels, name=branch.name)
+        peer.training = self.training
+        return peer
 
     def _branch(self, index: int) -> Network:
         branch = self.branches[index]
@@ -198,8 +199,6 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
             except RuntimeError as error:
                 reason = str(error).splitlines()[0]
                 raise UsageError(f"{role} ({network.name}) cannot take images of {size} pixels: {reason}") from error
-            if min(features[-1].shape[2:]) < 1:
-                raise UsageError(f"images of {size} pixels are too small for {role} ({network.name})")
             if logits.shape != (2, num_classes):
                 raise UsageError(f"{role} ({network.name}) has {logits.shape[-1]} classes, the data have {num_classes}")
             shapes[role] = tuple(tuple(f.shape[1:]) for f in features)
@@ -213,7 +212,5 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
         feature_shapes=tuple(shapes[f"peer{k}"] for k in range(cohort.num_peers)),
         trunk_shape=trunk_shape,
         teacher_shapes=shapes.get("teacher"),
-        teacher_classifier=(
-            None if cohort.teacher is None else copy.deepcopy(cohort.teacher.classifier).requires_grad_(True)
-        ),
+        teacher_classifier=None if cohort.teacher is None else cohort.teacher.classifier,
     )

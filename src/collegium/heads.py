@@ -54,12 +54,17 @@ class FusionModule(nn.Module):
         num_classes: number of logits.
         out_channels: width of the fused map; by default that of the widest peer (the paper's peers are equally
             wide, for unlike ones it does not say).
+
+    Raises:
+        UsageError: out_channels is below 1.
     """
 
     def __init__(self, shapes: Sequence[Shape], num_classes: int, out_channels: int | None = None) -> None:
         super().__init__()
         total = sum(shape[0] for shape in shapes)
-        width = out_channels or max(shape[0] for shape in shapes)
+        width = max(shape[0] for shape in shapes) if out_channels is None else out_channels
+        if width < 1:
+            raise UsageError(f"a fused map needs 1 or more channels, not {width}")
         self.match = MatchSize(shapes)
         # The authors' initialisation: for the depth-wise layer it counts all channels as outputs.
         self.depthwise = nn.Conv2d(total, total, 3, padding=1, groups=total, bias=False)

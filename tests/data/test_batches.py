@@ -36,7 +36,7 @@ def variants(images: np.ndarray, augmentation: Augmentation) -> np.ndarray:
 
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize(
-    ("padding", "mode"), [(1, "zeros"), (2, "reflect"), (3, "reflect"), (5, "zeros"), (0, "zeros")]
+    ("padding", "mode"), [(1, "zeros"), (2, "reflect"), (3, "reflect"), (3, "zeros"), (0, "zeros")]
 )
 def test_each_image_is_one_of_its_crops_and_flips(padding, mode, flip):
     split, augmentation = toy(64), Augmentation(padding, mode, flip)
@@ -159,7 +159,7 @@ def test_the_last_batch(count, drop_last, sizes):
         ({"seed": -1}, "seed is -1"),
         ({"mean": (0.5,)}, "mean has 1 values for images of 2 channels"),
         ({"std": (0.5,) * 3}, "std has 3 values"),
-        ({"augmentation": Augmentation(4, "reflect")}, "padding 4 cannot reflect"),
+        ({"augmentation": Augmentation(4, "reflect")}, "padding 4 is too much"),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):

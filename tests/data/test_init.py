@@ -58,7 +58,7 @@ def test_augmentation_fields_are_overridden_one_by_one():
     assert data.load("digits", padding=0).augmentation == Augmentation(0, "zeros", False)
     assert data.load("digits", padding_mode="reflect").augmentation == Augmentation(1, "reflect", False)
     assert data.load("digits", flip=True).augmentation == Augmentation(1, "zeros", True)
-    with pytest.raises(UsageError, match="padding 16 cannot reflect images of 16 x 16"):
+    with pytest.raises(UsageError, match="padding 16 is too much for images of 16 x 16"):
         data.load("digits", padding=16, padding_mode="reflect")
 
 

@@ -84,7 +84,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path):
 def test_a_run_without_checkpoints_is_refused(run: Path, tmp_path: Path):
     bare = copied(run, tmp_path)
     shutil.rmtree(bare / "checkpoints")
-    with pytest.raises(UsageError, match="no checkpoint left"):
+    with pytest.raises(UsageError, match="it has no checkpoint"):
         gather(bare)
 
 

@@ -66,12 +66,12 @@ class Augmentation:
             raise UsageError(f"padding_mode is {self.padding_mode!r}: give 'zeros' or 'reflect'")
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises UsageError where images of `image_size` (H, W) are too small to be mirrored that far."""
-        if self.padding_mode == "reflect" and self.padding >= min(image_size):
+        """Raises UsageError where a crop of images of `image_size` (H, W) could miss the whole image."""
+        if self.padding >= min(image_size):
             height, width = image_size
             raise UsageError(
-                f"padding {self.padding} cannot reflect images of {height} x {width} pixels: "
-                f"give at most {min(image_size) - 1}, or padding_mode 'zeros'"
+                f"padding {self.padding} is too much for images of {height} x {width} pixels: "
+                f"give at most {min(image_size) - 1}"
             )
 
 

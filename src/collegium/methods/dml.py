@@ -50,8 +50,8 @@ class DML(Method):
     def _imitate(self, own: Tensor, rest: Tensor) -> Tensor:
         """(B, C), (M - 1, B, C) -> ()"""
         if self.target == "ensemble":
-            mean = (rest.float() / self.temperature).softmax(-1).mean(0)
-            # Logits whose tempered softmax is that mean.
-            return distill(own, self.temperature * mean.log(), self.temperature)
+            # The logarithm of the mean probabilities, up to a constant: logits whose softmax is that mean.
+            log_mean = (rest.float() / self.temperature).log_softmax(-1).logsumexp(0)
+            return distill(own, self.temperature * log_mean, self.temperature)
         total = distill(own, rest, self.temperature)
         return total / len(rest) if self.reduction == "mean" else total

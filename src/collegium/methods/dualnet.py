@@ -1,5 +1,7 @@
 """DualNet, the baseline that FFL is compared with."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,8 @@ class DualNet(Method):
     .. math:: f = \frac{1}{K} \sum_k f_k, \qquad L = CE(z_f, y) + \lambda \sum_k CE(z_k, y), \qquad
         z = z_f + \lambda \sum_k z_k
 
-    Hou, Liu and Wang, "DualNet: Learn Complementary Features for Image Recognition", ICCV 2017; code
-    https://github.com/ustc-vim/dualnet. Two forms:
+    Hou, Liu and Wang, "DualNet: Learn Complementary Features for Image Recognition", ICCV 2017,
+    https://doi.org/10.1109/ICCV.2017.62; code https://github.com/ustc-vim/dualnet. Two forms:
 
     - joint (no teacher): all extractors in one run; with ``alternate`` they take turns, one epoch each.
     - two-stage (the cohort has a teacher): the frozen teacher is the first extractor, the peers are trained to
@@ -27,7 +29,8 @@ class DualNet(Method):
     probabilities of all classifiers.
 
     Differs from the source: the authors published no recipe of the joint form. Its loss weights and the scores are
-    those of the released configurations, the alternation is our reading of the FFL paper's description. In the
+    those of the released configurations, the alternation is our reading of the FFL paper's description; the
+    classifier of a resting peer rests with it. In the
     two-stage form the peers' own classifiers learn at the run's rate (the authors' at a tenth of it on CIFAR-100).
 
     Args:
@@ -65,7 +68,7 @@ class DualNet(Method):
             )
         self.fusion = SumFusion(shapes, spec.num_classes)
         if spec.teacher_classifier is not None:
-            self.fusion.classifier = spec.teacher_classifier
+            self.fusion.classifier = copy.deepcopy(spec.teacher_classifier).requires_grad_(True)
 
     def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
         fused: ParameterGroup = {

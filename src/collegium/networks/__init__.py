@@ -42,7 +42,7 @@ def parse_peers(peers: str) -> list[str]:
     names: list[str] = []
     for entry in (part.strip() for part in peers.split(",")):
         match = re.fullmatch(r"(?:(\d+)x)?(.+)", entry)
-        if match is None or match[1] == "0":
+        if match is None or int(match[1] or 1) == 0:
             raise UsageError(f"cannot read the peers {peers!r}: write them as '2xresnet20' or 'resnet32,wrn_16_2'")
         names += [match[2]] * int(match[1] or 1)
     return names

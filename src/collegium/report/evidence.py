@@ -9,18 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from collegium.data import Batches, ImageData, Split
-from collegium.errors import TrainingError, UsageError
+from collegium.data import ImageData
+from collegium.errors import UsageError
 from collegium.losses import attention_map
 from collegium.networks import Network
 from collegium.report.diversity import agreement, double_fault, jensen_shannon, kappa
 from collegium.report.examples import Answer, Choice, Example, choose, unit_range
-from collegium.training.experiment import Experiment, build
+from collegium.training.loop import Run, restore
 from collegium.training.recipe import Recipe, read_yaml
 from collegium.training.run_folder import RunFolder
-
-BATCH = 500
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -125,9 +122,8 @@ def gather(run: str | Path, *, peers: Sequence[Network] | None = None, data: Ima
             f"{run} is not complete: {_epochs_done(folder)} of {recipe.epochs} epochs are done; "
             "repeat the training command to go on, then ask for the report again"
         )
-    experiment = build(recipe, peers=peers, data=data)
-    _restore(experiment, folder)
-    logits, targets = _predict(experiment)
+    trained = restore(run, peers=peers, data=data)
+    logits, targets = _predict(trained)
     own = tuple(name for name in logits if name != "ensemble" and not name.startswith("peer"))
     return Evidence(
         run=Path(run),
@@ -135,11 +131,11 @@ def gather(run: str | Path, *, peers: Sequence[Network] | None = None, data: Ima
         provenance=read_yaml(folder.recipe_file).get("provenance") or {},
         result=result,
         history=folder.metrics(),
-        data=experiment.data,
+        data=trained.experiment.data,
         logits=logits,
         targets=targets,
         own=own,
-        examples=_examples(experiment, choose(logits, targets, own), logits),
+        examples=_examples(trained, choose(logits, targets, own), logits),
     )
 
 
@@ -150,64 +146,25 @@ def _epochs_done(folder: RunFolder) -> int:
     return int(rows[-1]["epoch"]) if rows else 0
 
 
-def _restore(experiment: Experiment, folder: RunFolder) -> None:
-    """The trained weights, on the device where the run's recipe says."""
-    recipe = experiment.recipe
-    cuda = torch.cuda.is_available() and recipe.device != "cpu"
-    device = torch.device("cuda" if cuda else "cpu")
-    state = folder.load_checkpoint(device)
-    if state is None:
-        raise UsageError(f"{folder.path} has no checkpoint left, and the report needs the newest one")
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    learner = experiment.learner.to(device).to(memory_format=layout)
-    try:
-        learner.load_state_dict(state["learner"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TrainingError(f"the checkpoints in {folder.checkpoints} do not fit the recipe: {reason}") from error
-    learner.eval()
-
-
-def _batches(experiment: Experiment, split: Split) -> Batches:
-    return Batches(
-        split.to(next(experiment.learner.parameters()).device),
-        batch_size=BATCH,
-        mean=experiment.data.mean,
-        std=experiment.data.std,
-        shuffle=False,
-        drop_last=False,
-        channels_last=experiment.recipe.channels_last,
-    )
-
-
-def _autocast(experiment: Experiment) -> torch.autocast:
-    """The run's precision; fp16 only where there is a GPU, as CPUs have no arithmetic for it."""
-    device = next(experiment.learner.parameters()).device.type
-    precision = experiment.recipe.precision
-    enabled = precision == "bf16" or (precision == "fp16" and device == "cuda")
-    return torch.autocast(device, dtype=AUTOCAST.get(precision, torch.bfloat16), enabled=enabled)
-
-
-@torch.inference_mode()
-def _predict(experiment: Experiment) -> tuple[dict[str, Tensor], Tensor]:
+def _predict(trained: Run) -> tuple[dict[str, Tensor], Tensor]:
     """Logits of every predictor on the whole test split, and the targets, on the CPU."""
     parts: dict[str, list[Tensor]] = {}
-    for images, _ in _batches(experiment, experiment.data.test).epoch(0):
-        with _autocast(experiment):
-            predictions = experiment.learner.predict(images)
-        for name, logits in predictions.items():
+    for images, _ in trained.scored["test"].epoch(0):
+        for name, logits in trained.predict(images).items():
             parts.setdefault(name, []).append(logits.float().cpu())
-    return {name: torch.cat(part).clone() for name, part in parts.items()}, experiment.data.test.targets.cpu()
+    targets = trained.experiment.data.test.targets.cpu()
+    return {name: torch.cat(part).clone() for name, part in parts.items()}, targets
 
 
 @torch.inference_mode()
-def _examples(experiment: Experiment, choices: Sequence[Choice], logits: dict[str, Tensor]) -> tuple[Example, ...]:
-    split = experiment.data.test.to("cpu").subset(torch.tensor([choice.index for choice in choices]))
-    ((images, _),) = _batches(experiment, split).epoch(0)
-    with _autocast(experiment):
-        out = experiment.learner.cohort(images)
+def _examples(trained: Run, choices: Sequence[Choice], logits: dict[str, Tensor]) -> tuple[Example, ...]:
+    split = trained.experiment.data.test.to("cpu").subset(torch.tensor([choice.index for choice in choices]))
+    ((images, _),) = trained.evaluation_batches(split).epoch(0)
+    learner = trained.learner.eval()
+    with trained.fabric.autocast():
+        out = learner.cohort(images)
         maps = {f"peer{k}": feature for k, feature in enumerate(out.last_features)}
-        maps |= experiment.learner.method.maps(out)
+        maps |= learner.method.maps(out)
     attention = {name: unit_range(attention_map(feature)).cpu() for name, feature in maps.items()}
     examples = []
     for k, choice in enumerate(choices):

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import dataclasses
 import logging
 import signal
 import threading
@@ -76,6 +77,8 @@ def train(
 def restore(run: str | Path, *, peers: Sequence[Network] | None = None, data: ImageData | None = None) -> "Run":
     """A run with its newest saved state, for looking at; ``peers`` and ``data`` as for :func:`train`.
 
+    A run that was trained on a GPU is restored on the CPU where there is none, in fp32 if its precision was fp16.
+
     Raises:
         UsageError: there is no run, or nothing has been saved yet.
         TrainingError: the newest checkpoint is damaged.
@@ -84,7 +87,10 @@ def restore(run: str | Path, *, peers: Sequence[Network] | None = None, data: Im
     recipe = folder.recipe()
     state = folder.load_checkpoint()
     if state is None:
-        raise UsageError(f"{folder.path} has not been trained yet: it has no checkpoint")
+        raise UsageError(f"{folder.path} cannot be restored: it has no checkpoint")
+    if not torch.cuda.is_available():
+        precision = "fp32" if recipe.precision == "fp16" else recipe.precision
+        recipe = dataclasses.replace(recipe, device="cpu", precision=precision)
     restored = Run(build(recipe, peers=peers, data=data), folder, _fabric(recipe), quiet=True)
     restored.load_state_dict(state)
     return restored
@@ -137,9 +143,9 @@ class Run:
             augmentation=data.augmentation,
             channels_last=recipe.channels_last,
         )
-        self.scored = {"test": self._evaluation_batches(data.test)}
+        self.scored = {"test": self.evaluation_batches(data.test)}
         if data.validation is not None:
-            self.scored["validation"] = self._evaluation_batches(data.validation)
+            self.scored["validation"] = self.evaluation_batches(data.validation)
         # Written in place every step: tensors, so that neither a compiled step nor a CUDA graph is made again.
         zero = torch.zeros((), device=fabric.device)
         self.progress = Progress(zero.clone(), zero.clone() + recipe.epochs, zero.clone())
@@ -151,7 +157,8 @@ class Run:
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.stop_requested = False
 
-    def _evaluation_batches(self, split: Split) -> Batches:
+    def evaluation_batches(self, split: Split) -> Batches:
+        """All images of a split in their own order, unchanged."""
         return Batches(
             split.to(self.fabric.device),
             batch_size=EVALUATION_BATCH,
