@@ -32,11 +32,11 @@ def main() -> None:
     page = report(RUNS / "ffl-0")
 
     console.print()
-    title = f"Top-1 error % on 450 test digits, mean ± standard deviation over {len(SEEDS)} seeds, last epoch"
+    title = f"Top-1 error % on 450 test digits, mean ± std over {len(SEEDS)} seeds, last epoch"
     console.print(comparison_table(title, rows))
     console.print(
-        "peer0 and peer1 are what you deploy, each as small as the network trained alone; mean_peer is their mean.\n"
-        "ensemble is the mean of their logits, fused is FFL's classifier on both networks' features.\n"
+        "mean_peer is one network, what you deploy: as small with FFL as alone. ensemble is the mean of both\n"
+        "networks' logits, fused is FFL's classifier on both networks' features.\n"
         "One test digit is 0.22 points: differences well within the deviations are noise.\n"
     )
     console.print(f"Trained in {minutes:.1f} minutes on {os.cpu_count()} cores. The page of one run: {page}\n")

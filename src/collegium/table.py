@@ -58,8 +58,14 @@ def spread(results: Sequence[Result], metric: str = "top1_error") -> dict[str, t
 
 
 def comparison_table(title: str, rows: Mapping[str, Sequence[Result]]) -> Table:
-    """Rows of runs over seeds: top-1 error of every predictor, mean ± standard deviation, in percent."""
+    """Rows of runs over seeds: top-1 error of the predictors, mean ± standard deviation, in percent.
+
+    Where the peers of every row are alike, each of them is as good a sample as the others, and only their mean
+    is shown.
+    """
     columns = list(dict.fromkeys(name for results in rows.values() for name in all_predictors(results[0])))
+    if all(len(set(results[0]["peers"])) == 1 for results in rows.values()):
+        columns = [name for name in columns if not name.startswith("peer")]
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in columns:

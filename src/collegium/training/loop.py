@@ -102,15 +102,25 @@ def _fabric(recipe: Recipe) -> Fabric:
     gpu = torch.cuda.is_available() and recipe.device != "cpu"
     if recipe.precision == "fp16" and not gpu:
         raise UsageError("fp16 needs a GPU; take --precision bf16 or fp32")
-    with warnings.catch_warnings():
-        # Lightning tells of GPUs that are there but unused, and prints what the recipe says already.
-        warnings.filterwarnings("ignore", module="lightning")
-        logging.getLogger("lightning").setLevel(logging.WARNING)
+    with _silent_lightning():
         return Fabric(
             accelerator="auto" if recipe.device == "auto" else recipe.device,
             devices=1,
             precision=cast(Any, PRECISIONS[recipe.precision]),
         )
+
+
+@contextmanager
+def _silent_lightning() -> Iterator[None]:
+    """Lightning announces the precision, and GPUs that are not used: the recipe says both."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logging.disable(before)
 
 
 class Interrupted(TrainingError):

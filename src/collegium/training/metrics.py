@@ -59,6 +59,6 @@ def evaluate(
                 scores[name] = Scores(num_classes, logits.device)
             scores[name].update(logits, target)
     result = {name: score.compute() for name, score in scores.items()}
-    peers = [values for name, values in result.items() if name.startswith("peer")]
-    result["mean_peer"] = {metric: fmean(values[metric] for values in peers) for metric in METRICS}
-    return result
+    peers = {name: values for name, values in result.items() if name.startswith("peer")}
+    mean = {metric: fmean(values[metric] for values in peers.values()) for metric in METRICS}
+    return {**peers, "mean_peer": mean, **result}
