@@ -190,10 +190,17 @@ def _train(arguments: list[str]) -> None:
     options = {key: values.pop(key) for key in ("config", "run", "overwrite", "quiet")}
     recipe = Recipe.from_dict(values, "the command")
     from collegium.training.loop import train
+    from collegium.training.run_folder import RunFolder
 
     run = Path(options["run"] or default_run(recipe))
+    folder = RunFolder(run)
+    finished = folder.result() is not None and not options["overwrite"]
     result = train(recipe, run, overwrite=options["overwrite"], quiet=options["quiet"])
-    page = report(run)
+    if finished:
+        print(f"{run} was complete already; --overwrite starts over.")
+    page = folder.report_file
+    if not page.exists():
+        report(run)
     Console().print(result_table(result))
     if result["reconstructed"]:
         print(f"Reconstructed, for want of a published description: {result['reconstructed']}.")

@@ -12,6 +12,8 @@ from collegium.training.recipe import Recipe
 
 def make_optimizer(recipe: Recipe, groups: list[ParameterGroup]) -> Optimizer:
     """The run's optimizer for one player. Groups keep what the method sets; "base" holds their own top rate."""
+    # One kernel for all parameters, where torch has it; it would unscale fp16 gradients too late to clip them.
+    fused = recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")
     resolved = []
     for group in groups:
         if not group["params"]:
@@ -21,9 +23,9 @@ def make_optimizer(recipe: Recipe, groups: list[ParameterGroup]) -> Optimizer:
         resolved.append({"params": group["params"], "lr": base, "base": base, "weight_decay": decay})
     if recipe.optimizer == "sgd":
         nesterov = recipe.nesterov and recipe.momentum > 0
-        return SGD(resolved, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, fused=True)
+        return SGD(resolved, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
     kind: type[Adam] = {"adam": Adam, "adamw": AdamW}[recipe.optimizer]
-    return kind(resolved, lr=recipe.learning_rate, fused=True)
+    return kind(resolved, lr=recipe.learning_rate, fused=fused)
 
 
 def learning_rate_factor(recipe: Recipe, fraction: float) -> float:

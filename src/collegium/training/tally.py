@@ -39,7 +39,7 @@ class Tally:
         """
         if not self._unread:
             return
-        rows = torch.stack(self._unread).double().cpu()
+        rows = torch.stack(self._unread).cpu().double()
         finite = rows.isfinite()
         if not finite.all():
             row, column = (~finite).nonzero()[0].tolist()
@@ -59,7 +59,7 @@ class Tally:
         """Share of right answers on training batches: each peer, and the ensemble."""
         if self.correct is None:
             return {}
-        *peers, ensemble = (self.correct.double() / self.images).tolist()
+        *peers, ensemble = (self.correct.cpu().double() / self.images).tolist()
         return {**{f"peer{k}": value for k, value in enumerate(peers)}, "ensemble": ensemble}
 
     def row(self) -> dict[str, float]:
