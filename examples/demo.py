@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
-import time
+import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from collegium import report
+from collegium.errors import CollegiumError
 from collegium.table import comparison_table
 from collegium.training.loop import train
 from collegium.training.recipe import Recipe
@@ -20,15 +22,14 @@ def main() -> None:
     console = Console()
     ffl = Recipe.read(Path(__file__).parent.parent / "recipes" / "digits.yaml")
     alone = dataclasses.replace(ffl, method={"name": "independent"}, share_until=None)
-    begun = time.perf_counter()
-    rows: dict[str, list[dict[str, object]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for name, recipe in (("independent", alone), ("ffl", ffl)):
         for seed in SEEDS:
             console.print(f"[bold]{name}[/bold], seed {seed}")
             run = RUNS / f"{name}-{seed}"
             seeded = dataclasses.replace(recipe, seed=seed, evaluate_every=5)
             rows.setdefault(name, []).append(train(seeded, run))
-    minutes = (time.perf_counter() - begun) / 60
+    minutes = sum(result["seconds"] for results in rows.values() for result in results) / 60
     page = report(RUNS / "ffl-0")
 
     console.print()
@@ -51,4 +52,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CollegiumError as error:
+        sys.exit(f"demo: {error}")

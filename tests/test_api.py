@@ -29,8 +29,39 @@ def test_own_arrays_and_own_networks_train_and_can_be_evaluated_again(tmp_path: 
     assert result["peers"] == ["resnet8", "wrn_10_1"]
     with pytest.raises(UsageError, match="given its peers from Python .*: pass peers="):
         collegium.evaluate(tmp_path / "run")
-    scores = collegium.evaluate(tmp_path / "run", peers=own(), data=collegium.from_arrays(train, test))
+    scores = collegium.evaluate(tmp_path / "run", peers=own(), data=(train, test))
     assert scores["fused"] == result["predictors"]["fused"]["last"]
+
+
+def test_other_data_in_the_same_folder_are_another_run(tmp_path: Path) -> None:
+    both = dict(method="dml", peers="2xresnet8", run=tmp_path / "run", **SMALL)
+    collegium.train(data=(arrays(0), arrays(1)), **both)
+    with pytest.raises(UsageError, match="another recipe .*fingerprint"):
+        collegium.train(data=(arrays(2), arrays(1)), **both)
+
+
+def test_other_data_are_normalised_as_the_training_images_were(tmp_path: Path) -> None:
+    bright = (np.clip(arrays(1)[0].astype(int) + 90, 0, 255).astype(np.uint8), arrays(1)[1])
+    both = dict(method="independent", peers="2xresnet8", **SMALL)
+    result = collegium.train(data=(arrays(0), bright), run=tmp_path / "run", **both)
+    again = collegium.evaluate(tmp_path / "run", data=(bright, bright))
+    assert again["peer0"] == result["predictors"]["peer0"]["last"]
+
+
+def test_a_teacher_may_be_a_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = build("resnet8", num_classes=10, in_channels=1)
+    data = {"name": "digits", "per_class": 2}
+    call = dict(method="kd", peers="resnet8", data=data, teacher=teacher, run=tmp_path / "run", **SMALL)
+    assert collegium.train(**call)["complete"]
+    with pytest.raises(UsageError, match="given its teacher from Python"):
+        collegium.evaluate(tmp_path / "run")
+    assert "peer0" in collegium.evaluate(tmp_path / "run", teacher=teacher)
+
+
+def test_a_recipe_can_be_named(tmp_path: Path) -> None:
+    result = collegium.train(config="digits", run=tmp_path / "run", **(SMALL | {"batch_size": 20}))
+    assert (result["method"], result["share_until"], result["training_images"]) == ("ffl", "stage2", 200)
 
 
 def test_names_are_as_short_as_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,9 +86,17 @@ def test_the_page_is_written(tmp_path: Path) -> None:
         (dict(peers=[build("resnet8", num_classes=9, in_channels=1) for _ in "ab"]), "9 classes, the data have 10"),
         (dict(peers=[build("resnet8", num_classes=10, in_channels=1)]), "FFL needs at least 2 peers"),
         (dict(method={"name": "ffl", "temprature": 1}), "no option 'temprature'; did you mean 'temperature'"),
-        (dict(method={"name": "dml", "target": "all"}), "target is one of pairwise, ensemble, not 'all'"),
+        (dict(method={"name": "dml", "target": "all"}), "target must be one of pairwise, ensemble, not 'all'"),
         (dict(data={"name": "digits", "per_class": 10_000}), "10000"),
         (dict(data={"name": "digits", "validation": 1.5}), "validation"),
+        (dict(data={"name": "digits", "per_class": "ten"}), "per_class must be a whole number or nothing, not 'ten'"),
+        (dict(data=np.zeros(3)), "data must be a name, an ImageData, or"),
+        (dict(peers=["resnet8", "resnet8"]), "are collegium.Network, not str"),
+        (dict(optimizer="lamb"), "optimizer must be one of sgd, adam, adamw"),
+        (dict(method={"name": "dml", "temperature": "4"}), "DML's temperature must be a number, not '4'"),
+        (dict(method={"name": "dml", "temperature": 0}), "DML's temperature must be more than 0"),
+        (dict(method={"name": "ffl", "ramp": -1.0}), "FFL's ramp must be a share from 0 to 1"),
+        (dict(data=(arrays(0), (arrays(0)[0], arrays(0)[1] * 0)), peers="2xresnet9"), "6n \\+ 2 layers"),
         (dict(epoch=3), "unknown entry 'epoch'"),
         (dict(teacher="nowhere", method="kd"), "nowhere is neither a peer's folder"),
     ],

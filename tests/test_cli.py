@@ -89,9 +89,12 @@ def test_lists(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("train --epochs many", 2, "--epochs expects int, got many"),
         ("train --optimizer sdg", 2, "--optimizer expects .*'sgd', 'adam', 'adamw'.*, got sdg"),
         ("train --epochs 0", 2, "epochs must be 1 or more, got 0"),
-        ("train --batch-size", 2, "expected one argument"),
+        ("train --batch-size", 2, "--batch_size: expects a value"),
         ("train --data.per-class 100000", 2, "100000"),
         ("train --data.padding 99", 2, "padding"),
+        ("train --milestones 0.3,0.6", 2, "written like \\[0.5,0.75\\]"),
+        ("train --method.temperature 0", 2, "temperature must be more than 0"),
+        ("train --batch-size 1", 2, "batches of 2 images or more"),
         ("train --config nowhere.yaml", 2, "no recipe nowhere.yaml"),
         ("train --data cifar10 --data.root . --data.download false", 1, "cifar10 is not at"),
         ("train --precision fp16 --device cpu", 2, "fp16 needs a GPU"),
@@ -117,9 +120,22 @@ def test_wrong_use_ends_in_one_sentence_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_debug_shows_the_traceback() -> None:
-    with pytest.raises(ValueError, match="no method"):
-        main(["train", "--method", "ffx", "--debug"])
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = call("train --method ffx --debug", capsys)
+    assert status == 2
+    assert "Traceback" in err and "no method is called 'ffx'" in err
+
+
+def test_general_data_options_of_a_recipe_hold_for_another_data_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "train --config cifar100_50_per_class --data digits --peers 2xresnet8 --epochs 1 --quiet"
+    command += f" --run {tmp_path / 'a'}"
+    status, _, err = call(command, capsys)
+    assert status == 0, err
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["training_images"] == 500
+    status, out, _ = call(command, capsys)
+    assert status == 0 and "was complete already" in out
 
 
 def test_help_names_the_options_of_the_chosen_method(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,23 +1,28 @@
 """The library in three calls: train, evaluate, report."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from collegium.data import ImageData, from_arrays
+from collegium.errors import UsageError
 from collegium.networks import Network
 from collegium.training.recipe import Recipe
 
 Pair = tuple[Any, Any]
 """Images and labels, as arrays or tensors; see :func:`collegium.data.from_arrays`."""
+Data = ImageData | tuple[Pair, Pair]
+"""Own data: to train on, to score."""
 
 
 def train(
     *,
     run: str | Path | None = None,
-    peers: str | Sequence[Network] = "2xresnet20",
-    data: str | Mapping[str, Any] | ImageData | tuple[Pair, Pair] = "digits",
-    method: str | Mapping[str, Any] = "ffl",
+    config: str | Path | None = None,
+    peers: str | Sequence[Network] | None = None,
+    data: str | Mapping[str, Any] | Data | None = None,
+    teacher: str | Path | Network | None = None,
     overwrite: bool = False,
     quiet: bool = False,
     **recipe: Any,
@@ -26,13 +31,15 @@ def train(
 
     Args:
         run: the run's folder; by default ``runs/METHOD-DATA-seedSEED``.
+        config: a recipe to start from: a YAML file, or the name of one that comes with the library.
         peers: names ("2xresnet20", "resnet32,wrn_16_2"), or networks of your own.
         data: a name, a name with options ({"name": "cifar100", "per_class": 50}), or your own data: an
-            ImageData, or ((train_images, train_labels), (test_images, test_labels)).
-        method: a name, or a name with options ({"name": "ffl", "temperature": 4}).
+            ImageData, or ((train_images, train_labels), (test_images, test_labels)), see :func:`from_arrays`.
+        teacher: for methods that need one: a finished run, a peer's folder, or a trained network.
         overwrite: start over where the folder holds a run.
         quiet: show nothing.
-        **recipe: everything else a :class:`Recipe` says, such as ``epochs`` and ``share_until``.
+        **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:
+            {"name": "ffl", "temperature": 4}), ``epochs``, ``share_until`` and so on.
 
     Returns:
         The content of the run's result.json.
@@ -44,27 +51,45 @@ def train(
     """
     from collegium.training.loop import train as run_training
 
-    values: dict[str, Any] = {**recipe, "method": method}
-    own_peers = own_data = None
-    if isinstance(peers, str):
-        values["peers"] = peers
-    else:
-        own_peers = list(peers)
-        values["peers"] = ",".join(f"python:{peer.name}" for peer in own_peers)
+    values: dict[str, Any] = {} if config is None else Recipe.read(config).to_dict()
+    values |= recipe
+    own: dict[str, Any] = {}
     if isinstance(data, str | Mapping):
         values["data"] = data
-    else:
-        own_data = data if isinstance(data, ImageData) else from_arrays(*data)
-        values["data"] = f"python:{own_data.name}"
+    elif data is not None:
+        own["data"] = as_data(data)
+        values["data"] = {"name": f"python:{own['data'].name}", "fingerprint": own["data"].fingerprint()}
+    if isinstance(peers, str):
+        values["peers"] = peers
+    elif peers is not None:
+        own["peers"] = list(peers)
+        values["peers"] = ",".join(_describe(peer) for peer in own["peers"])
+    if isinstance(teacher, Network):
+        own["teacher"] = teacher
+        values["teacher"] = _describe(teacher)
+    elif teacher is not None:
+        values["teacher"] = teacher
     resolved = Recipe.from_dict(values, "the call")
-    return run_training(
-        resolved,
-        run or default_run(resolved),
-        peers=own_peers,
-        data=own_data,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
+    return run_training(resolved, run or default_run(resolved), **own, overwrite=overwrite, quiet=quiet)
+
+
+def as_data(data: Data) -> ImageData:
+    """The user's own data, checked."""
+    if isinstance(data, ImageData):
+        return data
+    if not (isinstance(data, tuple) and len(data) == 2 and all(isinstance(pair, tuple | list) for pair in data)):
+        raise UsageError(
+            "data must be a name, an ImageData, or ((train_images, train_labels), (test_images, test_labels))"
+        )
+    return from_arrays(*data)
+
+
+def _describe(network: object) -> str:
+    """A network from Python as a word that differs where its parameters' names or shapes do."""
+    if not isinstance(network, Network):
+        raise UsageError(f"peers and teachers given from Python are collegium.Network, not {type(network).__name__}")
+    shapes = [(name, tuple(p.shape)) for name, p in network.named_parameters()]
+    return f"python:{network.name}#{hashlib.sha1(repr(shapes).encode()).hexdigest()[:8]}"
 
 
 def default_run(recipe: Recipe) -> Path:
@@ -73,30 +98,25 @@ def default_run(recipe: Recipe) -> Path:
     return Path("runs") / f"{recipe.method_name}-{data}-seed{recipe.seed}"
 
 
-def evaluate(
-    run: str | Path, *, peers: Sequence[Network] | None = None, data: ImageData | None = None
-) -> dict[str, dict[str, float]]:
-    """Scores every predictor of a trained run again on its test images: predictor -> metric -> value.
+def evaluate(run: str | Path, *, data: Data | None = None, **given: Any) -> dict[str, dict[str, float]]:
+    """Scores every predictor of a trained run again on test images: predictor -> metric -> value.
 
     Args:
         run: the run's folder.
-        peers: the untrained networks, where the run was given networks from Python.
         data: the data, where the run was given data from Python; or other data of the same classes.
+        **given: ``peers`` and ``teacher``, the untrained networks, where the run was given networks from Python.
 
     Raises:
         UsageError: there is no run, or it has not been trained yet.
     """
     from collegium.training.loop import restore
 
-    trained = restore(run, peers=peers, data=data)
+    trained = restore(run, data=None if data is None else as_data(data), **given)
     return trained.evaluate(trained.scored["test"])
 
 
-def report(run: str | Path, *, peers: Sequence[Network] | None = None, data: ImageData | None = None) -> Path:
-    """Writes the page of a finished run, RUN/report.html, and returns where it is.
-
-    Args as for :func:`evaluate`.
-    """
+def report(run: str | Path, *, data: Data | None = None, **given: Any) -> Path:
+    """Writes the page of a finished run, RUN/report.html, and returns where it is. Arguments as :func:`evaluate`."""
     from collegium.report.page import write_report
 
-    return write_report(run, peers=peers, data=data)
+    return write_report(run, data=None if data is None else as_data(data), **given)

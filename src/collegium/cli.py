@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _dispatch(arguments)
     except CollegiumError as error:
         if debug:
-            raise
+            traceback.print_exc()
         _fail(f"collegium: {error}", error.exit_status)
     except KeyboardInterrupt:
         _fail("collegium: interrupted", 1)
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         reason = " ".join(str(error).split())
         _fail(f"collegium: {type(error).__name__}: {reason} (--debug shows where)", 1)
 
@@ -123,12 +124,14 @@ def _parse(parser: Any, arguments: list[str]) -> dict[str, Any]:
 
 def _one_sentence(message: str) -> str:
     message = " ".join(message.split()) or "the options cannot be understood"
+    message = message.replace("expected one argument", "expects a value")
     wrong = re.fullmatch(r'Parser key "(.+?)": Expected an? (.+?)\. Got value: (.*)', message)
     if wrong is None:
         return message
     option, kind, value = wrong.groups()
     kind = kind.removeprefix("<class '").removesuffix("'>").removeprefix("typing.Literal")
-    return f"--{_dashed(option)} expects {kind}, got {value}"
+    example = ", written like [0.5,0.75]" if kind.startswith("tuple") else ""
+    return f"--{_dashed(option)} expects {kind}{example}, got {value}"
 
 
 def _dashed(option: str) -> str:
@@ -168,7 +171,7 @@ def _train(arguments: list[str]) -> None:
 
     arguments = _normal(arguments)
     config = _last_value(arguments, "--config")
-    base = Recipe() if config is None else Recipe.read(_recipe_file(config))
+    base = Recipe() if config is None else Recipe.read(config)
     method = _last_value(arguments, "--method.name") or base.method_name
     dataset = _last_value(arguments, "--data.name") or base.data_name
 
@@ -209,33 +212,22 @@ def _train(arguments: list[str]) -> None:
 
 
 def _as_arguments(recipe: Any, method: str, dataset: str) -> list[str]:
-    """A recipe as options, to be followed by those of the command line. Options of another method are left out."""
+    """A recipe as options, to be followed by those of the command line.
+
+    Where the command line names another method or data set, the options that it lacks are left out.
+    """
+    from collegium import data
+
     plain = recipe.to_dict()
     groups = {"method": plain.pop("method"), "data": plain.pop("data")}
-    for group, chosen in (("method", method), ("data", dataset)):
-        if groups[group].pop("name") == chosen:
-            plain |= {f"{group}.{key}": value for key, value in groups[group].items()}
+    for group, chosen, shared in (("method", method, ()), ("data", dataset, data.options(dataset))):
+        same = groups[group].pop("name") == chosen
+        plain |= {f"{group}.{key}": value for key, value in groups[group].items() if same or key in shared}
     return [f"--{key}={_as_text(value)}" for key, value in plain.items()]
 
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _recipes() -> Path:
-    """The folder of the recipes that come with the library: packaged, or beside the sources."""
-    packaged = Path(__file__).parent / "recipes"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "recipes"
-
-
-def _recipe_file(config: str) -> Path:
-    path = Path(config)
-    if path.is_file():
-        return path
-    shipped = {file.stem: file for file in _recipes().glob("*.yaml")}
-    if path.stem in shipped and path.suffix in ("", ".yaml"):
-        return shipped[path.stem]
-    raise UsageError(f"there is no recipe {config}{nearest(path.stem, list(shipped))}")
 
 
 def _run_folder(command: str, description: str, arguments: list[str]) -> Path:
@@ -291,13 +283,13 @@ def _summary(documented: object) -> str:
 
 def _methods() -> list[dict[str, Any]]:
     from collegium import methods
-    from collegium.training.experiment import options_of
+    from collegium.options import keywords
 
     rows = []
     for name in methods.names():
         kind = methods.get(name)
         summary = _summary(kind) + (f" [reconstructed: {kind.reconstructed}]" if kind.reconstructed else "")
-        options = {key: p.default for key, p in options_of(kind).items()}
+        options = {key: p.default for key, p in keywords(kind, skip="spec").items()}
         rows.append({"name": name, "summary": summary, "options": options})
     return rows
 
@@ -315,7 +307,9 @@ def _datasets() -> list[dict[str, Any]]:
 
 
 def _shipped() -> list[dict[str, Any]]:
-    files = sorted(_recipes().glob("*.yaml"))
+    from collegium.training.recipe import recipes_folder
+
+    files = sorted(recipes_folder().glob("*.yaml"))
     return [{"name": f.stem, "summary": _comment(f), "path": str(f)} for f in files]
 
 

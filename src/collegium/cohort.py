@@ -3,6 +3,7 @@
 Letters in shapes: M peers, B batch, C classes, D channels.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,11 @@ from torch import Tensor, nn
 
 from collegium.errors import UsageError
 from collegium.networks.network import Network
+
+
+def is_peer(predictor: str) -> bool:
+    """Whether a predictor's name is that of a peer: peer0, peer1, ..."""
+    return re.fullmatch(r"peer\d+", predictor) is not None
 
 
 @dataclass(frozen=True)

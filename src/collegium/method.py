@@ -52,7 +52,6 @@ class Method(nn.Module, abc.ABC):
             )
         if self.needs_teacher and spec.teacher_shapes is None:
             raise UsageError(f"{name} needs a trained teacher: name a finished run or a peer's folder with --teacher")
-        self.spec = spec
 
     @abc.abstractmethod
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
@@ -69,6 +68,20 @@ class Method(nn.Module, abc.ABC):
     def maps(self, out: PeerOutputs) -> dict[str, Tensor]:
         """Feature maps of the method's own, for pictures: name -> (B, D, H, W)."""
         return {}
+
+
+def positive(what: str, value: float) -> float:
+    """The value, or a UsageError where it is not above 0."""
+    if not value > 0:
+        raise UsageError(f"{what} must be more than 0, not {value}")
+    return value
+
+
+def share(what: str, value: float) -> float:
+    """The value, or a UsageError where it is not within 0 and 1."""
+    if not 0 <= value <= 1:
+        raise UsageError(f"{what} must be a share from 0 to 1, not {value}")
+    return value
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

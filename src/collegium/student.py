@@ -6,6 +6,7 @@ from typing import Any
 
 from collegium import networks
 from collegium.errors import DataError, UsageError
+from collegium.files import write_whole
 from collegium.networks import Network
 
 
@@ -14,15 +15,13 @@ def save_peer(network: Network, folder: Path, **description: Any) -> None:
 
     ``description`` must hold num_classes; what else it holds (class names, normalisation) is kept for the user.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     config = {"network": network.name, "in_channels": network.in_channels, **description}
-    temporary = folder / "model.safetensors.part"
-    save_file(weights, temporary)
-    temporary.replace(folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_whole(folder / "model.safetensors", save(weights))
+    write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def peer_folder(path: str | Path) -> Path:

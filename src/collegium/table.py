@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from collegium.cohort import is_peer
+
 Result = Mapping[str, Any]
 """The content of a run's result.json."""
 
@@ -41,7 +43,7 @@ def result_table(result: Result) -> Table:
 
 def all_predictors(result: Result) -> dict[str, Any]:
     """The predictors of a run, with ``mean_peer`` after the peers."""
-    peers = {name: values for name, values in result["predictors"].items() if name.startswith("peer")}
+    peers = {name: values for name, values in result["predictors"].items() if is_peer(name)}
     return peers | {"mean_peer": result["mean_peer"]} | dict(result["predictors"])
 
 
@@ -65,7 +67,7 @@ def comparison_table(title: str, rows: Mapping[str, Sequence[Result]]) -> Table:
     """
     columns = list(dict.fromkeys(name for results in rows.values() for name in all_predictors(results[0])))
     if all(len(set(results[0]["peers"])) == 1 for results in rows.values()):
-        columns = [name for name in columns if not name.startswith("peer")]
+        columns = [name for name in columns if not is_peer(name)]
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in columns:

@@ -27,7 +27,7 @@ def start(tmp_path: Path, **changes: Any) -> Run:
 
 def one_step(running: Run) -> None:
     images, target = next(iter(running.training_batches.epoch(0)))
-    running.step_module.train()
+    running.learner.train()
     running._one_step(images, target, 0.0)
 
 
@@ -55,7 +55,7 @@ def test_several_players_compute_all_gradients_before_any_step(tmp_path: Path, m
     before = [p.detach().clone() for p in peers]
 
     # What each player's own loss says at the weights before the step.
-    running.step_module.train()
+    running.learner.train()
     mean = running.learner.cohort(images).logits.mean()
     expected_peers = torch.autograd.grad(2.0 * mean, peers, retain_graph=True)
     expected_critic = -mean.item() + 2 * 2.0
@@ -66,6 +66,33 @@ def test_several_players_compute_all_gradients_before_any_step(tmp_path: Path, m
     critic = running.learner.method.critic
     assert isinstance(critic, Tensor)
     assert critic.item() == pytest.approx(2.0 - 0.01 * expected_critic, rel=1e-5)
+
+
+def test_several_players_train_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments.methods, "get", lambda name: TwoPlayers)
+    running = start(tmp_path, method="two_players", precision="bf16")
+    before = running.learner.method.critic.clone()  # type: ignore[operator]
+    one_step(running)
+    assert running.learner.method.critic != before
+
+
+def test_in_bf16_a_method_sees_progress_and_targets_unrounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """257 and 0.1 / 10 have no bf16; rounding the epoch would end the turns that DualNet's peers take."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    forward = FFL.forward
+
+    def spying(self: FFL, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        seen.append((progress.epoch, target))
+        return forward(self, out, target, progress)
+
+    monkeypatch.setattr(FFL, "forward", spying)
+    running = start(tmp_path, precision="bf16", epochs=301, label_smoothing=0.1)
+    running.epoch = 257
+    one_step(running)
+    (epoch, target) = seen[0]
+    assert epoch.item() == 257
+    assert running.progress.epochs.item() == 301
+    torch.testing.assert_close(target.sum(-1), torch.ones(20), rtol=0, atol=1e-6)
 
 
 def test_a_method_whose_parameters_nobody_trains_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +131,49 @@ def test_a_loss_that_is_not_finite_names_term_and_step_and_keeps_the_last_good_s
     assert [p.name for p in RunFolder(tmp_path / "run").saved_checkpoints()] == ["step_000000004.pt"]
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_loss_that_is_not_finite_is_named_with_clipping_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = FFL.forward
+
+    def poisoned(self: FFL, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        terms = forward(self, out, target, progress)
+        terms["peers"]["ekd"] = terms["peers"]["ekd"] * float("inf")
+        return terms
+
+    monkeypatch.setattr(FFL, "forward", poisoned)
+    with pytest.raises(TrainingError, match=r"term peers/ekd became .* in epoch 1, step 1; nothing had been saved"):
+        run(tmp_path / "run", gradient_clip=1.0)
+
+
+def test_weights_that_the_last_step_has_spoilt_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Run._one_step
+
+    def spoiling(self: Run, *arguments: Any) -> None:
+        original(self, *arguments)
+        if (self.epoch, self.step) == (1, 3):
+            next(self.learner.parameters()).data[0] = float("nan")
+
+    monkeypatch.setattr(Run, "_one_step", spoiling)
+    monkeypatch.setattr(Run, "evaluate", lambda self, batches: original_scores)
+    original_scores = {name: dict.fromkeys(("top1_error",), 0.5) for name in ("peer0", "mean_peer")}
+    with pytest.raises(TrainingError, match="weights are no longer finite after epoch 2.*step_000000004.pt"):
+        run(tmp_path / "run")
+    assert [p.name for p in RunFolder(tmp_path / "run").saved_checkpoints()] == ["step_000000004.pt"]
+
+
+def test_one_image_a_batch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="batches of 2 images or more"):
+        run(tmp_path / "run", batch_size=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_leaves_the_random_state_of_the_user_alone(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    run(tmp_path / "run", epochs=1)
+    assert torch.equal(torch.rand(2), expected)
 
 
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,6 +19,20 @@ def test_a_name_alone_is_short_for_a_method_or_data_set() -> None:
     assert (recipe.method, recipe.data) == ({"name": "one"}, {"name": "cifar10"})
 
 
+def test_paths_and_numpy_numbers_become_what_yaml_can_hold() -> None:
+    recipe = Recipe.from_dict(
+        {"teacher": Path("runs/big"), "seed": np.int64(3), "data": {"name": "x", "root": Path("a")}}
+    )
+    assert (recipe.teacher, recipe.seed, recipe.data["root"]) == ("runs/big", 3, "a")
+    assert Recipe.from_dict(yaml.safe_load(yaml.safe_dump(recipe.to_dict()))) == recipe
+
+
+def test_a_recipe_that_comes_with_the_library_has_a_name() -> None:
+    assert Recipe.read("digits").data_name == "digits"
+    with pytest.raises(UsageError, match="there is no recipe digit; did you mean 'digits'"):
+        Recipe.read("digit")
+
+
 def test_provenance_of_an_earlier_run_is_not_part_of_its_recipe() -> None:
     assert Recipe.from_dict({"provenance": {"torch": "1"}}) == Recipe()
 
@@ -33,7 +48,13 @@ def test_provenance_of_an_earlier_run_is_not_part_of_its_recipe() -> None:
         ("gradient_clip", -1.0, "gradient_clip must be more than 0"),
         ("weight_seed", -1, "weight_seed must be 0 or more"),
         ("method", {}, "the recipe's method has no name"),
-        ("epochs", "many", "value of the wrong kind"),
+        ("epochs", "many", "epochs must be a whole number, not 'many'"),
+        ("epochs", True, "epochs must be a whole number"),
+        ("optimizer", "lamb", "optimizer must be one of sgd, adam, adamw, not 'lamb'"),
+        ("schedule", "linear", "schedule must be one of step, cosine"),
+        ("precision", "fp8", "precision must be one of fp32, bf16, fp16"),
+        ("peers", ["resnet8", "resnet8"], "peers must be a text"),
+        ("milestones", ("half",), "milestones must be a list of a number"),
     ],
 )
 def test_a_wrong_entry_is_named(entry: str, value: Any, sentence: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from helpers import run, tiny
 
 from collegium.errors import TrainingError, UsageError
-from collegium.training.loop import restore
+from collegium.training.loop import restore, train
 from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
 
@@ -61,6 +61,30 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path: 
     with pytest.raises(UsageError, match="is a file"):
         run(tmp_path / "thesis.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_a_kill_left_half_written_does_not_block_the_folder(overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml.part").write_text("epo")
+    train(tiny(epochs=1), tmp_path / "run", overwrite=overwrite, quiet=True)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_kill_while_overwriting_leaves_a_run_that_is_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "run", epochs=1)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(epochs=2), tmp_path / "run", overwrite=True, quiet=True)
+    monkeypatch.undo()
+    assert RunFolder(tmp_path / "run").result() is None
+    assert train(tiny(epochs=2), tmp_path / "run", overwrite=True, quiet=True)["epochs"] == 2
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 1000])

@@ -3,8 +3,10 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_type_hints
 
 from collegium.errors import UsageError, nearest
+from collegium.options import check_kind
 
 from . import splits
 from .batches import Batches
@@ -71,6 +73,10 @@ def load(
         DataError: the files cannot be had or are damaged.
     """
     function = loader(name)
+    given: dict[str, object] = {"validation": validation, "per_class": per_class, "split_seed": split_seed}
+    given |= {"padding": padding, "padding_mode": padding_mode, "flip": flip}
+    for option, value in given.items():
+        check_kind(f"the data option {option}", value, get_type_hints(load)[option])
     known = list(inspect.signature(function).parameters)  # of this data set alone
     for option in options:
         if option not in known:

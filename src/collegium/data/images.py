@@ -1,5 +1,6 @@
 """Images in memory: a split, a data set, and what is done to its images at random."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -119,12 +120,23 @@ class ImageData:
         return height, width
 
     def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise UsageError(f"{self.name} has {self.num_classes} classes: there is nothing to learn below 2")
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         for name, split in splits.items():
             if split is not None:
                 self._check_split(f"the {name} split of {self.name}", split)
         check_statistics(self.mean, self.std, self.in_channels)
         self.augmentation.check(self.image_size)
+
+    def fingerprint(self) -> str:
+        """A short text that differs where pixels, labels, normalisation or augmentation do."""
+        digest = hashlib.sha1(repr((self.class_names, self.mean, self.std, self.augmentation)).encode())
+        for split in (self.train, self.test, self.validation):
+            if split is not None:
+                digest.update(split.images.permute(0, 2, 3, 1).contiguous().cpu().numpy().tobytes())
+                digest.update(split.targets.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def _check_split(self, where: str, split: Split) -> None:
         images, targets = split.images, split.targets

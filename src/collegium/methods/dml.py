@@ -7,7 +7,7 @@ from torch import Tensor
 
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.losses import cross_entropy, distill, others
-from collegium.method import Method, Progress, Terms
+from collegium.method import Method, Progress, Terms, positive
 
 
 class DML(Method):
@@ -38,7 +38,7 @@ class DML(Method):
         reduction: Literal["mean", "sum"] = "mean",
     ) -> None:
         super().__init__(spec)
-        self.temperature = temperature
+        self.temperature = positive("DML's temperature", temperature)
         self.target = target
         self.reduction = reduction
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.heads import FusionModule, SumFusion
 from collegium.losses import cross_entropy, distill, ramp_up
-from collegium.method import Method, ParameterGroup, Progress, Terms, trainable
+from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
 
 
 class FFL(Method):
@@ -50,8 +50,8 @@ class FFL(Method):
         fused_channels: int | None = None,
     ) -> None:
         super().__init__(spec)
-        self.temperature = temperature
-        self.ramp = ramp
+        self.temperature = positive("FFL's temperature", temperature)
+        self.ramp = share("FFL's ramp", ramp)
         self.ekd = ekd
         self.fkd = fkd
         self.detach_fusion_inputs = detach_fusion_inputs

@@ -3,9 +3,8 @@
 from torch import Tensor
 
 from collegium.cohort import CohortSpec, PeerOutputs
-from collegium.errors import UsageError
 from collegium.losses import cross_entropy, distill
-from collegium.method import Method, Progress, Terms
+from collegium.method import Method, Progress, Terms, positive, share
 
 
 class KD(Method):
@@ -28,10 +27,8 @@ class KD(Method):
 
     def __init__(self, spec: CohortSpec, *, temperature: float = 4.0, alpha: float = 0.9) -> None:
         super().__init__(spec)
-        if not 0 <= alpha <= 1:
-            raise UsageError(f"KD's alpha is a share from 0 to 1, not {alpha}")
-        self.temperature = temperature
-        self.alpha = alpha
+        self.temperature = positive("KD's temperature", temperature)
+        self.alpha = share("KD's alpha", alpha)
 
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
         assert out.teacher is not None

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.losses import cross_entropy, distill, ramp_up
-from collegium.method import Method, Progress, Terms
+from collegium.method import Method, Progress, Terms, positive, share
 
 
 class Gate(nn.Module):
@@ -42,8 +42,8 @@ class ONE(Method):
         self, spec: CohortSpec, *, temperature: float = 3.0, ramp: float = 80 / 300, gate: bool = True
     ) -> None:
         super().__init__(spec)
-        self.temperature = temperature
-        self.ramp = ramp
+        self.temperature = positive("ONE's temperature", temperature)
+        self.ramp = share("ONE's ramp", ramp)
         self.gate = None
         if gate:
             if spec.trunk_shape is None:

@@ -2,7 +2,8 @@
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385, section 4.2,
 with the projection shortcut (1x1 convolution and batch norm) that the online distillation papers use where
-the shape changes, instead of the paper's zero padding.
+the shape changes, instead of the paper's zero padding. The form "x4" is that of Tian et al., "Contrastive
+Representation Distillation", ICLR 2020, https://arxiv.org/abs/1910.10699: stages four times, stem twice as wide.
 """
 
 import re
@@ -17,9 +18,11 @@ from collegium.networks.network import GlobalPoolClassifier, Network
 Block = Literal["basic", "bottleneck"]
 
 
-def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+def convolution(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *, groups: int = 1
+) -> nn.Conv2d:
     """A convolution without bias, padded to keep the size, He-initialised by its fan-out."""
-    layer = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    layer = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
 
@@ -70,7 +73,9 @@ class BottleneckBlock(nn.Module):
         return F.relu(self.norm3(self.conv3(y)) + self.shortcut(x))
 
 
-def cifar_resnet(depth: int, num_classes: int, *, in_channels: int = 3, block: Block = "basic") -> Network:
+def cifar_resnet(
+    depth: int, num_classes: int, *, in_channels: int = 3, block: Block = "basic", widen: Literal[1, 4] = 1
+) -> Network:
     """A residual network for small images: stem, then three stages of 16, 32 and 64 channels.
 
     Args:
@@ -79,6 +84,7 @@ def cifar_resnet(depth: int, num_classes: int, *, in_channels: int = 3, block: B
         in_channels: channels of the images.
         block: the papers mean different things by one name: ONE's "ResNet-110" is made of bottleneck blocks
             and has 164 layers, FFL's of basic blocks. Here the block is always said.
+        widen: 4 for stages of 64, 128 and 256 channels after a stem of 32.
 
     Raises:
         UsageError: the depth is not one that the block allows.
@@ -88,29 +94,30 @@ def cifar_resnet(depth: int, num_classes: int, *, in_channels: int = 3, block: B
     if depth <= 2 or (depth - 2) % layers:
         examples = ", ".join(str(layers * n + 2) for n in (1, 2, 3, 5, 9, 18))
         raise UsageError(f"a CIFAR ResNet of {block} blocks has {layers}n + 2 layers ({examples}, ...), not {depth}")
-    channels = 16
+    channels = {1: 16, 4: 32}[widen]
     stem = nn.Sequential(convolution(in_channels, channels, 3), nn.BatchNorm2d(channels), nn.ReLU())
     stages: dict[str, nn.Module] = {"stem": stem}
     for number, width in enumerate((16, 32, 64), start=1):
         blocks = []
         for index in range((depth - 2) // layers):
-            blocks.append(kind(channels, width, stride=2 if number > 1 and index == 0 else 1))
-            channels = width * kind.expansion
+            blocks.append(kind(channels, widen * width, stride=2 if number > 1 and index == 0 else 1))
+            channels = widen * width * kind.expansion
         stages[f"stage{number}"] = nn.Sequential(*blocks)
-    name = f"resnet{depth}" + ("" if block == "basic" else "_bottleneck")
+    name = f"resnet{depth}" + ("" if widen == 1 else f"x{widen}") + ("" if block == "basic" else "_bottleneck")
     return Network(stages, GlobalPoolClassifier(channels, num_classes), in_channels=in_channels, name=name)
 
 
 FORMS = {
     "resnet{depth}": "basic blocks, depth 6n + 2: resnet8, resnet20, resnet32, resnet56, resnet110",
+    "resnet{depth}x4": "the same with a stem of 32 and stages of 64 to 256 channels: resnet8x4, resnet32x4",
     "resnet{depth}_bottleneck": "bottleneck blocks, depth 9n + 2: resnet29_bottleneck, resnet164_bottleneck",
 }
 
 
 def build(name: str, num_classes: int, in_channels: int) -> Network | None:
     """The network called ``name``, or None where the name is not of this family."""
-    match = re.fullmatch(r"resnet(\d+)(?:_(bottleneck))?", name)
+    match = re.fullmatch(r"resnet(\d+)(?:(x4)|_(bottleneck))?", name)
     if match is None:
         return None
-    block = cast(Block, match[2] or "basic")
-    return cifar_resnet(int(match[1]), num_classes, in_channels=in_channels, block=block)
+    block = cast(Block, match[3] or "basic")
+    return cifar_resnet(int(match[1]), num_classes, in_channels=in_channels, block=block, widen=4 if match[2] else 1)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from collegium.cohort import is_peer
 from collegium.data import ImageData
 from collegium.errors import UsageError
 from collegium.losses import attention_map
@@ -57,7 +58,7 @@ class Evidence:
 
     @property
     def peers(self) -> list[str]:
-        return [name for name in self.logits if name.startswith("peer")]
+        return [name for name in self.logits if is_peer(name)]
 
     @property
     def joint(self) -> str:
@@ -102,13 +103,20 @@ class Evidence:
         ]
 
 
-def gather(run: str | Path, *, peers: Sequence[Network] | None = None, data: ImageData | None = None) -> Evidence:
+def gather(
+    run: str | Path,
+    *,
+    peers: Sequence[Network] | None = None,
+    data: ImageData | None = None,
+    teacher: Network | None = None,
+) -> Evidence:
     """Reads a finished run, and predicts its test images again from its newest checkpoint.
 
     Args:
         run: the run's folder.
         peers: the untrained networks, where the run was given networks from Python.
         data: the data, where the run was given data from Python.
+        teacher: the teacher, where the run was given one from Python.
 
     Raises:
         UsageError: there is no run, it is not complete, or its checkpoints are gone.
@@ -122,9 +130,9 @@ def gather(run: str | Path, *, peers: Sequence[Network] | None = None, data: Ima
             f"{run} is not complete: {_epochs_done(folder)} of {recipe.epochs} epochs are done; "
             "repeat the training command to go on, then ask for the report again"
         )
-    trained = restore(run, peers=peers, data=data)
+    trained = restore(run, peers=peers, data=data, teacher=teacher)
     logits, targets = _predict(trained)
-    own = tuple(name for name in logits if name != "ensemble" and not name.startswith("peer"))
+    own = tuple(name for name in logits if name != "ensemble" and not is_peer(name))
     return Evidence(
         run=Path(run),
         recipe=recipe,

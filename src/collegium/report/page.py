@@ -1,10 +1,10 @@
 """The page of a run: one HTML file that needs nothing else, and no network."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from collegium.data import ImageData
+from collegium.files import write_whole
 from collegium.networks import Network
 from collegium.report import charts, gallery, sections
 from collegium.report.colours import styles
@@ -14,26 +14,28 @@ from collegium.report.style import CSS, SCRIPT
 from collegium.training.run_folder import RunFolder
 
 
-def write_report(run: str | Path, *, peers: Sequence[Network] | None = None, data: ImageData | None = None) -> Path:
+def write_report(
+    run: str | Path,
+    *,
+    peers: Sequence[Network] | None = None,
+    data: ImageData | None = None,
+    teacher: Network | None = None,
+) -> Path:
     """Writes RUN/report.html for a finished run and returns its path. The same run gives the same page.
 
     Args:
         run: the run's folder.
         peers: the untrained networks, where the run was given networks from Python.
         data: the data, where the run was given data from Python.
+        teacher: the teacher, where the run was given one from Python.
 
     Raises:
         UsageError: there is no run, or it is not complete.
         TrainingError: its checkpoint is damaged, or does not fit the recipe.
     """
-    page = render(gather(run, peers=peers, data=data))
+    page = render(gather(run, peers=peers, data=data, teacher=teacher))
     path = RunFolder(run).report_file
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(page)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, page)
     return path
 
 

@@ -1,8 +1,8 @@
 """A recipe made real: data, peers and method, built and checked before anything is written."""
 
 import dataclasses
-import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,11 @@ from collegium import data as datasets
 from collegium import methods, networks
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe
 from collegium.data import ImageData
-from collegium.errors import UsageError, nearest
+from collegium.errors import UsageError
 from collegium.method import Method, Progress, Terms
 from collegium.networks import Network
+from collegium.options import check_options, keywords
+from collegium.student import load_peer
 from collegium.training.recipe import Recipe
 
 
@@ -58,8 +60,9 @@ def build(
     *,
     peers: Sequence[Network] | None = None,
     data: ImageData | None = None,
+    teacher: Network | None = None,
 ) -> Experiment:
-    """Builds everything a recipe names; ``peers`` and ``data`` given from Python take the recipe's place.
+    """Builds everything a recipe names; what is given from Python takes the recipe's place.
 
     Each peer starts from its own random weights, the same ones for every method, so that methods can be
     compared peer by peer. The global random state is left as it was.
@@ -69,11 +72,18 @@ def build(
         DataError: the data cannot be read.
     """
     method_class = methods.get(recipe.method_name)
-    check_options(method_class, recipe.method_options)
-    for given, named, what in ((peers, recipe.peers, "peers"), (data, recipe.data_name, "data")):
-        if given is None and named.startswith("python:"):
+    check_options(method_class.__name__, method_class, recipe.method_options, skip="spec")
+    for given, named, what in (
+        (peers, recipe.peers, "peers"),
+        (data, recipe.data_name, "data"),
+        (teacher, recipe.teacher, "teacher"),
+    ):
+        if given is None and named is not None and named.startswith("python:"):
             raise UsageError(f"this run was given its {what} from Python ({named}): pass {what}= in the call")
     names = networks.parse_peers(recipe.peers) if peers is None else []
+    with torch.device("meta"):  # a wrong name is found before any data are fetched
+        for name in set(names):
+            networks.build(name, num_classes=2)
     if data is None:
         data = datasets.load(recipe.data_name, **recipe.data_options)
     recipe = resolve(recipe)
@@ -83,10 +93,7 @@ def build(
         for k, name in enumerate(names):
             with _seeded(recipe.resolved_weight_seed, k):
                 peers.append(networks.build(name, **shape))
-    teacher = None
-    if recipe.teacher is not None:
-        from collegium.student import load_peer
-
+    if teacher is None and recipe.teacher is not None:
         teacher = load_peer(recipe.teacher)
     cohort = Cohort(peers, share_until=recipe.share_until, teacher=teacher)
     spec = describe(cohort, (data.in_channels, *data.image_size), data.num_classes)
@@ -97,7 +104,7 @@ def build(
 
 def resolve(recipe: Recipe) -> Recipe:
     """The same recipe with every default of its method and data written out."""
-    method = {name: p.default for name, p in options_of(methods.get(recipe.method_name)).items()}
+    method = {name: p.default for name, p in keywords(methods.get(recipe.method_name), skip="spec").items()}
     data: dict[str, Any] = {}
     if not recipe.data_name.startswith("python:"):
         data = datasets.options(recipe.data_name)
@@ -108,33 +115,9 @@ def resolve(recipe: Recipe) -> Recipe:
     )
 
 
-def options_of(method_class: type[Method]) -> dict[str, inspect.Parameter]:
-    """The method's own options: its constructor's keywords."""
-    parameters = inspect.signature(method_class).parameters
-    return {name: p for name, p in parameters.items() if name != "spec"}
-
-
-def check_options(method_class: type[Method], options: dict[str, Any]) -> None:
-    """Raises UsageError for an option that the method lacks, or a choice that it does not offer."""
-    known = options_of(method_class)
-    for name, value in options.items():
-        if name not in known:
-            hint = nearest(name, list(known)) if known else "; it has no options"
-            raise UsageError(f"{method_class.__name__} has no option {name!r}{hint}")
-        choices = getattr(known[name].annotation, "__args__", ())
-        if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
-            raise UsageError(f"{method_class.__name__}'s {name} is one of {', '.join(choices)}, not {value!r}")
-
-
-class _seeded:
-    """Torch's global generator seeded for one part of one run, and put back afterwards."""
-
-    def __init__(self, seed: int, part: int) -> None:
-        self.state = np.random.SeedSequence([seed, part + 1]).generate_state(1)[0]
-
-    def __enter__(self) -> None:
-        self.before = torch.get_rng_state()
-        torch.manual_seed(int(self.state))
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_rng_state(self.before)
+@contextmanager
+def _seeded(seed: int, part: int) -> Iterator[None]:
+    """Torch's random state seeded for one part of one run, and put back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence([seed, part + 1]).generate_state(1)[0]))
+        yield

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -40,6 +41,7 @@ def train(
     *,
     peers: Sequence[Network] | None = None,
     data: ImageData | None = None,
+    teacher: Network | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -50,6 +52,7 @@ def train(
         run: its folder, see :mod:`collegium.training.run_folder`.
         peers: networks from Python in place of those that the recipe names.
         data: data from Python in place of those that the recipe names.
+        teacher: a trained network from Python in place of the one that the recipe names.
         overwrite: start over where the folder holds a run.
         quiet: show nothing.
 
@@ -63,19 +66,25 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the state is saved, the same call goes on from there.
     """
     folder = RunFolder(run)
-    experiment = build(recipe, peers=peers, data=data)
+    experiment = build(recipe, peers=peers, data=data, teacher=teacher)
     folder.check(experiment.recipe, overwrite=overwrite)
-    fabric = _fabric(recipe)
+    prepared = Run(experiment, folder, _fabric(recipe), quiet=quiet)
     with folder.locked():
-        folder.open(experiment.recipe, provenance(fabric.device), overwrite=overwrite)
-        finished = folder.result()
-        if finished is not None:
-            return finished
-        return Run(experiment, folder, fabric, quiet=quiet).complete()
+        folder.check(experiment.recipe, overwrite=overwrite)  # another process may have been here since
+        folder.open(experiment.recipe, provenance(prepared.fabric.device), overwrite=overwrite)
+        return folder.result() or prepared.complete()
 
 
-def restore(run: str | Path, *, peers: Sequence[Network] | None = None, data: ImageData | None = None) -> "Run":
-    """A run with its newest saved state, for looking at; ``peers`` and ``data`` as for :func:`train`.
+def restore(
+    run: str | Path,
+    *,
+    peers: Sequence[Network] | None = None,
+    data: ImageData | None = None,
+    teacher: Network | None = None,
+) -> "Run":
+    """A run with its newest saved state, for looking at; ``peers``, ``data`` and ``teacher`` as for :func:`train`.
+
+    Data given here are normalised as the run's own were.
 
     A run that was trained on a GPU is restored on the CPU where there is none, in fp32 if its precision was fp16.
 
@@ -91,8 +100,12 @@ def restore(run: str | Path, *, peers: Sequence[Network] | None = None, data: Im
     if not torch.cuda.is_available():
         precision = "fp32" if recipe.precision == "fp16" else recipe.precision
         recipe = dataclasses.replace(recipe, device="cpu", precision=precision)
-    restored = Run(build(recipe, peers=peers, data=data), folder, _fabric(recipe), quiet=True)
-    restored.load_state_dict(state)
+    if data is not None:
+        data = dataclasses.replace(data, mean=tuple(state["mean"]), std=tuple(state["std"]))
+    experiment = build(recipe, peers=peers, data=data, teacher=teacher)
+    with torch.random.fork_rng():
+        restored = Run(experiment, folder, _fabric(recipe), quiet=True)
+        restored.load_state_dict(state)
     return restored
 
 
@@ -104,7 +117,7 @@ def _fabric(recipe: Recipe) -> Fabric:
         raise UsageError("fp16 needs a GPU; take --precision bf16 or fp32")
     with _silent_lightning():
         return Fabric(
-            accelerator="auto" if recipe.device == "auto" else recipe.device,
+            accelerator="cuda" if gpu else "cpu",
             devices=1,
             precision=cast(Any, PRECISIONS[recipe.precision]),
         )
@@ -139,11 +152,16 @@ class Run:
         _check_players(learner, groups)
         if len(groups) > 1 and recipe.precision == "fp16":
             raise UsageError(f"{recipe.method_name} has several players, which fp16 does not scale; take bf16")
+        if min(recipe.batch_size, len(data.train)) < 2:
+            raise UsageError("batch norm needs batches of 2 images or more")
         self.parameters = {player: [p for group in g for p in group["params"]] for player, g in groups.items()}
         self.optimizers: dict[str, Optimizer] = {p: make_optimizer(recipe, g) for p, g in groups.items()}
-        module = cast(nn.Module, torch.compile(learner)) if recipe.compile else learner
-        self.step_module, *wrapped = fabric.setup(module, *self.optimizers.values())
-        self.steppers = dict(zip(self.optimizers, wrapped, strict=True))
+        # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
+        self.compiled = cast(nn.Module, torch.compile(learner)) if recipe.compile else learner
+        self.steppers = {
+            player: cast(_FabricOptimizer, fabric.setup_optimizers(optimizer))
+            for player, optimizer in self.optimizers.items()
+        }
         self.training_batches = Batches(
             data.train.to(fabric.device),
             batch_size=recipe.batch_size,
@@ -181,8 +199,13 @@ class Run:
 
     def complete(self) -> dict[str, Any]:
         """Trains to the end, from the newest checkpoint if there is one, and writes peers and result."""
-        torch.manual_seed(self.recipe.resolved_data_seed)
-        state = self.folder.load_checkpoint(self.fabric.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.resolved_data_seed)
+            self._train()
+        return self._finish()
+
+    def _train(self) -> None:
+        state = self.folder.load_checkpoint()
         if state is not None:
             self.load_state_dict(state)
         title = f"{self.recipe.method_name} on {self.experiment.data.name}"
@@ -191,10 +214,9 @@ class Run:
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(display)
                 self._end_epoch(display, events)
-        return self._finish()
 
     def _train_epoch(self, display: Display) -> None:
-        self.step_module.train()
+        self.learner.train()
         steps = len(self.training_batches)
         begun = time.perf_counter()
         shown = begun
@@ -216,7 +238,8 @@ class Run:
         self.progress.fraction.fill_(fraction)
         set_learning_rate(self.optimizers, learning_rate_factor(self.recipe, fraction))
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
-        terms, logits = self.step_module(images, soft, self.progress)
+        with self.fabric.autocast():
+            terms, logits = self.compiled(images, soft, self.progress)
         self.descend(terms)
         self.tally.add(terms, logits, target)
 
@@ -235,22 +258,32 @@ class Run:
         }
         for player, gradient in gradients.items():
             for parameter, g in zip(self.parameters[player], gradient, strict=True):
-                parameter.grad = g
+                # In the parameter's own layout, which fused optimizers take for granted.
+                parameter.grad = None if g is None else torch.empty_like(parameter).copy_(g)
             self._clip_and_step(player)
             self.steppers[player].zero_grad()
 
     def _clip_and_step(self, player: str) -> None:
         if self.recipe.gradient_clip is not None:
-            self.fabric.clip_gradients(self.step_module, self.steppers[player], max_norm=self.recipe.gradient_clip)
+            # A norm that is not finite is found with its term by the tally, without waiting for the device here.
+            self.fabric.clip_gradients(
+                self.learner,
+                self.steppers[player],
+                max_norm=self.recipe.gradient_clip,
+                error_if_nonfinite=False,
+            )
         self.steppers[player].step()
 
     def _read_tally(self) -> None:
         try:
             self.tally.read(self.epoch)
         except TrainingError as error:
-            saved = self.folder.saved_checkpoints()
-            last = f"the last good state is {saved[-1]}" if saved else "nothing had been saved yet"
-            raise TrainingError(f"{error}; {last}. Try a lower --learning_rate or --gradient_clip 1") from None
+            raise TrainingError(f"{error}{self._advice()}") from None
+
+    def _advice(self) -> str:
+        saved = self.folder.saved_checkpoints()
+        last = f"the last good state is {saved[-1]}" if saved else "nothing had been saved yet"
+        return f"; {last}. Try a lower --learning-rate or --gradient-clip 1, in another --run or with --overwrite"
 
     def _end_epoch(self, display: Display, events: Any) -> None:
         row: dict[str, float] = {"epoch": self.epoch + 1, "learning_rate": self._learning_rate(), **self.tally.row()}
@@ -296,6 +329,8 @@ class Run:
             "learner": self.learner.state_dict(),
             "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
             "precision": self.fabric.strategy.precision.state_dict(),
+            "mean": list(self.experiment.data.mean),
+            "std": list(self.experiment.data.std),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.fabric.device) if cuda else None,
             "epoch": self.epoch,
@@ -316,14 +351,21 @@ class Run:
                 f"{str(error).splitlines()[0]}; start over with --overwrite"
             ) from error
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        torch.set_rng_state(state["random"].cpu())
+        torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None and self.fabric.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.fabric.device)
+            torch.cuda.set_rng_state(state["random_cuda"], self.fabric.device)
         self.epoch, self.step = state["epoch"], state["step"]
         self.tally.load_state_dict(state["tally"])
         self.history, self.seconds = list(state["history"]), dict(state["seconds"])
 
     def save(self) -> Path:
+        """Writes a checkpoint, unless the last step has spoilt the weights."""
+        self._read_tally()
+        floating = [t for t in self.learner.state_dict().values() if t.is_floating_point()]
+        if not torch.stack([t.isfinite().all() for t in floating]).all():
+            raise TrainingError(
+                f"weights are no longer finite after epoch {self.epoch}, step {self.step}{self._advice()}"
+            )
         steps = self.epoch * len(self.training_batches) + self.step
         self.folder.write_metrics(self.history)
         return self.folder.save_checkpoint(self.state_dict(), steps, self.recipe.keep_checkpoints)
@@ -331,7 +373,8 @@ class Run:
     def _stop(self) -> None:
         saved = self.save()
         raise Interrupted(
-            f"stopped after epoch {self.epoch}, step {self.step}; saved as {saved}. Repeat the command to go on"
+            f"stopped after epoch {self.epoch}, step {self.step}; saved as {saved}. "
+            "Repeat the command to go on (without --overwrite)"
         )
 
     @contextmanager

@@ -6,6 +6,8 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from collegium.cohort import is_peer
+
 METRICS = ("top1_error", "top5_error", "nll", "ece")
 
 
@@ -59,6 +61,6 @@ def evaluate(
                 scores[name] = Scores(num_classes, logits.device)
             scores[name].update(logits, target)
     result = {name: score.compute() for name, score in scores.items()}
-    peers = {name: values for name, values in result.items() if name.startswith("peer")}
+    peers = {name: values for name, values in result.items() if is_peer(name)}
     mean = {metric: fmean(values[metric] for values in peers.values()) for metric in METRICS}
     return {**peers, "mean_peer": mean, **result}

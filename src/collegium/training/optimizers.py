@@ -12,12 +12,11 @@ from collegium.training.recipe import Recipe
 
 def make_optimizer(recipe: Recipe, groups: list[ParameterGroup]) -> Optimizer:
     """The run's optimizer for one player. Groups keep what the method sets; "base" holds their own top rate."""
+    groups = [group for group in groups if group["params"]]
     # One kernel for all parameters, where torch has it; it would unscale fp16 gradients too late to clip them.
     fused = recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")
     resolved = []
     for group in groups:
-        if not group["params"]:
-            continue
         base = recipe.learning_rate * group.get("learning_rate_scale", 1.0)
         decay = group.get("weight_decay", recipe.weight_decay)
         resolved.append({"params": group["params"], "lr": base, "base": base, "weight_decay": decay})

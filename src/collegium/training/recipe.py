@@ -1,18 +1,21 @@
 """Everything that is needed to repeat one training run."""
 
 import dataclasses
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
+import numpy as np
 import torch
 import yaml
 
 from collegium.errors import UsageError, nearest
+from collegium.options import check_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,8 @@ class Recipe:
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(Recipe).items():
+            check_kind(name, getattr(self, name), hint)
         for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("learning_rate", "decay"):
@@ -146,22 +151,42 @@ class Recipe:
         for key in ("method", "data"):
             if isinstance(values.get(key), str):
                 values[key] = {"name": values[key]}
-        try:
-            return cls(**values)
-        except UsageError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{source} has a value of the wrong kind: {error}") from error
+        return cls(**{key: _plain(value) for key, value in values.items()})
 
     @classmethod
-    def read(cls, path: Path) -> "Recipe":
-        """The recipe in a YAML file, such as a run's recipe.yaml."""
+    def read(cls, path: str | Path) -> "Recipe":
+        """The recipe in a YAML file, such as a run's recipe.yaml, or one that comes with the library, by its name.
+
+        Raises:
+            UsageError: there is none, or it is not a recipe.
+        """
+        path = Path(path).expanduser()
+        if not path.is_file():
+            shipped = {file.stem: file for file in recipes_folder().glob("*.yaml")}
+            if path.stem not in shipped or path.suffix not in ("", ".yaml"):
+                raise UsageError(f"there is no recipe {path}{nearest(path.stem, list(shipped))}")
+            path = shipped[path.stem]
         return cls.from_dict(read_yaml(path), str(path))
 
     def differences(self, other: "Recipe") -> list[str]:
         """Where two recipes differ: ``["epochs: 30 here, 40 there"]``."""
         mine, theirs = self.to_dict(), other.to_dict()
         return [f"{key}: {mine[key]} here, {theirs[key]} there" for key in mine if mine[key] != theirs[key]]
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text and NumPy's numbers as Python's, which YAML can hold."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def recipes_folder() -> Path:
+    """The recipes that come with the library: packaged, or beside the sources."""
+    packaged = Path(__file__).parents[1] / "recipes"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "recipes"
 
 
 def _check(name: str, value: Any, legal: bool, expected: str) -> None:

@@ -12,7 +12,6 @@ report.html        self-contained page
 import csv
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import torch
 import yaml
 
 from collegium.errors import TrainingError, UsageError
+from collegium.files import write_whole
 from collegium.training.recipe import Recipe
 
 
@@ -30,7 +30,7 @@ class RunFolder:
     """Reads and writes a run's folder. Files are written whole under a temporary name, then renamed."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.recipe_file = self.path / "recipe.yaml"
         self.metrics_file = self.path / "metrics.csv"
         self.result_file = self.path / "result.json"
@@ -62,13 +62,18 @@ class RunFolder:
         """Makes the folder for a recipe, where it does not hold that recipe's run already."""
         if self.recipe_file.exists() and not overwrite:
             return
-        for old in self._content():
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
         content = {**recipe.to_dict(), "provenance": dict(provenance)}
-        self._write(self.recipe_file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        # In an order that a kill cannot turn into a run that seems finished, or into no run at all.
+        self.result_file.unlink(missing_ok=True)
+        for old in self._content():
+            if old != self.recipe_file:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        write_whole(self.recipe_file, text)
 
     def _content(self) -> list[Path]:
-        return [entry for entry in self.path.iterdir() if entry.name != ".lock"]
+        """All but the lock and what a kill has left half written."""
+        return [entry for entry in self.path.iterdir() if entry.name != ".lock" and entry.suffix != ".part"]
 
     def recipe(self) -> Recipe:
         """The run's recipe.
@@ -92,7 +97,7 @@ class RunFolder:
         return result
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        self._write(self.result_file, json.dumps(result, indent=2) + "\n")
+        write_whole(self.result_file, json.dumps(result, indent=2) + "\n")
 
     def write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
         """One row an epoch; a column stays empty in epochs that did not measure it."""
@@ -101,7 +106,7 @@ class RunFolder:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-        self._write(self.metrics_file, text.getvalue())
+        write_whole(self.metrics_file, text.getvalue())
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, without the empty cells."""
@@ -112,12 +117,9 @@ class RunFolder:
         """Writes the training state after ``step`` optimizer steps, and removes all but the newest ``keep``."""
         self.checkpoints.mkdir(exist_ok=True)
         path = self.checkpoints / f"step_{step:09d}.pt"
-        temporary = path.with_suffix(".part")
-        with temporary.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        content = io.BytesIO()
+        torch.save(dict(state), content)
+        write_whole(path, content.getvalue())
         for old in self.saved_checkpoints()[:-keep]:
             old.unlink()
         return path
@@ -126,8 +128,8 @@ class RunFolder:
         """Oldest first."""
         return sorted(self.checkpoints.glob("step_*.pt"))
 
-    def load_checkpoint(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-        """The newest training state, None where there is none.
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The newest training state, on the CPU; None where there is none.
 
         Raises:
             TrainingError: the file is truncated or not a checkpoint.
@@ -136,7 +138,7 @@ class RunFolder:
         if not saved:
             return None
         try:
-            state = torch.load(saved[-1], map_location=device, weights_only=True)
+            state = torch.load(saved[-1], map_location="cpu", weights_only=True)
             if not isinstance(state, dict) or "learner" not in state:
                 raise ValueError("not a training state")
         except Exception as error:
@@ -161,11 +163,3 @@ class RunFolder:
             except OSError as error:
                 raise UsageError(f"another process is training in {self.path}") from error
             yield
-
-    def _write(self, path: Path, text: str) -> None:
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)

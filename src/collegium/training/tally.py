@@ -28,7 +28,7 @@ class Tally:
         self._unread.append(torch.stack([value.detach().float() for value in flat.values()]))
         answers = torch.cat([logits, logits.mean(0, keepdim=True)]).argmax(-1)
         correct = (answers == target).sum(-1)
-        self.correct = correct if self.correct is None else self.correct + correct
+        self.correct = correct if self.correct is None else self.correct.to(correct.device) + correct
         self.images += len(target)
 
     def read(self, epoch: int) -> None:
@@ -77,4 +77,3 @@ class Tally:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
-        self.sums = self.sums.cpu()

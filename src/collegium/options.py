@@ -1,0 +1,65 @@
+"""Checks of option values against the types that their signatures declare."""
+
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from collegium.errors import UsageError, nearest
+
+
+def keywords(function: Callable[..., object], *, skip: str) -> dict[str, inspect.Parameter]:
+    """The options of a class or function: its parameters but ``skip``."""
+    return {name: p for name, p in inspect.signature(function).parameters.items() if name != skip}
+
+
+def check_options(owner: str, function: Callable[..., object], options: Mapping[str, Any], *, skip: str) -> None:
+    """Whether options exist and have values of the declared kinds.
+
+    Raises:
+        UsageError: one does not; the sentence begins with ``owner``.
+    """
+    known = keywords(function, skip=skip)
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    for name, value in options.items():
+        if name not in known:
+            hint = nearest(name, list(known)) if known else "; it has no options"
+            raise UsageError(f"{owner} has no option {name!r}{hint}")
+        check_kind(f"{owner}'s {name}", value, hints[name])
+
+
+def check_kind(what: str, value: Any, hint: Any) -> None:
+    """Raises UsageError where a value is not of the annotated kind; an int may stand for a float."""
+    if not _fits(value, hint):
+        raise UsageError(f"{what} must be {_words(hint)}, not {value!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple | list) and all(_fits(item, arguments[0]) for item in value)
+    if origin is not None:
+        return isinstance(value, origin)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return hint is Any or isinstance(value, hint)
+
+
+def _words(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(argument) for argument in arguments)
+    if origin is tuple:
+        return f"a list of {_words(arguments[0])}"
+    if hint is types.NoneType:
+        return "nothing"
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+    return names.get(hint, str(getattr(hint, "__name__", hint)))
