@@ -14,7 +14,7 @@ from collegium.errors import TrainingError, UsageError
 from collegium.method import Method, ParameterGroup, Progress, Terms, trainable
 from collegium.methods.ffl import FFL
 from collegium.training import experiment as experiments
-from collegium.training import loop
+from collegium.training.engine import make_fabric
 from collegium.training.experiment import build
 from collegium.training.loop import Run
 from collegium.training.run_folder import RunFolder
@@ -22,7 +22,7 @@ from collegium.training.run_folder import RunFolder
 
 def start(tmp_path: Path, **changes: Any) -> Run:
     experiment = build(tiny(**changes))
-    return Run(experiment, RunFolder(tmp_path), loop._fabric(experiment.recipe), quiet=True)
+    return Run(experiment, RunFolder(tmp_path), make_fabric(experiment.recipe), quiet=True)
 
 
 def one_step(running: Run) -> None:
@@ -106,7 +106,7 @@ def test_fp16_is_refused_for_several_players(tmp_path: Path, monkeypatch: pytest
     experiment = build(tiny(method="two_players"))
     half = dataclasses.replace(experiment, recipe=dataclasses.replace(experiment.recipe, precision="fp16"))
     with pytest.raises(UsageError, match="several players.*bf16"):
-        Run(half, RunFolder(tmp_path), loop._fabric(experiment.recipe), quiet=True)
+        Run(half, RunFolder(tmp_path), make_fabric(experiment.recipe), quiet=True)
 
 
 def test_fp16_is_refused_without_a_gpu(tmp_path: Path) -> None:
@@ -248,24 +248,6 @@ def test_building_leaves_the_random_state_of_the_user_alone() -> None:
     torch.manual_seed(3)
     build(tiny())
     assert torch.equal(torch.rand(2), expected)
-
-
-def test_the_best_epoch_is_chosen_on_validation_images_where_there_are_some() -> None:
-    def row(epoch: int, test: float, validation: float | None) -> dict[str, float]:
-        values = {"epoch": epoch, "test/peer0/top1_error": test, "test/mean_peer/top1_error": test}
-        if validation is not None:
-            values |= {"validation/peer0/top1_error": validation, "validation/mean_peer/top1_error": validation}
-        return values
-
-    chosen = loop._last_and_best([row(1, 0.1, 0.5), row(2, 0.3, 0.2), row(3, 0.4, 0.3)])
-    assert chosen["best_chosen_on"] == "validation"
-    assert chosen["predictors"]["peer0"] == {
-        "last": {"top1_error": 0.4},
-        "best": {"top1_error": 0.3, "epoch": 2},
-    }
-    flattering = loop._last_and_best([row(1, 0.1, None), row(2, 0.3, None)])
-    assert flattering["best_chosen_on"] == "test"
-    assert flattering["predictors"]["peer0"]["best"] == {"top1_error": 0.1, "epoch": 1}
 
 
 def test_a_run_with_validation_scores_both_splits(tmp_path: Path) -> None:

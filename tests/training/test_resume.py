@@ -150,10 +150,11 @@ def test_overwrite_starts_over(undisturbed: Path, tmp_path: Path) -> None:
 
 def test_seeds_of_weights_and_data_act_separately(tmp_path: Path) -> None:
     def start(**seeds: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        from collegium.training.engine import make_fabric
         from collegium.training.experiment import build
 
         experiment = build(tiny(**seeds))
-        trained = Run(experiment, loop.RunFolder(tmp_path), loop._fabric(experiment.recipe), quiet=True)
+        trained = Run(experiment, loop.RunFolder(tmp_path), make_fabric(experiment.recipe), quiet=True)
         images, _ = next(iter(trained.training_batches.epoch(0)))
         return [p.detach().clone() for p in experiment.learner.parameters()], images
 

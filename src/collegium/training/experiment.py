@@ -118,6 +118,6 @@ def resolve(recipe: Recipe) -> Recipe:
 @contextmanager
 def _seeded(seed: int, part: int) -> Iterator[None]:
     """Torch's random state seeded for one part of one run, and put back afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(int(np.random.SeedSequence([seed, part + 1]).generate_state(1)[0]))
+    with torch.random.fork_rng(devices=[]):  # networks are built on the CPU
+        torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, part + 1]).generate_state(1)[0]))
         yield

@@ -1,11 +1,9 @@
 """The training loop."""
 
 import dataclasses
-import logging
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,16 +21,17 @@ from collegium.method import ParameterGroup, Progress, Terms
 from collegium.networks import Network
 from collegium.student import save_peer
 from collegium.training.cost import costs
+from collegium.training.engine import make_fabric, own_random_state
 from collegium.training.experiment import Experiment, Learner, build
 from collegium.training.metrics import evaluate
 from collegium.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate, soften
 from collegium.training.progress import Display
 from collegium.training.recipe import Recipe, provenance
+from collegium.training.result import last_and_best
 from collegium.training.run_folder import RunFolder
 from collegium.training.tally import Tally
 
 EVALUATION_BATCH = 500
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def train(
@@ -68,7 +67,7 @@ def train(
     folder = RunFolder(run)
     experiment = build(recipe, peers=peers, data=data, teacher=teacher)
     folder.check(experiment.recipe, overwrite=overwrite)
-    prepared = Run(experiment, folder, _fabric(recipe), quiet=quiet)
+    prepared = Run(experiment, folder, make_fabric(recipe), quiet=quiet)
     with folder.locked():
         folder.check(experiment.recipe, overwrite=overwrite)  # another process may have been here since
         folder.open(experiment.recipe, provenance(prepared.fabric.device), overwrite=overwrite)
@@ -103,37 +102,10 @@ def restore(
     if data is not None:
         data = dataclasses.replace(data, mean=tuple(state["mean"]), std=tuple(state["std"]))
     experiment = build(recipe, peers=peers, data=data, teacher=teacher)
-    with torch.random.fork_rng():
-        restored = Run(experiment, folder, _fabric(recipe), quiet=True)
+    restored = Run(experiment, folder, make_fabric(recipe), quiet=True)
+    with own_random_state(restored.fabric.device):
         restored.load_state_dict(state)
     return restored
-
-
-def _fabric(recipe: Recipe) -> Fabric:
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("the recipe asks for device cuda, and torch finds no GPU here; take --device auto or cpu")
-    gpu = torch.cuda.is_available() and recipe.device != "cpu"
-    if recipe.precision == "fp16" and not gpu:
-        raise UsageError("fp16 needs a GPU; take --precision bf16 or fp32")
-    with _silent_lightning():
-        return Fabric(
-            accelerator="cuda" if gpu else "cpu",
-            devices=1,
-            precision=cast(Any, PRECISIONS[recipe.precision]),
-        )
-
-
-@contextmanager
-def _silent_lightning() -> Iterator[None]:
-    """Lightning announces the precision, and GPUs that are not used: the recipe says both."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        logging.disable(before)
 
 
 class Interrupted(TrainingError):
@@ -199,7 +171,7 @@ class Run:
 
     def complete(self) -> dict[str, Any]:
         """Trains to the end, from the newest checkpoint if there is one, and writes peers and result."""
-        with torch.random.fork_rng():
+        with own_random_state(self.fabric.device):
             torch.manual_seed(self.recipe.resolved_data_seed)
             self._train()
         return self._finish()
@@ -433,7 +405,7 @@ class Run:
             "seed": self.recipe.seed,
             "epochs": self.recipe.epochs,
             "complete": True,
-            **_last_and_best(self.history),
+            **last_and_best(self.history),
             "cost": costs(self.learner, (data.in_channels, *data.image_size)),
             "seconds": sum(self.seconds.values()),
             "training_seconds": self.seconds["training"],
@@ -448,24 +420,3 @@ def _check_players(learner: Learner, groups: Mapping[str, list[ParameterGroup]])
     owned = {id(p) for player in groups.values() for group in player for p in group["params"]}
     lost = [name for name, p in learner.named_parameters() if p.requires_grad and id(p) not in owned]
     assert not lost, f"no player of {type(learner.method).__name__} owns {lost}"
-
-
-def _last_and_best(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Test scores of every predictor in the last epoch, and in its best one.
-
-    The best epoch is chosen on validation images; where there are none it is chosen on the test images, which
-    flatters, and is there only to compare with papers that do so.
-    """
-    evaluated = [row for row in history if "test/peer0/top1_error" in row]
-    judge = "validation" if "validation/peer0/top1_error" in history[-1] else "test"
-    keys = [key.split("/") for key in evaluated[-1] if key.startswith("test/")]
-    predictors: dict[str, Any] = {}
-    for name in dict.fromkeys(name for _, name, _ in keys):
-        metrics = [metric for _, n, metric in keys if n == name]
-        best = min(evaluated, key=lambda row: row[f"{judge}/{name}/top1_error"])
-        predictors[name] = {
-            "last": {metric: evaluated[-1][f"test/{name}/{metric}"] for metric in metrics},
-            "best": {metric: best[f"test/{name}/{metric}"] for metric in metrics} | {"epoch": int(best["epoch"])},
-        }
-    mean = predictors.pop("mean_peer")
-    return {"predictors": predictors, "mean_peer": mean, "best_chosen_on": judge}
