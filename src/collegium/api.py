@@ -117,6 +117,6 @@ def evaluate(run: str | Path, *, data: Data | None = None, **given: Any) -> dict
 
 def report(run: str | Path, *, data: Data | None = None, **given: Any) -> Path:
     """Writes the page of a finished run, RUN/report.html, and returns where it is. Arguments as :func:`evaluate`."""
-    from collegium.report.page import write_report
+    from collegium.reporting.page import write_report
 
     return write_report(run, data=None if data is None else as_data(data), **given)

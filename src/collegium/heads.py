@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.cifar_resnet import convolution
-from collegium.networks.network import GlobalPoolClassifier
+from collegium.networks.network import GlobalPoolClassifier, convolution
 
 Shape = tuple[int, ...]  # (D, H, W)
 

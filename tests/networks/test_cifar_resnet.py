@@ -7,7 +7,8 @@ from torch import nn
 
 from collegium.errors import UsageError
 from collegium.networks import build
-from collegium.networks.cifar_resnet import BasicBlock, BottleneckBlock, cifar_resnet, convolution
+from collegium.networks.cifar_resnet import BasicBlock, BottleneckBlock, cifar_resnet
+from collegium.networks.network import convolution
 
 
 def parameters(modules: list[nn.Module]) -> int:
@@ -46,6 +47,16 @@ def test_stages_have_16_32_and_64_channels_at_full_half_and_quarter_size():
         shapes = [tuple(f.shape[1:]) for f in build(name, num_classes=5).forward_features(torch.rand(1, 3, 16, 16))]
         expected = [(16, 16, 16), (16 * widening, 16, 16), (32 * widening, 8, 8), (64 * widening, 4, 4)]
         assert shapes == expected
+
+
+@pytest.mark.parametrize(("name", "count"), [("resnet8x4", 1_233_540), ("resnet32x4", 7_433_860)])
+def test_x4_has_a_stem_twice_and_stages_four_times_as_wide(name, count):
+    # counted in the code of the CRD paper: github.com/HobbitLong/RepDistiller at b84f547, models/resnet.py
+    network = build(name, num_classes=100)
+    assert parameters([network]) == count
+    if name == "resnet8x4":
+        shapes = [tuple(f.shape[1:]) for f in network.forward_features(torch.rand(1, 3, 32, 32))]
+        assert shapes == [(32, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8)]
 
 
 def norm(x: torch.Tensor) -> torch.Tensor:
@@ -87,6 +98,11 @@ def test_convolutions_start_with_he_variance_by_fan_out(kernel):
 def test_an_illegal_depth_is_refused_with_legal_ones(depth):
     with pytest.raises(UsageError, match=rf"basic blocks has 6n \+ 2 layers \(8, 14, 20, .*not {depth}"):
         build(f"resnet{depth}", num_classes=10)
+
+
+def test_an_illegal_x4_depth_is_refused_with_legal_ones():
+    with pytest.raises(UsageError, match=r"6n \+ 2 layers \(8, 14, 20, .*not 10"):
+        build("resnet10x4", num_classes=10)
 
 
 def test_an_illegal_bottleneck_depth_is_refused_with_legal_ones():

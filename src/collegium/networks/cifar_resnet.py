@@ -13,18 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.network import GlobalPoolClassifier, Network
+from collegium.networks.network import GlobalPoolClassifier, Network, convolution
 
 Block = Literal["basic", "bottleneck"]
-
-
-def convolution(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *, groups: int = 1
-) -> nn.Conv2d:
-    """A convolution without bias, padded to keep the size, He-initialised by its fan-out."""
-    layer = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return layer
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -116,7 +107,7 @@ FORMS = {
 
 def build(name: str, num_classes: int, in_channels: int) -> Network | None:
     """The network called ``name``, or None where the name is not of this family."""
-    match = re.fullmatch(r"resnet(\d+)(?:(x4)|_(bottleneck))?", name)
+    match = re.fullmatch(r"resnet(\d+)(x4)?(?:_(bottleneck))?", name)
     if match is None:
         return None
     block = cast(Block, match[3] or "basic")

@@ -4,7 +4,7 @@ Huang, Liu, van der Maaten and Weinberger, "Densely Connected Convolutional Netw
 https://arxiv.org/abs/1608.06993, sections 3 and 4.2, without dropout.
 
 "DenseNet-40-12" is the paper's name of the basic network of 1.0 M parameters. The authors' code of OKDDip (Chen et
-al., AAAI 2020, https://arxiv.org/abs/1912.00350), which PCL's tables follow, has under this name the paper's
+al., AAAI 2020, https://arxiv.org/abs/1912.00350) and the public reproduction of PCL have under this name the paper's
 DenseNet-BC of depth 40, with 0.19 M; here that is ``densenet_40_12_bc``.
 """
 
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.cifar_resnet import convolution
-from collegium.networks.network import GlobalPoolClassifier, Network
+from collegium.networks.network import GlobalPoolClassifier, Network, convolution
 
 
 def activated(in_channels: int, out_channels: int, kernel_size: int) -> list[nn.Module]:

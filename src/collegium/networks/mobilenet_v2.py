@@ -4,7 +4,8 @@ Sandler, Howard, Zhu, Zhmoginov and Chen, "MobileNetV2: Inverted Residuals and L
 https://arxiv.org/abs/1801.04381, table 2, in the form that the distillation tables after Tian et al., "Contrastive
 Representation Distillation", ICLR 2020, https://arxiv.org/abs/1910.10699, take for CIFAR, there at half width. It
 differs from the paper in this: the stem's stride remains but the next is 1, so that the map of a 32x32 image ends as
-2x2; ReLU instead of ReLU6; widths are rounded down, not to multiples of 8; no dropout.
+2x2; the first block, of expansion 1, has its 1x1 convolution too; ReLU instead of ReLU6; widths are rounded down, not
+to multiples of 8; no dropout.
 """
 
 import re
@@ -13,8 +14,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.cifar_resnet import convolution
-from collegium.networks.network import GlobalPoolClassifier, Network
+from collegium.networks.network import GlobalPoolClassifier, Network, convolution
 
 # stage -> its groups of blocks: (expansion, channels, number of blocks, stride of the first)
 STAGES = {
@@ -26,7 +26,7 @@ STAGES = {
 
 
 def normed(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    layer = convolution(in_channels, out_channels, kernel_size, stride, groups=groups)
+    layer = convolution(in_channels, out_channels, kernel_size, stride, groups)
     return [layer, nn.BatchNorm2d(out_channels)]
 
 
@@ -62,7 +62,7 @@ def mobilenet_v2(width: float, num_classes: int, *, in_channels: int = 3) -> Net
         UsageError: the width leaves a stage without channels.
     """
     if int(16 * width) < 1:
-        raise UsageError(f"a MobileNetV2 has a width of 0.1 or more, not {width}")
+        raise UsageError(f"a MobileNetV2 has a width of 1/16 or more, not {width}")
     channels = int(32 * width)
     stages: dict[str, nn.Module] = {"stem": nn.Sequential(*normed(in_channels, channels, 3, stride=2), nn.ReLU())}
     for stage, groups in STAGES.items():
@@ -74,7 +74,7 @@ def mobilenet_v2(width: float, num_classes: int, *, in_channels: int = 3) -> Net
         stages[stage] = nn.Sequential(*blocks)
     last = int(1280 * max(width, 1))
     stages["stage5"] = nn.Sequential(*normed(channels, last, 1), nn.ReLU())
-    name = f"mobilenet_v2_x{width:.15g}".replace(".", "_") + ("" if width % 1 else "_0")
+    name = f"mobilenet_v2_x{float(width)}".replace(".", "_")
     return Network(stages, GlobalPoolClassifier(last, num_classes), in_channels=in_channels, name=name)
 
 

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.cifar_resnet import convolution
-from collegium.networks.network import GlobalPoolClassifier, Network
+from collegium.networks.network import GlobalPoolClassifier, Network, convolution
 
 # width -> channels of stages 1 to 4. The code behind the distillation tables has 224 for 244, against the paper.
 WIDTHS = {
-    "0_5": (48, 96, 192, 1024),
-    "1_0": (116, 232, 464, 1024),
-    "1_5": (176, 352, 704, 1024),
-    "2_0": (244, 488, 976, 2048),
+    0.5: (48, 96, 192, 1024),
+    1.0: (116, 232, 464, 1024),
+    1.5: (176, 352, 704, 1024),
+    2.0: (244, 488, 976, 2048),
 }
 BLOCKS = (4, 8, 4)
 
@@ -30,7 +29,7 @@ def pointwise(in_channels: int, out_channels: int) -> list[nn.Module]:
 
 
 def depthwise(channels: int, stride: int) -> list[nn.Module]:
-    return [convolution(channels, channels, 3, stride, groups=channels), nn.BatchNorm2d(channels)]
+    return [convolution(channels, channels, 3, stride, channels), nn.BatchNorm2d(channels)]
 
 
 def interleave(left: Tensor, right: Tensor) -> Tensor:
@@ -64,11 +63,11 @@ class DownUnit(nn.Module):
         return interleave(self.left(x), self.right(x))
 
 
-def shufflenet_v2(width: str, num_classes: int, *, in_channels: int = 3) -> Network:
+def shufflenet_v2(width: float, num_classes: int, *, in_channels: int = 3) -> Network:
     """A ShuffleNetV2: stem of 24 channels, three stages of 4, 8 and 4 units, and stage4, a 1x1 convolution.
 
     Args:
-        width: "0_5", "1_0", "1_5" or "2_0", for the paper's 0.5x, 1x, 1.5x and 2x.
+        width: 0.5, 1, 1.5 or 2, as the paper's 0.5x, 1x, 1.5x and 2x.
         num_classes: number of logits.
         in_channels: channels of the images.
 
@@ -76,7 +75,7 @@ def shufflenet_v2(width: str, num_classes: int, *, in_channels: int = 3) -> Netw
         UsageError: the width is not one of the four.
     """
     if width not in WIDTHS:
-        raise UsageError(f"a ShuffleNetV2 has one of the widths {', '.join(WIDTHS)}, not {width}")
+        raise UsageError(f"a ShuffleNetV2 has one of the widths {', '.join(map(str, WIDTHS))}, not {width}")
     *widths, last = WIDTHS[width]
     channels = 24
     stages: dict[str, nn.Module] = {"stem": nn.Sequential(*pointwise(in_channels, channels))}
@@ -84,7 +83,7 @@ def shufflenet_v2(width: str, num_classes: int, *, in_channels: int = 3) -> Netw
         stages[f"stage{number}"] = nn.Sequential(DownUnit(channels, wide), *(Unit(wide) for _ in range(count - 1)))
         channels = wide
     stages["stage4"] = nn.Sequential(*pointwise(channels, last))
-    name = f"shufflenet_v2_x{width}"
+    name = f"shufflenet_v2_x{float(width)}".replace(".", "_")
     return Network(stages, GlobalPoolClassifier(last, num_classes), in_channels=in_channels, name=name)
 
 
@@ -97,4 +96,6 @@ FORMS = {
 def build(name: str, num_classes: int, in_channels: int) -> Network | None:
     """The network called ``name``, or None where the name is not of this family."""
     match = re.fullmatch(r"shufflenet_v2_x(\d+_\d+)", name)
-    return None if match is None else shufflenet_v2(match[1], num_classes, in_channels=in_channels)
+    if match is None:
+        return None
+    return shufflenet_v2(float(match[1].replace("_", ".")), num_classes, in_channels=in_channels)

@@ -4,11 +4,13 @@ Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image 
 https://arxiv.org/abs/1409.1556. The paper's three wide fully connected layers, made for ImageNet, give way to what
 the distillation papers take for CIFAR. They mean two networks by one name, and this module has both:
 
-- ``vgg16_bn`` and kin: one linear layer on the mean of a map that is pooled three times, as in the tables that follow
-  Tian et al., "Contrastive Representation Distillation", ICLR 2020, https://arxiv.org/abs/1910.10699.
-- ``vgg16_bn_fc3`` and kin: each of the five stages ends in pooling and three linear layers of 512 units follow, as
-  "VGG-16" is in the authors' code of OKDDip (Chen et al., AAAI 2020, https://arxiv.org/abs/1912.00350), and hence in
-  PCL's tables. Both halve the map; the first keeps 4x4 of 32x32, the second 1x1.
+- ``vgg16_bn`` and kin: one linear layer on the mean of a map that is pooled three times (32x32 ends as 4x4), as in
+  the tables that follow Tian et al., "Contrastive Representation Distillation", ICLR 2020,
+  https://arxiv.org/abs/1910.10699. (Their code pools a fourth time where images are 64 high; here the size of the
+  images changes nothing.)
+- ``vgg16_bn_fc3`` and kin: each of the five stages ends with pooling (32x32 ends as 1x1) and three linear layers
+  follow. This is "VGG-16" in the authors' code of OKDDip (Chen et al., AAAI 2020, https://arxiv.org/abs/1912.00350)
+  for one network, and in the public reproduction of PCL.
 """
 
 import re

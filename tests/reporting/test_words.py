@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from collegium.report import words
-from collegium.report.evidence import Evidence
+from collegium.reporting import words
+from collegium.reporting.evidence import Evidence
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from collegium.data import ImageData
 from collegium.errors import UsageError
 from collegium.losses import attention_map
 from collegium.networks import Network
-from collegium.report.diversity import agreement, double_fault, jensen_shannon, kappa
-from collegium.report.examples import Answer, Choice, Example, choose, unit_range
+from collegium.reporting.diversity import agreement, double_fault, jensen_shannon, kappa
+from collegium.reporting.examples import Answer, Choice, Example, choose, unit_range
 from collegium.training.loop import Run, restore
 from collegium.training.recipe import Recipe, read_yaml
 from collegium.training.run_folder import RunFolder

@@ -7,7 +7,7 @@ from scipy.spatial.distance import jensenshannon
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from collegium.report.diversity import (
+from collegium.reporting.diversity import (
     agreement,
     confusion,
     double_fault,

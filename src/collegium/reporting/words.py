@@ -9,7 +9,7 @@ from typing import Any
 
 from collegium import methods
 from collegium.errors import UsageError
-from collegium.report.evidence import Evidence
+from collegium.reporting.evidence import Evidence
 
 
 def percent(share: float) -> str:

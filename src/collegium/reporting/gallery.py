@@ -1,10 +1,10 @@
 """The sections of the page that show test images."""
 
-from collegium.report import pictures
-from collegium.report.evidence import Evidence
-from collegium.report.examples import Example
-from collegium.report.markup import Html, element, html, section, table
-from collegium.report.sections import Styles, chip, column_head
+from collegium.reporting import pictures
+from collegium.reporting.evidence import Evidence
+from collegium.reporting.examples import Example
+from collegium.reporting.markup import Html, element, html, section, table
+from collegium.reporting.sections import Styles, chip, column_head
 
 ATTENTION_ROWS = 6
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from collegium.errors import TrainingError, UsageError
-from collegium.report.diversity import reliability
-from collegium.report.evidence import Evidence, gather
+from collegium.reporting.diversity import reliability
+from collegium.reporting.evidence import Evidence, gather
 from collegium.training.metrics import METRICS
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from collegium.report.colours import ACCENT, INK, Style
-from collegium.report.diversity import Reliability
-from collegium.report.markup import Html
+from collegium.reporting.colours import ACCENT, INK, Style
+from collegium.reporting.diversity import Reliability
+from collegium.reporting.markup import Html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

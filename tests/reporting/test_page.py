@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import collegium
-from collegium.report.evidence import Evidence, gather
-from collegium.report.markup import element
-from collegium.report.page import render, write_report
+from collegium.reporting.evidence import Evidence, gather
+from collegium.reporting.markup import element
+from collegium.reporting.page import render, write_report
 
 VOID = {"meta", "img", "br"}
 

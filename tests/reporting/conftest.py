@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from collegium.report.evidence import Evidence, gather
+from collegium.reporting.evidence import Evidence, gather
 from collegium.training.loop import train
 from collegium.training.recipe import Recipe
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from collegium.report.examples import enlarge
-from collegium.report.markup import Html, element
+from collegium.reporting.examples import enlarge
+from collegium.reporting.markup import Html, element
 
 SIDE = 128  # pixels of the longer side
 

@@ -3,10 +3,10 @@
 from statistics import fmean
 from typing import Any
 
-from collegium.report import words
-from collegium.report.colours import Style
-from collegium.report.evidence import Evidence
-from collegium.report.markup import Html, element, html, section, table
+from collegium.reporting import words
+from collegium.reporting.colours import Style
+from collegium.reporting.evidence import Evidence
+from collegium.reporting.markup import Html, element, html, section, table
 from collegium.training.metrics import METRICS
 
 Styles = dict[str, Style]

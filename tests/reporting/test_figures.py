@@ -3,9 +3,9 @@ import re
 import pytest
 import torch
 
-from collegium.report import figures
-from collegium.report.colours import styles
-from collegium.report.diversity import reliability
+from collegium.reporting import figures
+from collegium.reporting.colours import styles
+from collegium.reporting.diversity import reliability
 
 STYLES = styles(["peer0", "peer1"], ["fused"])
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from collegium.report import figures, words
-from collegium.report.colours import ACCENT, INK, Style
-from collegium.report.diversity import confusion, most_confused, reliability
-from collegium.report.evidence import Evidence
-from collegium.report.markup import Html, element, figure, html, section, table
-from collegium.report.sections import Styles, chip, column_head, key
+from collegium.reporting import figures, words
+from collegium.reporting.colours import ACCENT, INK, Style
+from collegium.reporting.diversity import confusion, most_confused, reliability
+from collegium.reporting.evidence import Evidence
+from collegium.reporting.markup import Html, element, figure, html, section, table
+from collegium.reporting.sections import Styles, chip, column_head, key
 
 
 def learning(evidence: Evidence, styles: Styles) -> Html:

@@ -6,11 +6,11 @@ from pathlib import Path
 from collegium.data import ImageData
 from collegium.files import write_whole
 from collegium.networks import Network
-from collegium.report import charts, gallery, sections
-from collegium.report.colours import styles
-from collegium.report.evidence import Evidence, gather
-from collegium.report.markup import Html, element
-from collegium.report.style import CSS, SCRIPT
+from collegium.reporting import charts, gallery, sections
+from collegium.reporting.colours import styles
+from collegium.reporting.evidence import Evidence, gather
+from collegium.reporting.markup import Html, element
+from collegium.reporting.style import CSS, SCRIPT
 from collegium.training.run_folder import RunFolder
 
 

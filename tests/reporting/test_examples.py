@@ -1,6 +1,6 @@
 import torch
 
-from collegium.report.examples import choose, enlarge, unit_range
+from collegium.reporting.examples import choose, enlarge, unit_range
 
 
 def says(*labels: int, sure: float = 3.0) -> torch.Tensor:
