@@ -99,7 +99,7 @@ def test_grey_images_need_no_channel_axis():
 
 def test_mean_and_std_are_the_training_images_own():
     array = np.random.default_rng(0).integers(0, 256, (7, 6, 5, 2), dtype=np.uint8)
-    labels = np.zeros(7, dtype=np.uint8)
+    labels = np.arange(7, dtype=np.uint8) % 2
     toy = from_arrays((array, labels), (array[:1] // 2, labels[:1]))
     scaled = array.astype(np.float64) / 255
     assert toy.mean == pytest.approx(scaled.mean((0, 1, 2)), rel=1e-12)
@@ -112,8 +112,14 @@ def test_mean_and_std_are_the_training_images_own():
 def test_floating_point_images_are_rounded_to_256_levels(dtype):
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     floating = (levels / 255).astype(dtype)
-    toy = from_arrays((floating, LABELS[:1]), (levels, LABELS[:1]))
+    toy = from_arrays((floating, LABELS[:1]), (levels, LABELS[:1]), class_names=("0", "1"))
     assert torch.equal(toy.train.images, toy.test.images)
+
+
+def test_a_single_class_is_refused():
+    array = np.random.default_rng(0).integers(0, 256, (7, 6, 5), dtype=np.uint8)
+    with pytest.raises(UsageError, match="1 classes: there is nothing to learn below 2"):
+        from_arrays((array, np.zeros(7, dtype=int)), (array, np.zeros(7, dtype=int)))
 
 
 GOOD = np.tile(np.arange(30, dtype=np.uint8).reshape(6, 5), (4, 1, 1))
