@@ -134,27 +134,28 @@ def write_results(runs: Path) -> None:
 
 
 def markdown(found: dict[str, dict[int, dict[str, Any]]], rows: list[str]) -> list[str]:
-    """Rows of accuracy of every predictor, with the gain of the mean peer over the independent one, paired by seed."""
+    """Accuracy of every predictor; the mean peer's gain over the independent one, paired by seed; its calibration."""
     from collegium.table import all_predictors
 
     names = list(dict.fromkeys(n for row in rows for result in found[row].values() for n in all_predictors(result)))
-    lines = [
-        "| | seeds | " + " | ".join(name.replace("_", " ") for name in names) + " | gain of mean peer | train error |",
-        "|---|---|" + "---|" * (len(names) + 2),
-    ]
+    headings = ["", "seeds", *(name.replace("_", " ") for name in names)]
+    headings += ["gain of mean peer", "NLL of mean peer", "ECE of mean peer", "train error"]
+    lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     for row in rows:
         results = found[row]
-        cells = []
+        cells = [row, str(len(results))]
         for name in names:
             scored = [all_predictors(r) for r in results.values()]
-            values = [100 * (1 - s[name]["last"]["top1_error"]) for s in scored if name in s]
-            cells.append(spread(values))
+            cells.append(spread([100 * (1 - s[name]["last"]["top1_error"]) for s in scored if name in s]))
+        mean = {seed: result["mean_peer"]["last"] for seed, result in results.items()}
         base = found.get("independent-batch32" if row.endswith("-batch32") else "independent", {})
-        errors = {seed: r["mean_peer"]["last"]["top1_error"] for seed, r in results.items()}
-        gains = [100 * (base[s]["mean_peer"]["last"]["top1_error"] - e) for s, e in errors.items() if s in base]
-        gain = "" if row.startswith("independent") else spread(gains, sign=True)
-        error = f"{100 * fmean(r['train_error'] for r in results.values()):.1f}"
-        lines.append(f"| {row} | {len(results)} | " + " | ".join(cells) + f" | {gain} | {error} |")
+        alone = {seed: result["mean_peer"]["last"]["top1_error"] for seed, result in base.items()}
+        gains = [100 * (alone[seed] - m["top1_error"]) for seed, m in mean.items() if seed in alone]
+        cells.append("" if row.startswith("independent") else spread(gains, sign=True))
+        cells.append(spread([m["nll"] for m in mean.values()]))
+        cells.append(spread([100 * m["ece"] for m in mean.values()]))
+        cells.append(f"{100 * fmean(r['train_error'] for r in results.values()):.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -5,7 +5,7 @@ Letters in shapes: M peers, B batch, C classes, D channels.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -145,6 +145,11 @@ class Cohort(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> PeerOutputs:
+        """(B, in_channels, H, W) -> outputs of all peers, and of the teacher where there is one."""
+        out = self.forward_peers(images)
+        return out if self.teacher is None else replace(out, teacher=self._ask(self.teacher, images))
+
+    def forward_peers(self, images: Tensor) -> PeerOutputs:
         """(B, in_channels, H, W) -> outputs of all peers; the trunk is computed once."""
         x, low = images, []
         for stage in self.trunk.values():
@@ -156,12 +161,7 @@ class Cohort(nn.Module):
             high = branch.forward_features(x)
             features.append((*low, *high))
             logits.append(branch.classifier(high[-1]).float())
-        return PeerOutputs(
-            logits=torch.stack(logits),
-            features=tuple(features),
-            trunk=x if low else None,
-            teacher=None if self.teacher is None else self._ask(self.teacher, images),
-        )
+        return PeerOutputs(logits=torch.stack(logits), features=tuple(features), trunk=x if low else None)
 
     @torch.no_grad()
     def _ask(self, teacher: Network, images: Tensor) -> TeacherOutputs:

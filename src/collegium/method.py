@@ -38,7 +38,7 @@ class Method(nn.Module, abc.ABC):
 
     min_peers: ClassVar[int] = 2
     needs_teacher: ClassVar[bool] = False
-    reconstructed: ClassVar[str] = ""
+    reconstructed: str = ""
     """What had to be reconstructed because no text or code of the authors states it; printed with every result."""
 
     def __init__(self, spec: CohortSpec) -> None:

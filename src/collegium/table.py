@@ -17,8 +17,8 @@ def predictor_table(
 ) -> Table:
     """One run: predictor -> metric -> value, and predictor -> parameters and FLOPs, as rows."""
     table = Table(title=title, title_justify="left")
-    table.add_column("predictor")
-    for heading in ("top-1 error %", "top-5 error %", "NLL", "ECE %", "parameters", "MFLOPs"):
+    table.add_column("predictor", min_width=max(len(name) for name in scores))
+    for heading in ("top-1\nerror %", "top-5\nerror %", "NLL", "ECE\n%", "parameters", "MFLOPs"):
         table.add_column(heading, justify="right")
     for name, values in scores.items():
         known = cost.get(name)
@@ -69,7 +69,7 @@ def comparison_table(title: str, rows: Mapping[str, Sequence[Result]]) -> Table:
     if all(len(set(results[0]["peers"])) == 1 for results in rows.values()):
         columns = [name for name in columns if not is_peer(name)]
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", min_width=max(len(row) for row in rows))
     for name in columns:
         table.add_column(name, justify="right")
     for row, results in rows.items():

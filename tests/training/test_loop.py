@@ -273,5 +273,7 @@ def test_kd_and_the_two_stage_dualnet_learn_from_a_finished_run(tmp_path: Path) 
     alone = dict(peers="resnet8", share_until=None, epochs=1, teacher=str(tmp_path / "teacher"))
     kd = run(tmp_path / "kd", method="kd", **alone)
     assert set(kd["predictors"]) == {"peer0", "ensemble"}
+    assert kd["cost"]["ensemble"] == kd["cost"]["peer0"], "the teacher is no part of it"
     dualnet = run(tmp_path / "dualnet", method="dualnet", **alone)
     assert set(dualnet["predictors"]) == {"peer0", "ensemble", "fused", "fused_classifier", "classifiers_mean"}
+    assert dualnet["reconstructed"] == ""

@@ -56,6 +56,8 @@ class DualNet(Method):
         super().__init__(spec)
         self.auxiliary = auxiliary
         self.two_stage = spec.teacher_shapes is not None
+        if self.two_stage:
+            self.reconstructed = ""  # the authors released this form
         self.alternate = alternate and not self.two_stage
         self.fused_learning_rate_scale = fused_learning_rate_scale if self.two_stage else 1.0
         shapes = spec.named_last_shapes

@@ -32,6 +32,6 @@ def costs(learner: Learner, image_shape: tuple[int, int, int]) -> dict[str, dict
         f"peer{k}": {"parameters": count(peer), "flops": flops(lambda peer=peer: peer(images))}
         for k, peer in enumerate(peers)
     }
-    result["ensemble"] = {"parameters": count(*peers), "flops": flops(lambda: cohort(images))}
+    result["ensemble"] = {"parameters": count(*peers), "flops": flops(lambda: cohort.forward_peers(images))}
     every = {"parameters": count(learner), "flops": flops(lambda: learner.predict(images))}
     return result | {name: every for name in method.predict(cohort(images))}
