@@ -32,8 +32,6 @@ STUDY: dict[str, dict[str, object]] = {
 PROBES: dict[str, dict[str, object]] = {
     "independent-batch32": {"batch_size": 32},
     "ffl-batch32": {"batch_size": 32, "method": {"name": "ffl"}, "share_until": "stage2"},
-    "dml-batch32": {"batch_size": 32, "method": {"name": "dml"}},
-    "one-batch32": {"batch_size": 32, "method": {"name": "one"}, "share_until": "stage2"},
     "dualnet-together": {"method": {"name": "dualnet", "alternate": False}},
 }
 ROWS = STUDY | PROBES
@@ -152,19 +150,19 @@ def markdown(found: dict[str, dict[int, dict[str, Any]]], rows: list[str]) -> li
         alone = {seed: result["mean_peer"]["last"]["top1_error"] for seed, result in base.items()}
         gains = [100 * (alone[seed] - m["top1_error"]) for seed, m in mean.items() if seed in alone]
         cells.append("" if row.startswith("independent") else spread(gains, sign=True))
-        cells.append(spread([m["nll"] for m in mean.values()]))
+        cells.append(spread([m["nll"] for m in mean.values()], digits=3))
         cells.append(spread([100 * m["ece"] for m in mean.values()]))
         cells.append(f"{100 * fmean(r['train_error'] for r in results.values()):.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def spread(values: list[float], *, sign: bool = False) -> str:
+def spread(values: list[float], *, sign: bool = False, digits: int = 2) -> str:
     """``"31.42 ± 0.20"``, without the deviation where there is one value."""
     if not values:
         return ""
-    mean = f"{fmean(values):+.2f}" if sign else f"{fmean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.2f}"
+    mean = f"{fmean(values):{'+' if sign else ''}.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.{digits}f}"
 
 
 def chart(found: dict[str, dict[int, dict[str, Any]]]) -> None:

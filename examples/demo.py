@@ -29,18 +29,18 @@ def main() -> None:
             run = RUNS / f"{name}-{seed}"
             seeded = dataclasses.replace(recipe, seed=seed, evaluate_every=5)
             rows.setdefault(name, []).append(train(seeded, run))
-    minutes = sum(result["seconds"] for results in rows.values() for result in results) / 60
+    seconds = sum(result["seconds"] for results in rows.values() for result in results)
     page = report(RUNS / "ffl-0")
 
     console.print()
     title = f"Top-1 error % on 450 test digits, mean ± std over {len(SEEDS)} seeds, last epoch"
     console.print(comparison_table(title, rows))
     console.print(
-        "mean_peer is one network, what you deploy: as small with FFL as alone. ensemble is the mean of both\n"
-        "networks' logits, fused is FFL's classifier on both networks' features.\n"
-        "One test digit is 0.22 points: differences well within the deviations are noise.\n"
+        "mean_peer is one network, what you deploy: as small with FFL as alone. ensemble is the mean of both "
+        "networks' logits, fused is FFL's classifier on both networks' features. One test digit is 0.22 points: "
+        "differences well within the deviations are noise.\n"
     )
-    console.print(f"Trained in {minutes:.1f} minutes on {os.cpu_count()} cores. The page of one run: {page}\n")
+    console.print(f"Trained for {seconds:.0f} s on {os.cpu_count()} cores. The page of one run: {page}\n")
     console.print("What to try next:", style="bold")
     print(
         "  .venv/bin/collegium list methods\n"
