@@ -195,8 +195,8 @@ def _train(arguments: list[str]) -> None:
     from collegium.training.loop import train
     from collegium.training.run_folder import RunFolder
 
-    run = Path(options["run"] or default_run(recipe))
-    folder = RunFolder(run)
+    folder = RunFolder(options["run"] or default_run(recipe))
+    run = folder.path
     finished = folder.result() is not None and not options["overwrite"]
     result = train(recipe, run, overwrite=options["overwrite"], quiet=options["quiet"])
     if finished:

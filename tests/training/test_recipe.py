@@ -1,3 +1,5 @@
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +8,7 @@ import pytest
 import yaml
 
 from collegium.errors import UsageError
+from collegium.training import recipe as recipes
 from collegium.training.recipe import Recipe
 
 
@@ -31,6 +34,28 @@ def test_a_recipe_that_comes_with_the_library_has_a_name() -> None:
     assert Recipe.read("digits").data_name == "digits"
     with pytest.raises(UsageError, match="there is no recipe digit; did you mean 'digits'"):
         Recipe.read("digit")
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("5E-4", 5e-4), ("1.5e+0", 1.5), ("0.01", 0.01), ("3", 3)])
+def test_numbers_are_read_as_people_write_them(text: str, value: float, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"weight_decay: {text}\n")
+    assert Recipe.read(tmp_path / "mine.yaml").weight_decay == value
+
+
+def test_the_commit_says_when_any_part_of_the_package_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "collegium"
+    (package / "training").mkdir(parents=True)
+    for file in ("__init__.py", "training/recipe.py", "losses.py"):
+        (package / file).write_text("")
+    monkeypatch.setattr(recipes, "__file__", str(package / "training" / "recipe.py"))
+    assert recipes._commit() == ""  # outside a checkout
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm first"):
+        subprocess.run(["git", "-C", str(tmp_path), *command.split()], check=True)
+    assert re.fullmatch("[0-9a-f]{12}", recipes._commit())
+    (package / "losses.py").write_text("changed")
+    assert recipes._commit().endswith("+changes")
 
 
 def test_provenance_of_an_earlier_run_is_not_part_of_its_recipe() -> None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from collegium.cohort import is_peer
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -49,7 +51,7 @@ def choose(logits: Mapping[str, Tensor], target: Tensor, own: Sequence[str], cou
         own: the method's own predictors.
         count: how many images at most.
     """
-    peers = [name for name in logits if name.startswith("peer")]
+    peers = [name for name in logits if is_peer(name)]
     joint = own[0] if own else "ensemble"
     answers = torch.stack([logits[name].argmax(-1) for name in peers])  # (M, N)
     right, joint_right = answers == target, logits[joint].argmax(-1) == target

@@ -1,11 +1,9 @@
 """The page of a run: one HTML file that needs nothing else, and no network."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from collegium.data import ImageData
 from collegium.files import write_whole
-from collegium.networks import Network
 from collegium.reporting import charts, gallery, sections
 from collegium.reporting.colours import styles
 from collegium.reporting.evidence import Evidence, gather
@@ -14,26 +12,18 @@ from collegium.reporting.style import CSS, SCRIPT
 from collegium.training.run_folder import RunFolder
 
 
-def write_report(
-    run: str | Path,
-    *,
-    peers: Sequence[Network] | None = None,
-    data: ImageData | None = None,
-    teacher: Network | None = None,
-) -> Path:
+def write_report(run: str | Path, **given: Any) -> Path:
     """Writes RUN/report.html for a finished run and returns its path. The same run gives the same page.
 
     Args:
         run: the run's folder.
-        peers: the untrained networks, where the run was given networks from Python.
-        data: the data, where the run was given data from Python.
-        teacher: the teacher, where the run was given one from Python.
+        **given: what the run was given from Python, as for :func:`gather`.
 
     Raises:
         UsageError: there is no run, or it is not complete.
         TrainingError: its checkpoint is damaged, or does not fit the recipe.
     """
-    page = render(gather(run, peers=peers, data=data, teacher=teacher))
+    page = render(gather(run, **given))
     path = RunFolder(run).report_file
     write_whole(path, page)
     return path

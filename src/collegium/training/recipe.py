@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -194,10 +195,19 @@ def _check(name: str, value: Any, legal: bool, expected: str) -> None:
         raise UsageError(f"{name} must be {expected}, got {value}")
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-4 as a number, as YAML 1.2 and everybody who writes a recipe does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping; UsageError says what is wrong with it."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -220,19 +230,17 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def _commit() -> str:
     """The commit of the code, with "+changes" where the checkout differs from it; "" outside a checkout."""
-    folder = Path(__file__).parent
+    package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
         # An installed copy may lie inside somebody else's checkout.
-        if not git("ls-files", "recipe.py"):
+        if not git("ls-files", "__init__.py"):
             return ""
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+changes" if git("status", "--porcelain", str(folder)) else ""
-        )
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
 
