@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collegium.data import ImageData, from_arrays
+from collegium.data import ClassificationData, from_arrays
 from collegium.errors import UsageError
 from collegium.networks import Network
 from collegium.training.recipe import Recipe
 
 Pair = tuple[Any, Any]
 """Images and labels, as arrays or tensors; see :func:`collegium.data.from_arrays`."""
-Data = ImageData | tuple[Pair, Pair]
+Data = ClassificationData[Any] | tuple[Pair, Pair]
 """Own data: to train on, to score."""
 
 
@@ -73,9 +73,9 @@ def train(
     return run_training(resolved, run or default_run(resolved), **own, overwrite=overwrite, quiet=quiet)
 
 
-def as_data(data: Data) -> ImageData:
+def as_data(data: Data) -> ClassificationData[Any]:
     """The user's own data, checked."""
-    if isinstance(data, ImageData):
+    if isinstance(data, ClassificationData):
         return data
     if not (isinstance(data, tuple) and len(data) == 2 and all(isinstance(pair, tuple | list) for pair in data)):
         raise UsageError(

@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,10 @@ def _train(arguments: list[str]) -> None:
     parser.add_argument("--method.name", default=method, help="which method; its options follow", metavar="NAME")
     parser.add_class_arguments(methods.get(method), "method", skip={"spec"})
     parser.add_argument("--data.name", default=dataset, help="which data set; its options follow", metavar="NAME")
-    parser.add_function_arguments(data.load, "data", skip={"name"})
-    parser.add_function_arguments(data.loader(dataset), "data", as_group=False)
+    own = data.own_options(dataset)
+    parser.add_function_arguments(data.load, "data", skip={"name", *own})
+    positional = set(signature(data.loader(dataset)).parameters) - set(own)
+    parser.add_function_arguments(data.loader(dataset), "data", as_group=False, skip=positional)
 
     values = _parse(parser, _as_arguments(base, method, dataset) + arguments)
     options = {key: values.pop(key) for key in ("config", "run", "overwrite", "quiet")}
@@ -248,7 +251,7 @@ def _evaluate(arguments: list[str]) -> None:
     data = trained.experiment.data
     scores = trained.evaluate(trained.scored["test"])
     title = f"{run} after {trained.epoch} of {trained.recipe.epochs} epochs, {len(data.test)} test images"
-    Console().print(predictor_table(title, scores, costs(trained.learner, (data.in_channels, *data.image_size))))
+    Console().print(predictor_table(title, scores, costs(trained.learner, data.image_shape)))
 
 
 def _report(arguments: list[str]) -> None:

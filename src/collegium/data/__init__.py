@@ -1,30 +1,46 @@
-"""Data sets for image classification, held in memory."""
+"""Data sets for image classification."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from collegium.errors import UsageError, nearest
 from collegium.options import check_kind
 
 from . import splits
-from .batches import Batches
+from .batches import Augmentation, Batches, PaddingMode, Split
 from .cifar import cifar10, cifar100
 from .digits import digits
-from .images import Augmentation, ImageData, PaddingMode, Split, from_arrays
+from .images import ImageData, from_arrays
+from .interface import BatchSource, ClassificationData, Samples
 
-__all__ = ["Augmentation", "Batches", "ImageData", "Split", "from_arrays", "load", "loader", "names", "options"]
+__all__ = [
+    "Augmentation",
+    "BatchSource",
+    "Batches",
+    "ClassificationData",
+    "ImageData",
+    "Samples",
+    "Split",
+    "from_arrays",
+    "load",
+    "loader",
+    "names",
+    "options",
+    "own_options",
+]
 
-Loader = Callable[..., ImageData]
+Loader = Callable[..., ClassificationData[Any]]
 
-# A new data set is added here; its function's keywords are its options.
+# A new data set is added here; its function's keywords are its options. A function with a positional argument stands
+# for a kind of data set, and is given what follows the colon: "folder:PATH".
 _LOADERS: dict[str, Loader] = {function.__name__: function for function in (cifar10, cifar100, digits)}
 
 
 def names() -> list[str]:
-    """The names of the data sets, sorted."""
-    return sorted(_LOADERS)
+    """The names of the data sets, sorted; "folder:PATH" stands for every name that begins so."""
+    return sorted(name + _argument(function) for name, function in _LOADERS.items())
 
 
 def loader(name: str) -> Loader:
@@ -33,15 +49,31 @@ def loader(name: str) -> Loader:
     Raises:
         UsageError: there is no such data set.
     """
-    if name not in _LOADERS:
-        raise UsageError(f"there is no data set {name!r}{nearest(name, names())}")
-    return _LOADERS[name]
+    kind, colon, rest = name.partition(":")
+    if kind not in _LOADERS:
+        raise UsageError(f"there is no data set {name!r}{nearest(kind, names())}")
+    wanted = _argument(_LOADERS[kind])
+    if bool(wanted) != bool(rest) or bool(colon) != bool(wanted):
+        raise UsageError(f"there is no data set {name!r}; write {kind}{wanted}")
+    return _LOADERS[kind]
+
+
+def _argument(function: Loader) -> str:
+    """ ":PATH" where a data set's name goes on with a path, "" where it is the whole name."""
+    positional = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    return f":{positional[0].upper()}" if positional else ""
+
+
+def own_options(name: str) -> dict[str, object]:
+    """The options that a data set alone has, with their defaults."""
+    parameters = inspect.signature(loader(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def options(name: str) -> dict[str, object]:
     """Every option that `load` takes for a data set, with its default."""
-    general, own = (inspect.signature(function).parameters.values() for function in (load, loader(name)))
-    return {p.name: p.default for p in (*general, *own) if p.kind is p.KEYWORD_ONLY}
+    general = {p.name: p.default for p in inspect.signature(load).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    return general | own_options(name)
 
 
 def load(
@@ -54,8 +86,10 @@ def load(
     padding_mode: PaddingMode | None = None,
     flip: bool | None = None,
     **options: object,
-) -> ImageData:
+) -> ClassificationData[Any]:
     """Loads a data set by its name.
+
+    An option that the data set has of its own, under the same name, is left to it.
 
     Args:
         name: one of `names()`.
@@ -72,29 +106,30 @@ def load(
         UsageError: an unknown name or option, or a value that the data set does not allow.
         DataError: the files cannot be had or are damaged.
     """
-    function = loader(name)
-    given: dict[str, object] = {"validation": validation, "per_class": per_class, "split_seed": split_seed}
+    function, own = loader(name), own_options(name)
+    given: dict[str, Any] = {"validation": validation, "per_class": per_class, "split_seed": split_seed}
     given |= {"padding": padding, "padding_mode": padding_mode, "flip": flip}
+    options = {option: given.pop(option) for option in list(given) if option in own} | options
     for option, value in given.items():
         check_kind(f"the data option {option}", value, get_type_hints(load)[option])
-    known = list(inspect.signature(function).parameters)  # of this data set alone
-    for option in options:
-        if option not in known:
-            hint = f"its options are: {', '.join(known)}" if known else "it has none of its own"
+    for option, value in options.items():
+        if option not in own:
+            hint = f"its options are: {', '.join(own)}" if own else "it has none of its own"
             raise UsageError(f"data set {name} has no option {option!r}; {hint}")
-    data = function(**options)
+        check_kind(f"the data option {option}", value, get_type_hints(function)[option])
+    _, colon, rest = name.partition(":")
+    data = function(rest, **options) if colon else function(**options)
 
-    if validation:
+    if given.get("validation"):
         if data.validation is not None:
             raise UsageError(f"data set {name} has validation images of its own: leave out validation={validation}")
         train, held = splits.hold_out(data.train, validation, split_seed)
         data = replace(data, train=train, validation=held)
-    if per_class is not None:
-        data = replace(data, train=splits.per_class(data.train, per_class, split_seed))
-    own = data.augmentation
-    augmentation = Augmentation(
-        padding=own.padding if padding is None else padding,
-        padding_mode=own.padding_mode if padding_mode is None else padding_mode,
-        flip=own.flip if flip is None else flip,
-    )
-    return replace(data, augmentation=augmentation)
+    if given.get("per_class") is not None:
+        data = replace(data, train=splits.per_class(data.train, given["per_class"], split_seed))
+    changed = {key: given[key] for key in ("padding", "padding_mode", "flip") if given.get(key) is not None}
+    if not changed:
+        return data
+    if not isinstance(data, ImageData):
+        raise UsageError(f"data set {name} is not augmented by {', '.join(changed)}; its options are: {', '.join(own)}")
+    return replace(data, augmentation=replace(data.augmentation, **changed))

@@ -1,16 +1,83 @@
-"""Batches of images, cropped, flipped and normalised at once on the device where the images lie."""
+"""Images in memory, and batches of them, cropped, flipped and normalised at once on the device where they lie."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from collegium.errors import UsageError
 
-from .images import Augmentation, Split, check_statistics
+from .interface import check_statistics
 from .seeds import generator
 
+PaddingMode: TypeAlias = Literal["zeros", "reflect"]
+
 _ORDER, _AUGMENTATION = 0, 1  # what a stream of random numbers is for
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels held in memory.
+
+    Attributes:
+        images: (N, C, H, W) uint8, memory laid out channels-last.
+        targets: (N,) int64, the class of each image.
+    """
+
+    images: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The same split on `device`."""
+        return Split(self.images.to(device), self.targets.to(device))
+
+    def subset(self, indices: Tensor) -> "Split":
+        """The images at `indices` (K,), in that order."""
+        indices = indices.to(self.images.device)
+        # Taken in the order of memory: a plain index on the NCHW view may come back in another layout.
+        images = self.images.permute(0, 2, 3, 1)[indices].permute(0, 3, 1, 2)
+        return Split(images, self.targets[indices])
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random crop after padding, and horizontal flip, drawn for each image separately.
+
+    Attributes:
+        padding: pixels added on each side before a crop of the original size is taken; 0 for no crop.
+        padding_mode: black pixels ("zeros"), or the image mirrored at its edge ("reflect").
+        flip: mirror left and right half of the time.
+
+    Raises:
+        UsageError: `padding` is negative, or `padding_mode` is neither "zeros" nor "reflect".
+    """
+
+    padding: int = 4
+    padding_mode: PaddingMode = "zeros"
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise UsageError(f"padding is {self.padding} pixels: give 0 (no random crop) or more")
+        if self.padding_mode not in ("zeros", "reflect"):
+            raise UsageError(f"padding_mode is {self.padding_mode!r}: give 'zeros' or 'reflect'")
+
+    def check(self, image_size: tuple[int, int]) -> None:
+        """Raises UsageError where a crop of images of `image_size` (H, W) could miss the whole image."""
+        if self.padding >= min(image_size):
+            height, width = image_size
+            raise UsageError(
+                f"padding {self.padding} is too much for images of {height} x {width} pixels: "
+                f"give at most {min(image_size) - 1}"
+            )
+
+
+NO_AUGMENTATION = Augmentation(padding=0, flip=False)
 
 
 class Batches:
@@ -58,7 +125,7 @@ class Batches:
             raise UsageError(f"the seed is {seed}: give 0 or more")
         _, channels, height, width = split.images.shape
         check_statistics(tuple(mean), tuple(std), channels)
-        self.augmentation = augmentation or Augmentation(padding=0, flip=False)
+        self.augmentation = augmentation or NO_AUGMENTATION
         self.augmentation.check((height, width))
 
         self.batch_size, self.seed = batch_size, seed

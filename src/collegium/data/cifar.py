@@ -16,8 +16,9 @@ import torch
 
 from collegium.errors import DataError
 
+from .batches import Augmentation, Split
 from .download import data_root, fetch_folder
-from .images import Augmentation, ImageData, Split
+from .images import ImageData
 
 _AUGMENTATION = Augmentation(padding=4, padding_mode="reflect", flip=True)
 _SIDE = 32

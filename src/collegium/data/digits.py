@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from .images import Augmentation, ImageData, Split, pixel_statistics
+from .batches import Augmentation, Split
+from .images import ImageData, pixel_statistics
 
 _TRAIN = 1347
 

@@ -1,8 +1,8 @@
-"""Images in memory: a split, a data set, and what is done to its images at random."""
+"""Data sets held in memory."""
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,126 +11,41 @@ from torch import Tensor
 
 from collegium.errors import UsageError
 
+from .batches import NO_AUGMENTATION, Augmentation, Batches, Split
+from .interface import ClassificationData, describe
+
 Array: TypeAlias = "NDArray[Any] | Tensor"
 Pair: TypeAlias = tuple[Array, Array]
-PaddingMode: TypeAlias = Literal["zeros", "reflect"]
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images and labels held in memory.
-
-    Attributes:
-        images: (N, C, H, W) uint8, memory laid out channels-last.
-        targets: (N,) int64, the class of each image.
-    """
-
-    images: Tensor
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def to(self, device: torch.device | str) -> "Split":
-        """The same split on `device`."""
-        return Split(self.images.to(device), self.targets.to(device))
-
-    def subset(self, indices: Tensor) -> "Split":
-        """The images at `indices` (K,), in that order."""
-        indices = indices.to(self.images.device)
-        # Taken in the order of memory: a plain index on the NCHW view may come back in another layout.
-        images = self.images.permute(0, 2, 3, 1)[indices].permute(0, 3, 1, 2)
-        return Split(images, self.targets[indices])
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random crop after padding, and horizontal flip, drawn for each image separately.
+@dataclass(frozen=True, kw_only=True)
+class ImageData(ClassificationData[Split]):
+    """A classification data set held in memory.
 
     Attributes:
-        padding: pixels added on each side before a crop of the original size is taken; 0 for no crop.
-        padding_mode: black pixels ("zeros"), or the image mirrored at its edge ("reflect").
-        flip: mirror left and right half of the time.
-
-    Raises:
-        UsageError: `padding` is negative, or `padding_mode` is neither "zeros" nor "reflect".
-    """
-
-    padding: int = 4
-    padding_mode: PaddingMode = "zeros"
-    flip: bool = True
-
-    def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise UsageError(f"padding is {self.padding} pixels: give 0 (no random crop) or more")
-        if self.padding_mode not in ("zeros", "reflect"):
-            raise UsageError(f"padding_mode is {self.padding_mode!r}: give 'zeros' or 'reflect'")
-
-    def check(self, image_size: tuple[int, int]) -> None:
-        """Raises UsageError where a crop of images of `image_size` (H, W) could miss the whole image."""
-        if self.padding >= min(image_size):
-            height, width = image_size
-            raise UsageError(
-                f"padding {self.padding} is too much for images of {height} x {width} pixels: "
-                f"give at most {min(image_size) - 1}"
-            )
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """A classification data set: what peers train on, what scores them.
-
-    Attributes:
-        name: what tables and reports call it.
-        train: images to train on.
-        test: images that score, and never select anything.
-        class_names: one name a class, in the order of the labels.
-        mean: per channel, of pixels scaled to [0, 1].
-        std: per channel, of pixels scaled to [0, 1].
         augmentation: what is done at random to training images.
-        validation: images held out of training, for choosing between settings.
+
+    `mean` and `std` are of pixels scaled to [0, 1].
 
     Raises:
-        UsageError: a split is empty, not (N, C, H, W) uint8, unlike the training images in shape, without
-            one label an image, or holds a label outside 0..num_classes-1; `mean` or `std` has not one
-            (positive, for std) value a channel; the images are too small for the augmentation.
+        UsageError: as ClassificationData; or a split is not (N, C, H, W) uint8, or unlike the training images in
+            shape; the images are too small for the augmentation.
     """
 
-    name: str
-    train: Split
-    test: Split
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     augmentation: Augmentation
-    validation: Split | None = None
 
     @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
-    def in_channels(self) -> int:
-        return self.train.images.shape[1]
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
-        height, width = self.train.images.shape[2:]
-        return height, width
+    def image_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
 
     def __post_init__(self) -> None:
-        if self.num_classes < 2:
-            raise UsageError(f"{self.name} has {self.num_classes} classes: there is nothing to learn below 2")
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        for name, split in splits.items():
-            if split is not None:
-                self._check_split(f"the {name} split of {self.name}", split)
-        check_statistics(self.mean, self.std, self.in_channels)
+        for name, split in self.splits.items():
+            self._check_images(f"the {name} split of {self.name}", split.images)
+        super().__post_init__()
         self.augmentation.check(self.image_size)
 
     def fingerprint(self) -> str:
-        """A short text that differs where pixels, labels, normalisation or augmentation do."""
         digest = hashlib.sha1(repr((self.class_names, self.mean, self.std, self.augmentation)).encode())
         for split in (self.train, self.test, self.validation):
             if split is not None:
@@ -138,42 +53,46 @@ class ImageData:
                 digest.update(split.targets.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def _check_split(self, where: str, split: Split) -> None:
-        images, targets = split.images, split.targets
+    def training_batches(
+        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+    ) -> Batches:
+        return Batches(
+            self.train.to(device),
+            batch_size=batch_size,
+            mean=self.mean,
+            std=self.std,
+            seed=seed,
+            augmentation=self.augmentation,
+            channels_last=channels_last,
+        )
+
+    def scoring_batches(
+        self, split: Split, *, batch_size: int, device: torch.device, channels_last: bool = True
+    ) -> Batches:
+        return Batches(
+            split.to(device),
+            batch_size=batch_size,
+            mean=self.mean,
+            std=self.std,
+            shuffle=False,
+            drop_last=False,
+            channels_last=channels_last,
+        )
+
+    def pictures(self, split: Split) -> Tensor:
+        return split.images.cpu()
+
+    def _check_images(self, where: str, images: Tensor) -> None:
         if images.ndim != 4 or images.dtype != torch.uint8:
             raise UsageError(
-                f"{where} holds {_describe(images)}: expected uint8 images (N, C, H, W); "
+                f"{where} holds {describe(images)}: expected uint8 images (N, C, H, W); "
                 "collegium.data.from_arrays converts arrays"
             )
-        if len(images) == 0:
-            raise UsageError(f"{where} is empty: it needs at least one image")
         if images.shape[1:] != self.train.images.shape[1:]:
             raise UsageError(
                 f"{where} has images (C, H, W) of {tuple(images.shape[1:])}, the training images are "
                 f"{tuple(self.train.images.shape[1:])}: give every split the same shape"
             )
-        if targets.ndim != 1 or targets.dtype != torch.int64:
-            raise UsageError(f"{where} has as labels {_describe(targets)}: expected int64 of shape (N,)")
-        if len(images) != len(targets):
-            raise UsageError(f"{where} has {len(images)} images and {len(targets)} labels: give one label an image")
-        wrong = (targets < 0) | (targets >= self.num_classes)
-        if wrong.any():
-            index = int(wrong.nonzero()[0])
-            raise UsageError(
-                f"{where} has label {int(targets[index])} at index {index}: with {self.num_classes} classes "
-                f"labels run from 0 to {self.num_classes - 1}"
-            )
-
-
-def check_statistics(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
-    """Raises UsageError unless `mean` and `std` have one usable value for each of `channels`."""
-    for name, values in {"mean": mean, "std": std}.items():
-        if len(values) != channels:
-            raise UsageError(
-                f"{name} has {len(values)} values for images of {channels} channels: give one value a channel"
-            )
-    if not all(value > 0 for value in std):
-        raise UsageError(f"std is {std}: every channel needs a value above 0")
 
 
 def from_arrays(
@@ -184,7 +103,7 @@ def from_arrays(
     class_names: tuple[str, ...] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    augmentation: Augmentation = Augmentation(padding=0, flip=False),
+    augmentation: Augmentation = NO_AUGMENTATION,
     validation: Pair | None = None,
 ) -> ImageData:
     """A data set from arrays or tensors.
@@ -251,7 +170,7 @@ def _split(name: str, pair: Pair) -> Split:
 def _images(where: str, given: Array) -> Tensor:
     if not isinstance(given, np.ndarray | Tensor) or given.ndim not in (3, 4):
         raise UsageError(
-            f"{where} are {_describe(given)}: expected a NumPy array (N, H, W) or (N, H, W, C), "
+            f"{where} are {describe(given)}: expected a NumPy array (N, H, W) or (N, H, W, C), "
             "or a tensor (N, H, W) or (N, C, H, W)"
         )
     if isinstance(given, Tensor):
@@ -259,7 +178,7 @@ def _images(where: str, given: Array) -> Tensor:
     else:
         floating, is_bytes = given.dtype.kind == "f", given.dtype == np.uint8
     if not (floating or is_bytes):
-        raise UsageError(f"{where} are {_describe(given)}: expected uint8, or floating point in [0, 1]")
+        raise UsageError(f"{where} are {describe(given)}: expected uint8, or floating point in [0, 1]")
     if isinstance(given, np.ndarray):
         # A copy of its own: the caller's array may be read-only, or be written to later.
         images = torch.from_numpy(np.array(given, dtype=np.float32 if floating else np.uint8, order="C"))
@@ -283,11 +202,5 @@ def _targets(where: str, given: Array) -> Tensor:
     else:
         integers = isinstance(given, np.ndarray) and given.dtype.kind in "iu"
     if not integers or given.ndim != 1:
-        raise UsageError(f"{where} are {_describe(given)}: expected an array of integers (N,)")
+        raise UsageError(f"{where} are {describe(given)}: expected an array of integers (N,)")
     return given.to(torch.int64) if isinstance(given, Tensor) else torch.from_numpy(given.astype(np.int64))
-
-
-def _describe(given: object) -> str:
-    if isinstance(given, np.ndarray | Tensor):
-        return f"{str(given.dtype).removeprefix('torch.')} of shape {tuple(given.shape)}"
-    return f"a {type(given).__name__}"

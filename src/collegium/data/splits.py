@@ -5,11 +5,11 @@ from torch import Tensor
 
 from collegium.errors import UsageError
 
-from .images import Split
+from .interface import S, Samples
 from .seeds import generator
 
 
-def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+def hold_out(split: S, share: float, seed: int) -> tuple[S, S]:
     """Holds out the same share of every class for validation.
 
     Args:
@@ -37,7 +37,7 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     return split.subset((~held).nonzero()[:, 0]), split.subset(held.nonzero()[:, 0])
 
 
-def per_class(split: Split, count: int, seed: int) -> Split:
+def per_class(split: S, count: int, seed: int) -> S:
     """A subset with `count` images of every class, in the order of `split`.
 
     With the same seed a smaller subset lies within a larger one.
@@ -58,7 +58,7 @@ def per_class(split: Split, count: int, seed: int) -> Split:
     return split.subset(torch.cat(chosen).sort().values)
 
 
-def _shuffled_classes(split: Split, seed: int) -> list[Tensor]:
+def _shuffled_classes(split: Samples, seed: int) -> list[Tensor]:
     """The indices of each class 0, 1, ..., in an order that depends on the seed and the class alone."""
     targets = split.targets.cpu()
     classes = []

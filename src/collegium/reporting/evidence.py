@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from collegium.cohort import is_peer
-from collegium.data import ImageData
+from collegium.data import ClassificationData
 from collegium.errors import UsageError
 from collegium.losses import attention_map
 from collegium.networks import Network
@@ -46,7 +46,7 @@ class Evidence:
     provenance: dict[str, Any]
     result: dict[str, Any]
     history: list[dict[str, float]]
-    data: ImageData
+    data: ClassificationData[Any]
     logits: dict[str, Tensor]  # predictor -> (N, C), float32, from the last epoch's weights
     targets: Tensor  # (N,)
     own: tuple[str, ...]  # the method's own predictors
@@ -107,7 +107,7 @@ def gather(
     run: str | Path,
     *,
     peers: Sequence[Network] | None = None,
-    data: ImageData | None = None,
+    data: ClassificationData[Any] | None = None,
     teacher: Network | None = None,
 ) -> Evidence:
     """Reads a finished run, and predicts its test images again from its newest checkpoint.
@@ -166,7 +166,9 @@ def _predict(trained: Run) -> tuple[dict[str, Tensor], Tensor]:
 
 @torch.inference_mode()
 def _examples(trained: Run, choices: Sequence[Choice], logits: dict[str, Tensor]) -> tuple[Example, ...]:
-    split = trained.experiment.data.test.to("cpu").subset(torch.tensor([choice.index for choice in choices]))
+    data = trained.experiment.data
+    split = data.test.subset(torch.tensor([choice.index for choice in choices]))
+    shown = data.pictures(split)
     ((images, _),) = trained.evaluation_batches(split).epoch(0)
     learner = trained.learner.eval()
     with trained.fabric.autocast():
@@ -181,7 +183,7 @@ def _examples(trained: Run, choices: Sequence[Choice], logits: dict[str, Tensor]
             Example(
                 index=choice.index,
                 story=choice.story,
-                image=split.images[k],
+                image=shown[k],
                 target=int(split.targets[k]),
                 answers={name: Answer(int(p.argmax()), float(p.max())) for name, p in probabilities.items()},
                 maps={name: a[k] for name, a in attention.items()},

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from collegium import data as datasets
 from collegium import methods, networks
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe
-from collegium.data import ImageData
+from collegium.data import ClassificationData
 from collegium.errors import UsageError
 from collegium.method import Method, Progress, Terms
 from collegium.networks import Network
@@ -50,7 +50,7 @@ class Experiment:
     """What a recipe describes, ready to train."""
 
     recipe: Recipe
-    data: ImageData
+    data: ClassificationData[Any]
     spec: CohortSpec
     learner: Learner
 
@@ -59,7 +59,7 @@ def build(
     recipe: Recipe,
     *,
     peers: Sequence[Network] | None = None,
-    data: ImageData | None = None,
+    data: ClassificationData[Any] | None = None,
     teacher: Network | None = None,
 ) -> Experiment:
     """Builds everything a recipe names; what is given from Python takes the recipe's place.
@@ -96,7 +96,7 @@ def build(
     if teacher is None and recipe.teacher is not None:
         teacher = load_peer(recipe.teacher)
     cohort = Cohort(peers, share_until=recipe.share_until, teacher=teacher)
-    spec = describe(cohort, (data.in_channels, *data.image_size), data.num_classes)
+    spec = describe(cohort, data.image_shape, data.num_classes)
     with _seeded(recipe.resolved_weight_seed, -1):
         method = method_class(spec, **recipe.method_options)
     return Experiment(recipe, data, spec, Learner(cohort, method))

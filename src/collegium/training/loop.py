@@ -15,7 +15,7 @@ from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from collegium.data import Batches, ImageData, Split
+from collegium.data import BatchSource, ClassificationData, Samples
 from collegium.errors import TrainingError, UsageError
 from collegium.method import ParameterGroup, Progress, Terms
 from collegium.networks import Network
@@ -39,7 +39,7 @@ def train(
     run: str | Path,
     *,
     peers: Sequence[Network] | None = None,
-    data: ImageData | None = None,
+    data: ClassificationData[Any] | None = None,
     teacher: Network | None = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -78,7 +78,7 @@ def restore(
     run: str | Path,
     *,
     peers: Sequence[Network] | None = None,
-    data: ImageData | None = None,
+    data: ClassificationData[Any] | None = None,
     teacher: Network | None = None,
 ) -> "Run":
     """A run with its newest saved state, for looking at; ``peers``, ``data`` and ``teacher`` as for :func:`train`.
@@ -100,7 +100,7 @@ def restore(
         precision = "fp32" if recipe.precision == "fp16" else recipe.precision
         recipe = dataclasses.replace(recipe, device="cpu", precision=precision)
     if data is not None:
-        data = dataclasses.replace(data, mean=tuple(state["mean"]), std=tuple(state["std"]))
+        data = data.normalised_like(tuple(state["mean"]), tuple(state["std"]))
     experiment = build(recipe, peers=peers, data=data, teacher=teacher)
     restored = Run(experiment, folder, make_fabric(recipe), quiet=True)
     with own_random_state(restored.fabric.device):
@@ -134,13 +134,10 @@ class Run:
             player: cast(_FabricOptimizer, fabric.setup_optimizers(optimizer))
             for player, optimizer in self.optimizers.items()
         }
-        self.training_batches = Batches(
-            data.train.to(fabric.device),
+        self.training_batches = data.training_batches(
             batch_size=recipe.batch_size,
-            mean=data.mean,
-            std=data.std,
             seed=recipe.resolved_data_seed,
-            augmentation=data.augmentation,
+            device=fabric.device,
             channels_last=recipe.channels_last,
         )
         self.scored = {"test": self.evaluation_batches(data.test)}
@@ -157,15 +154,12 @@ class Run:
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.stop_requested = False
 
-    def evaluation_batches(self, split: Split) -> Batches:
+    def evaluation_batches(self, split: Samples) -> BatchSource:
         """All images of a split in their own order, unchanged."""
-        return Batches(
-            split.to(self.fabric.device),
+        return self.experiment.data.scoring_batches(
+            split,
             batch_size=EVALUATION_BATCH,
-            mean=self.experiment.data.mean,
-            std=self.experiment.data.std,
-            shuffle=False,
-            drop_last=False,
+            device=self.fabric.device,
             channels_last=self.recipe.channels_last,
         )
 
@@ -280,7 +274,7 @@ class Run:
         if self.stop_requested and not last:
             self._stop()
 
-    def evaluate(self, batches: Batches) -> dict[str, dict[str, float]]:
+    def evaluate(self, batches: BatchSource) -> dict[str, dict[str, float]]:
         """Scores of every predictor: predictor -> metric -> value."""
         return evaluate(self.predict, batches.epoch(0), self.experiment.spec.num_classes)
 
@@ -389,9 +383,7 @@ class Run:
                 self.folder.peer(k),
                 num_classes=data.num_classes,
                 class_names=list(data.class_names),
-                image_size=list(data.image_size),
-                mean=list(data.mean),
-                std=list(data.std),
+                **data.preprocessing(),
             )
         images = len(self.training_batches) * min(self.recipe.batch_size, len(data.train)) * self.recipe.epochs
         result = {
@@ -400,13 +392,14 @@ class Run:
             "peers": list(self.experiment.spec.names),
             "share_until": self.recipe.share_until,
             "data": data.name,
+            "data_notes": list(data.notes),
             "training_images": len(data.train),
             "test_images": len(data.test),
             "seed": self.recipe.seed,
             "epochs": self.recipe.epochs,
             "complete": True,
             **last_and_best(self.history),
-            "cost": costs(self.learner, (data.in_channels, *data.image_size)),
+            "cost": costs(self.learner, data.image_shape),
             "seconds": sum(self.seconds.values()),
             "training_seconds": self.seconds["training"],
             "images_per_second": images / self.seconds["training"],

@@ -1,0 +1,168 @@
+"""What every data set offers to training, evaluation and reports, wherever its images lie."""
+
+import abc
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from collegium.errors import UsageError
+
+
+class Samples(Protocol):
+    """One split: labelled images, wherever they lie."""
+
+    @property
+    def targets(self) -> Tensor:
+        """(N,) int64, the class of each image."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Tensor) -> Self:
+        """The images at `indices` (K,), in that order."""
+        ...
+
+
+class BatchSource(Protocol):
+    """Batches of one split, ready for the networks."""
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        ...
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (B, C, H, W) float32 and targets (B,) int64 on the device, from step `first_step` of an epoch on.
+
+        A function of the seed, `epoch` and the step alone, so that an interrupted run goes on exactly.
+        """
+        ...
+
+
+S = TypeVar("S", bound=Samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationData(abc.ABC, Generic[S]):
+    """A classification data set: what peers train on, what scores them.
+
+    Attributes:
+        name: what tables and reports call it.
+        train: images to train on.
+        test: images that score, and never select anything.
+        class_names: one name a class, in the order of the labels.
+        mean: per channel, subtracted from what the networks are given.
+        std: per channel, what it is then divided by.
+        validation: images held out of training, for choosing between settings.
+        notes: sentences a reader must know before believing a score; printed before training, kept with the result.
+
+    Raises:
+        UsageError: fewer than two classes, an empty split, a label outside 0..num_classes-1, `mean` or `std` without
+            one (for std positive) value a channel.
+    """
+
+    name: str
+    train: S
+    test: S
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    validation: S | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise UsageError(f"{self.name} has {self.num_classes} classes: there is nothing to learn below 2")
+        for name, split in self.splits.items():
+            where = f"the {name} split of {self.name}"
+            if len(split) == 0:
+                raise UsageError(f"{where} is empty: it needs at least one image")
+            self._check_targets(where, split)
+        check_statistics(self.mean, self.std, self.in_channels)
+
+    @property
+    def splits(self) -> dict[str, S]:
+        """Those that there are: train, validation, test."""
+        validation = {} if self.validation is None else {"validation": self.validation}
+        return {"train": self.train, **validation, "test": self.test}
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    @abc.abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the networks are given."""
+
+    @property
+    def in_channels(self) -> int:
+        return self.image_shape[0]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.image_shape[1:]
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """A short text that differs where pixels, labels, normalisation or augmentation do."""
+
+    @abc.abstractmethod
+    def training_batches(
+        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+    ) -> BatchSource:
+        """The training images, shuffled and augmented; a last batch that is not full is left out."""
+
+    @abc.abstractmethod
+    def scoring_batches(
+        self, split: S, *, batch_size: int, device: torch.device, channels_last: bool = True
+    ) -> BatchSource:
+        """All images of a split in their own order, unchanged."""
+
+    @abc.abstractmethod
+    def pictures(self, split: S) -> Tensor:
+        """The images of a (small) split for people to look at: (N, C, H, W) uint8."""
+
+    def preprocessing(self) -> dict[str, Any]:
+        """What must be done to an image before a trained peer can be asked: kept in the peer's config.json."""
+        return {"image_size": list(self.image_size), "mean": list(self.mean), "std": list(self.std)}
+
+    def normalised_like(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Self:
+        """The same images, normalised as those were that a network was trained on."""
+        return dataclasses.replace(self, mean=mean, std=std)
+
+    def _check_targets(self, where: str, split: S) -> None:
+        targets = split.targets
+        if targets.ndim != 1 or targets.dtype != torch.int64:
+            raise UsageError(f"{where} has as labels {describe(targets)}: expected int64 of shape (N,)")
+        if len(split) != len(targets):
+            raise UsageError(f"{where} has {len(split)} images and {len(targets)} labels: give one label an image")
+        wrong = (targets < 0) | (targets >= self.num_classes)
+        if wrong.any():
+            index = int(wrong.nonzero()[0])
+            raise UsageError(
+                f"{where} has label {int(targets[index])} at index {index}: with {self.num_classes} classes "
+                f"labels run from 0 to {self.num_classes - 1}"
+            )
+
+
+def check_statistics(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
+    """Raises UsageError unless `mean` and `std` have one usable value for each of `channels`."""
+    for name, values in {"mean": mean, "std": std}.items():
+        if len(values) != channels:
+            raise UsageError(
+                f"{name} has {len(values)} values for images of {channels} channels: give one value a channel"
+            )
+    if not all(value > 0 for value in std):
+        raise UsageError(f"std is {std}: every channel needs a value above 0")
+
+
+def describe(given: object) -> str:
+    """An array's type and shape, or what else it is, for messages."""
+    if hasattr(given, "dtype") and hasattr(given, "shape"):
+        return f"{str(given.dtype).removeprefix('torch.')} of shape {tuple(given.shape)}"
+    return f"a {type(given).__name__}"
