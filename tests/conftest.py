@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from collegium.networks.network import GlobalPoolClassifier
 from collegium.cohort import CohortSpec, PeerOutputs, TeacherOutputs
 from collegium.method import Progress
 
@@ -77,13 +78,17 @@ def spec_of() -> Callable[[PeerOutputs], CohortSpec]:
         def shape(f: torch.Tensor) -> tuple[int, ...]:
             return tuple(f.shape[1:])
 
-        teacher = None if out.teacher is None else tuple(map(shape, out.teacher.features))
+        teacher, classifier = None, None
+        if out.teacher is not None:
+            teacher = tuple(map(shape, out.teacher.features))
+            classifier = GlobalPoolClassifier(teacher[-1][0], out.logits.shape[-1])
         return CohortSpec(
             names=("net",) * len(out.logits),
             num_classes=out.logits.shape[-1],
             feature_shapes=tuple(tuple(map(shape, stages)) for stages in out.features),
             trunk_shape=None if out.trunk is None else shape(out.trunk),
             teacher_shapes=teacher,
+            teacher_classifier=classifier,
         )
 
     return make

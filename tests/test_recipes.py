@@ -18,7 +18,9 @@ def stand_in(name: str) -> ImageData:
     classes, channels, side = {"digits": (10, 1, 16), "cifar10": (10, 3, 32), "cifar100": (100, 3, 32)}[name]
     split = Split(torch.zeros(classes, channels, side, side, dtype=torch.uint8), torch.arange(classes))
     names, ones = tuple(map(str, range(classes))), (1.0,) * channels
-    return ImageData(name, split, split, names, ones, ones, Augmentation())
+    return ImageData(
+        name=name, train=split, test=split, class_names=names, mean=ones, std=ones, augmentation=Augmentation()
+    )
 
 
 def test_all_recipes_are_looked_at() -> None:

@@ -5,24 +5,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collegium.data import ClassificationData, from_arrays
+from torch import nn
+
+from collegium.data import ClassificationData, from_arrays, from_datasets
 from collegium.errors import UsageError
-from collegium.networks import Network
+from collegium.networks import name_of
 from collegium.training.recipe import Recipe
 
 Pair = tuple[Any, Any]
 """Images and labels, as arrays or tensors; see :func:`collegium.data.from_arrays`."""
-Data = ClassificationData[Any] | tuple[Pair, Pair]
-"""Own data: to train on, to score."""
+Data = ClassificationData[Any] | tuple[Pair, Pair] | tuple[Any, Any]
+"""Own data: to train on, to score; as arrays, or as data sets of (image, label), see
+:func:`collegium.data.from_datasets`."""
 
 
 def train(
     *,
     run: str | Path | None = None,
     config: str | Path | None = None,
-    peers: str | Sequence[Network] | None = None,
+    peers: str | Sequence[nn.Module] | None = None,
     data: str | Mapping[str, Any] | Data | None = None,
-    teacher: str | Path | Network | None = None,
+    teacher: str | Path | nn.Module | None = None,
     overwrite: bool = False,
     quiet: bool = False,
     **recipe: Any,
@@ -32,10 +35,12 @@ def train(
     Args:
         run: the run's folder; by default ``runs/METHOD-DATA-seedSEED``.
         config: a recipe to start from: a YAML file, or the name of one that comes with the library.
-        peers: names ("2xresnet20", "resnet32,wrn_16_2"), or networks of your own.
+        peers: names ("2xresnet20", "resnet32,timm/resnet18"), or networks of your own: any torch modules that map
+            images to logits. They are trained in place.
         data: a name, a name with options ({"name": "cifar100", "per_class": 50}), or your own data: an
-            ImageData, or ((train_images, train_labels), (test_images, test_labels)), see :func:`from_arrays`.
-        teacher: for methods that need one: a finished run, a peer's folder, or a trained network.
+            ImageData; ((train_images, train_labels), (test_images, test_labels)), see :func:`from_arrays`; or
+            (train_dataset, test_dataset), torch's or of that kind, see :func:`collegium.data.from_datasets`.
+        teacher: for methods that need one: a finished run, a peer's folder, or a trained network of your own.
         overwrite: start over where the folder holds a run.
         quiet: show nothing.
         **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:
@@ -64,7 +69,7 @@ def train(
     elif peers is not None:
         own["peers"] = list(peers)
         values["peers"] = ",".join(_describe(peer) for peer in own["peers"])
-    if isinstance(teacher, Network):
+    if isinstance(teacher, nn.Module):
         own["teacher"] = teacher
         values["teacher"] = _describe(teacher)
     elif teacher is not None:
@@ -77,19 +82,23 @@ def as_data(data: Data) -> ClassificationData[Any]:
     """The user's own data, checked."""
     if isinstance(data, ClassificationData):
         return data
-    if not (isinstance(data, tuple) and len(data) == 2 and all(isinstance(pair, tuple | list) for pair in data)):
-        raise UsageError(
-            "data must be a name, an ImageData, or ((train_images, train_labels), (test_images, test_labels))"
-        )
-    return from_arrays(*data)
+    if isinstance(data, tuple) and len(data) == 2:
+        if all(isinstance(part, tuple | list) for part in data):
+            return from_arrays(*data)
+        if not any(isinstance(part, tuple | list | np.ndarray | Tensor | str) for part in data):
+            return from_datasets(*data)
+    raise UsageError(
+        "data must be a name, an ImageData, ((train_images, train_labels), (test_images, test_labels)), "
+        "or (train_dataset, test_dataset)"
+    )
 
 
 def _describe(network: object) -> str:
     """A network from Python as a word that differs where its parameters' names or shapes do."""
-    if not isinstance(network, Network):
-        raise UsageError(f"peers and teachers given from Python are collegium.Network, not {type(network).__name__}")
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"peers and teachers given from Python are torch modules, not {type(network).__name__}")
     shapes = [(name, tuple(p.shape)) for name, p in network.named_parameters()]
-    return f"python:{network.name}#{hashlib.sha1(repr(shapes).encode()).hexdigest()[:8]}"
+    return f"python:{name_of(network)}#{hashlib.sha1(repr(shapes).encode()).hexdigest()[:8]}"
 
 
 def default_run(recipe: Recipe) -> Path:

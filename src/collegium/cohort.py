@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.network import Network
+from collegium.networks.network import Network, read_map
 
 
 def is_peer(predictor: str) -> bool:
@@ -51,7 +51,7 @@ class CohortSpec:
     feature_shapes: tuple[tuple[tuple[int, ...], ...], ...]  # peer -> stage -> (D, H, W)
     trunk_shape: tuple[int, ...] | None = None  # (D, H, W)
     teacher_shapes: tuple[tuple[int, ...], ...] | None = None  # stage -> (D, H, W)
-    teacher_classifier: nn.Module | None = None  # frozen; for methods that start from a copy
+    teacher_classifier: nn.Module | None = None  # of its last map to logits; frozen, for methods that start from a copy
 
     @property
     def num_peers(self) -> int:
@@ -113,7 +113,8 @@ class Cohort(nn.Module):
                     )
 
     def _refuse_unlike_trunks(self, lows: Sequence[dict[str, nn.Module]], share_until: str) -> None:
-        shapes = [[p.shape for stage in low.values() for p in stage.parameters()] for low in lows]
+        # Parameters say how wide the layers are, the text of the modules what else they do.
+        shapes = [[(str(stage), *(p.shape for p in stage.parameters())) for stage in low.values()] for low in lows]
         for k, shape in enumerate(shapes):
             if shape != shapes[0]:
                 raise UsageError(
@@ -128,10 +129,7 @@ class Cohort(nn.Module):
     def peer(self, index: int) -> Network:
         """Peer ``index`` as a whole network, trunk included; its modules are this cohort's own."""
         branch = self._branch(index)
-        stages = {**dict(self.trunk.items()), **dict(branch.stages.items())}
-        peer = Network(stages, branch.classifier, in_channels=branch.in_channels, name=branch.name)
-        peer.training = self.training
-        return peer
+        return branch.on_trunk(dict(self.trunk.items())) if self.trunk else branch
 
     def _branch(self, index: int) -> Network:
         branch = self.branches[index]
@@ -152,21 +150,23 @@ class Cohort(nn.Module):
     def forward_peers(self, images: Tensor) -> PeerOutputs:
         """(B, in_channels, H, W) -> outputs of all peers; the trunk is computed once."""
         x, low = images, []
-        for stage in self.trunk.values():
-            x = stage(x)
-            low.append(x)
+        if self.trunk:
+            x = self._branch(0).fit(images)
+            for stage in self.trunk.values():
+                x = stage(x)
+                low.append(read_map(stage, x))
         features, logits = [], []
         for k in range(self.num_peers):
             branch = self._branch(k)
-            high = branch.forward_features(x)
+            high, z = branch.outputs(x if self.trunk else branch.fit(images))
             features.append((*low, *high))
-            logits.append(branch.classifier(high[-1]).float())
-        return PeerOutputs(logits=torch.stack(logits), features=tuple(features), trunk=x if low else None)
+            logits.append(z.float())
+        return PeerOutputs(logits=torch.stack(logits), features=tuple(features), trunk=low[-1] if low else None)
 
     @torch.no_grad()
     def _ask(self, teacher: Network, images: Tensor) -> TeacherOutputs:
-        features = teacher.forward_features(images)
-        return TeacherOutputs(logits=teacher.classifier(features[-1]).float(), features=features)
+        features, logits = teacher.outputs(teacher.fit(images))
+        return TeacherOutputs(logits=logits.float(), features=features)
 
 
 @torch.no_grad()
@@ -194,14 +194,13 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
     was_training = cohort.training
     cohort.eval()
     parameter = next(cohort.parameters())
-    images = torch.zeros(2, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    images = torch.ones(2, *image_shape, device=parameter.device, dtype=parameter.dtype)
     shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
-    trunk_shape = None
+    trunk_shape, teacher_classifier = None, None
     try:
         for role, network in networks.items():
             try:
-                features = network.forward_features(images)
-                logits = network.classifier(features[-1])
+                features, logits = network.outputs(network.fit(images))
             except RuntimeError as error:
                 reason = str(error).splitlines()[0]
                 raise UsageError(f"{role} ({network.name}) cannot take images of {size} pixels: {reason}") from error
@@ -210,6 +209,8 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
             shapes[role] = tuple(tuple(f.shape[1:]) for f in features)
             if role == "peer0" and cohort.trunk:
                 trunk_shape = shapes[role][len(cohort.trunk) - 1]
+            if role == "teacher" and _classifies(network.classifier, features[-1], logits):
+                teacher_classifier = network.classifier
     finally:
         cohort.train(was_training)
     return CohortSpec(
@@ -218,5 +219,13 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
         feature_shapes=tuple(shapes[f"peer{k}"] for k in range(cohort.num_peers)),
         trunk_shape=trunk_shape,
         teacher_shapes=shapes.get("teacher"),
-        teacher_classifier=None if cohort.teacher is None else cohort.teacher.classifier,
+        teacher_classifier=teacher_classifier,
     )
+
+
+def _classifies(classifier: nn.Module, last_map: Tensor, logits: Tensor) -> bool:
+    """Whether a classifier reads the last map, and not tokens or a whole image."""
+    try:
+        return torch.equal(classifier(last_map), logits)
+    except (RuntimeError, UsageError):
+        return False

@@ -16,9 +16,9 @@ Shape = tuple[int, ...]  # (D, H, W)
 class MatchSize(nn.Module):
     """Brings every peer's map to the smallest height and width among them, each by a learned regressor.
 
-    A map of the smallest size passes unchanged. A map larger by a whole factor goes through a 3x3 convolution
-    of that stride, any other through adaptive average pooling and a 1x1 convolution; norm and ReLU follow.
-    The FFL paper does not say how it brings maps to one size: this is our choice.
+    A map of the smallest size passes unchanged. A map larger by a factor of 2 or 3 goes through a 3x3 convolution
+    of that stride, which then sees every cell; any other through adaptive average pooling and a 1x1 convolution; norm
+    and ReLU follow. The FFL paper does not say how it brings maps to one size: this is our choice.
     """
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
@@ -32,7 +32,7 @@ class MatchSize(nn.Module):
             return nn.Identity()
         stride = height // self.size[0]
         layers: list[nn.Module]
-        if (height, width) == (stride * self.size[0], stride * self.size[1]):
+        if stride <= 3 and (height, width) == (stride * self.size[0], stride * self.size[1]):
             layers = [convolution(channels, channels, 3, stride)]
         else:
             layers = [nn.AdaptiveAvgPool2d(self.size), convolution(channels, channels, 1)]

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from collegium import networks
 from collegium.errors import DataError, UsageError
 from collegium.files import write_whole
@@ -13,12 +15,13 @@ from collegium.networks import Network
 def save_peer(network: Network, folder: Path, **description: Any) -> None:
     """Writes model.safetensors and config.json.
 
+    A timm, torchvision or user network's weights are named as in its own library, so that it alone can load them.
     ``description`` must hold num_classes; what else it holds (class names, normalisation) is kept for the user.
     """
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.plain().state_dict().items()}
     config = {"network": network.name, "in_channels": network.in_channels, **description}
     write_whole(folder / "model.safetensors", save(weights))
     write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
@@ -48,12 +51,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def load_peer(path: str | Path, network: Network | None = None) -> Network:
+def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     """A trained peer in evaluation mode.
 
     Args:
         path: a peer's folder, or a run (its first peer is taken).
-        network: the untrained network to load into, where the peer was the user's own.
+        network: the untrained module to load into, where the peer was the user's own.
 
     Raises:
         UsageError: no peer lies there, or its network is not one of ours and none was given.
@@ -66,11 +69,15 @@ def load_peer(path: str | Path, network: Network | None = None) -> Network:
     config = read_config(folder)
     if network is None:
         network = networks.build(
-            config["network"], num_classes=config["num_classes"], in_channels=config["in_channels"]
+            networks.untrained(config["network"]),
+            num_classes=config["num_classes"],
+            in_channels=config["in_channels"],
+            image_size=tuple(config.get("image_size", (32, 32))),
         )
+    plain = network.plain() if isinstance(network, Network) else network
     try:
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        plain.load_state_dict(load_file(folder / "model.safetensors"))
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{folder / 'model.safetensors'} cannot be loaded as {network.name}: {reason}") from error
+        file, name, reason = folder / "model.safetensors", networks.name_of(network), str(error).splitlines()[0]
+        raise DataError(f"{file} cannot be loaded as {name}: {reason}") from error
     return network.eval()

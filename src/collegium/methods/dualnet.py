@@ -69,7 +69,12 @@ class DualNet(Method):
                 "a trained first extractor (--teacher RUN) for the two-stage form"
             )
         self.fusion = SumFusion(shapes, spec.num_classes)
-        if spec.teacher_classifier is not None:
+        if self.two_stage:
+            if spec.teacher_classifier is None:
+                raise UsageError(
+                    "DualNet's two-stage form starts from the teacher's classifier, and this teacher's does not read "
+                    "its last map; take a convolutional teacher, such as resnet20 or timm/resnet18"
+                )
             self.fusion.classifier = copy.deepcopy(spec.teacher_classifier).requires_grad_(True)
 
     def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:

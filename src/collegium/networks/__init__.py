@@ -5,8 +5,15 @@ import pkgutil
 import re
 from types import ModuleType
 
+import torch
+from torch import nn
+
 from collegium.errors import UsageError, nearest
+from collegium.networks.adapt import adapt as adapt
+from collegium.networks.names import parse_peers as parse_peers
+from collegium.networks.names import untrained as untrained
 from collegium.networks.network import Network as Network
+from collegium.networks.network import Task
 
 
 def _families() -> list[ModuleType]:
@@ -19,30 +26,37 @@ def forms() -> dict[str, str]:
     return {form: text for family in _families() for form, text in family.FORMS.items()}
 
 
-def build(name: str, *, num_classes: int, in_channels: int = 3) -> Network:
+def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: tuple[int, int] = (32, 32)) -> Network:
     """The network called ``name``, with random weights from torch's global generator.
 
     Raises:
-        UsageError: no family knows the name (the nearest ones are named), or its numbers are not legal.
+        UsageError: no family knows the name (the nearest ones are named), its numbers are not legal, or it cannot
+            take such images.
     """
+    task = Task(num_classes, in_channels, image_size)
     for family in _families():
-        network: Network | None = family.build(name, num_classes, in_channels)
+        network: Network | None = family.build(name, task)
         if network is not None:
             return network
-    examples = [word for text in forms().values() for word in re.findall(r"\w+\d\w*", text.partition(":")[2])]
+    examples = [
+        word for text in forms().values() for word in re.findall(r"(?<![=\w/])[a-z][\w/]*\d\w*", text.partition(":")[2])
+    ]
     raise UsageError(f"no network is called {name!r}{nearest(name, examples)}")
 
 
-def parse_peers(peers: str) -> list[str]:
-    """``"2xresnet20,wrn_16_2"`` -> ``["resnet20", "resnet20", "wrn_16_2"]``.
+def name_of(module: nn.Module) -> str:
+    """What a network from Python is called."""
+    return module.name if isinstance(module, Network) else type(module).__name__
 
-    Raises:
-        UsageError: an entry is empty or asks for none.
-    """
-    names: list[str] = []
-    for entry in (part.strip() for part in peers.split(",")):
-        match = re.fullmatch(r"(?:(\d+)x)?(.+)", entry)
-        if match is None or int(match[1] or 1) == 0:
-            raise UsageError(f"cannot read the peers {peers!r}: write them as '2xresnet20' or 'resnet32,wrn_16_2'")
-        names += [match[2]] * int(match[1] or 1)
-    return names
+
+def as_network(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
+    """A network from Python as a peer; see :func:`adapt`."""
+    return module if isinstance(module, Network) else adapt(module, image_shape=image_shape, name=name_of(module))
+
+
+def check(name: str) -> None:
+    """Raises UsageError where there is no network of this name, without making its weights."""
+    if any(family.check(name) for family in _families() if "check" in vars(family)):
+        return
+    with torch.device("meta"):
+        build(name, num_classes=2)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.network import GlobalPoolClassifier, Network, convolution
+from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
 
 Block = Literal["basic", "bottleneck"]
 
@@ -105,10 +105,12 @@ FORMS = {
 }
 
 
-def build(name: str, num_classes: int, in_channels: int) -> Network | None:
+def build(name: str, task: Task) -> Network | None:
     """The network called ``name``, or None where the name is not of this family."""
     match = re.fullmatch(r"resnet(\d+)(x4)?(?:_(bottleneck))?", name)
     if match is None:
         return None
     block = cast(Block, match[3] or "basic")
-    return cifar_resnet(int(match[1]), num_classes, in_channels=in_channels, block=block, widen=4 if match[2] else 1)
+    return cifar_resnet(
+        int(match[1]), task.num_classes, in_channels=task.in_channels, block=block, widen=4 if match[2] else 1
+    )

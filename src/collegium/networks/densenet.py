@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.network import GlobalPoolClassifier, Network, convolution
+from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
 
 
 def activated(in_channels: int, out_channels: int, kernel_size: int) -> list[nn.Module]:
@@ -83,10 +83,10 @@ FORMS = {
 }
 
 
-def build(name: str, num_classes: int, in_channels: int) -> Network | None:
+def build(name: str, task: Task) -> Network | None:
     """The network called ``name``, or None where the name is not of this family."""
     match = re.fullmatch(r"densenet_(\d+)_(\d+)(_bc)?", name)
     if match is None:
         return None
     bottleneck = match[3] is not None
-    return densenet(int(match[1]), int(match[2]), num_classes, in_channels=in_channels, bottleneck=bottleneck)
+    return densenet(int(match[1]), int(match[2]), task.num_classes, in_channels=task.in_channels, bottleneck=bottleneck)

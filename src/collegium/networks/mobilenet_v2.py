@@ -14,7 +14,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.network import GlobalPoolClassifier, Network, convolution
+from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
 
 # stage -> its groups of blocks: (expansion, channels, number of blocks, stride of the first)
 STAGES = {
@@ -81,9 +81,9 @@ def mobilenet_v2(width: float, num_classes: int, *, in_channels: int = 3) -> Net
 FORMS = {"mobilenet_v2_x{width}": "x0_5 for half the paper's width: mobilenet_v2_x0_5, mobilenet_v2_x1_0"}
 
 
-def build(name: str, num_classes: int, in_channels: int) -> Network | None:
+def build(name: str, task: Task) -> Network | None:
     """The network called ``name``, or None where the name is not of this family."""
     match = re.fullmatch(r"mobilenet_v2_x(\d+_\d+)", name)
     if match is None:
         return None
-    return mobilenet_v2(float(match[1].replace("_", ".")), num_classes, in_channels=in_channels)
+    return mobilenet_v2(float(match[1].replace("_", ".")), task.num_classes, in_channels=task.in_channels)

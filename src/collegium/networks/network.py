@@ -1,8 +1,10 @@
 """What every peer is: stages one after another, then a classifier."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
@@ -26,36 +28,99 @@ class GlobalPoolClassifier(nn.Module):
         return cast(Tensor, self.linear(feature.mean((2, 3))))
 
 
+@dataclass(frozen=True)
+class Task:
+    """What the data ask of a network."""
+
+    num_classes: int
+    in_channels: int = 3
+    image_size: tuple[int, int] = (32, 32)  # (H, W) in pixels
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        return self.in_channels, *self.image_size
+
+
+def as_map(state: Tensor) -> Tensor:
+    """What a stage gives, as a map: (B, D, H, W) as it is, (B, D) -> (B, D, 1, 1), (B, D, S, H, W) -> (B, D S, H, W).
+
+    Raises:
+        UsageError: the tensor has another number of dimensions.
+    """
+    if state.ndim == 2:
+        return state[:, :, None, None]
+    if state.ndim == 5:
+        return state.flatten(1, 2)
+    if state.ndim != 4:
+        raise UsageError(f"a stage gave a tensor of shape {tuple(state.shape)}, which is not a map (B, D, H, W)")
+    return state
+
+
+class Stage(nn.Sequential):
+    """Modules one after another whose output ``to_map`` turns into a map: channels last, tokens, and so on."""
+
+    def __init__(self, *modules: nn.Module, to_map: Callable[[Tensor], Tensor] = as_map) -> None:
+        super().__init__(*modules)
+        self.to_map = to_map
+
+
+def read_map(stage: nn.Module, state: Tensor) -> Tensor:
+    """The map (B, D, H, W) that a stage's output stands for."""
+    return stage.to_map(state) if isinstance(stage, Stage) else as_map(state)
+
+
 class Network(nn.Module):
-    """Named stages, each fed with the map of the one before, and a classifier on the last map.
+    """Named stages, each fed with the output of the one before, and a classifier on the last output.
 
     The stage structure is what lets a cohort cut the network anywhere into a shared trunk and branches.
 
     Args:
-        stages: name -> module, in order; each maps (B, D, H, W) to (B, D', H', W').
+        stages: name -> module, in order. What one gives the next is a map (B, D, H, W), or what :func:`as_map` or
+            the :class:`Stage` itself can turn into one.
         classifier: maps the last stage's output to logits (B, C).
         in_channels: channels of the images, checked on every call.
         name: how the network is called in messages and files.
+        image_size: (H, W) that images are resized to, for a network that takes one size only.
     """
 
-    def __init__(self, stages: Mapping[str, nn.Module], classifier: nn.Module, *, in_channels: int, name: str) -> None:
+    def __init__(
+        self,
+        stages: Mapping[str, nn.Module],
+        classifier: nn.Module,
+        *,
+        in_channels: int,
+        name: str,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.stages = nn.ModuleDict(stages)
         self.classifier = classifier
         self.in_channels = in_channels
         self.name = name
+        self.image_size = image_size
 
     @property
     def stage_names(self) -> tuple[str, ...]:
         return tuple(self.stages.keys())
 
-    def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The map after every stage, each (B, D, H, W)."""
-        features = []
+    def fit(self, images: Tensor) -> Tensor:
+        """The images (B, in_channels, H, W) in the one size that the network takes, where there is one."""
+        if self.image_size is None or tuple(images.shape[2:]) == self.image_size:
+            return images
+        return F.interpolate(images, self.image_size, mode="bilinear", align_corners=False, antialias=True)
+
+    def outputs(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The map (B, D, H, W) after every stage, and the logits (B, C), of images that fit or a trunk's output."""
+        maps = []
         for stage in self.stages.values():
             x = stage(x)
-            features.append(x)
-        return tuple(features)
+            maps.append(read_map(stage, x))
+        return tuple(maps), cast(Tensor, self.classifier(x))
+
+    def forward_features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The map after every stage, each (B, D, H, W)."""
+        return self.outputs(self.fit(images))[0]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits: (B, in_channels, H, W) -> (B, C)."""
@@ -64,15 +129,33 @@ class Network(nn.Module):
                 f"{self.name} takes images of shape (batch, {self.in_channels}, height, width), "
                 f"got {tuple(images.shape)}"
             )
-        return cast(Tensor, self.classifier(self.forward_features(images)[-1]))
+        return self.outputs(self.fit(images))[1]
 
     def split_after(self, stage: str) -> tuple[dict[str, nn.Module], "Network"]:
-        """The stages up to and with ``stage``, and a network of the rest. The modules are shared with this one."""
+        """The stages up to and with ``stage``, and a network of the rest. The modules are shared with this one.
+
+        Raises:
+            UsageError: there is no such stage, or nothing after it.
+        """
         names = self.stage_names
         if stage not in names[:-1]:
             cuts = ", ".join(names[:-1])
             raise UsageError(f"{self.name} cannot be cut after {stage!r}; it can be cut after: {cuts}")
         cut = names.index(stage) + 1
         low = {name: self.stages[name] for name in names[:cut]}
-        high = {name: self.stages[name] for name in names[cut:]}
-        return low, Network(high, self.classifier, in_channels=self.in_channels, name=self.name)
+        return low, self._with_stages({name: self.stages[name] for name in names[cut:]})
+
+    def on_trunk(self, trunk: Mapping[str, nn.Module]) -> "Network":
+        """The opposite of :meth:`split_after`: this network above the stages of a trunk, as a whole one."""
+        whole = self._with_stages({**trunk, **dict(self.stages.items())})
+        whole.training = self.training
+        return whole
+
+    def plain(self) -> nn.Module:
+        """The module whose weights are saved: this network, or the library's or user's own that it was made of."""
+        return self
+
+    def _with_stages(self, stages: Mapping[str, nn.Module]) -> "Network":
+        return Network(
+            stages, self.classifier, in_channels=self.in_channels, name=self.name, image_size=self.image_size
+        )

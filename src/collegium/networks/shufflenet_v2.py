@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.network import GlobalPoolClassifier, Network, convolution
+from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
 
 # width -> channels of stages 1 to 4. The code behind the distillation tables has 224 for 244, against the paper.
 WIDTHS = {
@@ -93,9 +93,9 @@ FORMS = {
 }
 
 
-def build(name: str, num_classes: int, in_channels: int) -> Network | None:
+def build(name: str, task: Task) -> Network | None:
     """The network called ``name``, or None where the name is not of this family."""
     match = re.fullmatch(r"shufflenet_v2_x(\d+_\d+)", name)
     if match is None:
         return None
-    return shufflenet_v2(float(match[1].replace("_", ".")), num_classes, in_channels=in_channels)
+    return shufflenet_v2(float(match[1].replace("_", ".")), task.num_classes, in_channels=task.in_channels)

@@ -19,7 +19,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.network import GlobalPoolClassifier, Network
+from collegium.networks.network import GlobalPoolClassifier, Network, Task
 
 Head = Literal["linear", "fc3"]
 WIDTHS = (64, 128, 256, 512, 512)
@@ -93,10 +93,12 @@ FORMS = {
 }
 
 
-def build(name: str, num_classes: int, in_channels: int) -> Network | None:
+def build(name: str, task: Task) -> Network | None:
     """The network called ``name``, or None where the name is not of this family."""
     match = re.fullmatch(r"vgg(\d+)(?:(_bn)(_fc3)?)?", name)
     if match is None:
         return None
     head: Head = "fc3" if match[3] else "linear"
-    return vgg(int(match[1]), num_classes, in_channels=in_channels, batch_norm=match[2] is not None, head=head)
+    return vgg(
+        int(match[1]), task.num_classes, in_channels=task.in_channels, batch_norm=match[2] is not None, head=head
+    )

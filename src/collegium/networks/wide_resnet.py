@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.network import GlobalPoolClassifier, Network, convolution
+from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
 
 
 class PreActivationBlock(nn.Module):
@@ -81,10 +81,12 @@ FORMS = {
 }
 
 
-def build(name: str, num_classes: int, in_channels: int) -> Network | None:
+def build(name: str, task: Task) -> Network | None:
     """The network called ``name``, or None where the name is not of this family."""
     match = re.fullmatch(r"wrn_(\d+)_(\d+)(_pre)?", name)
     if match is None:
         return None
     point: Literal["post", "pre"] = "pre" if match[3] else "post"
-    return wide_resnet(int(match[1]), int(match[2]), num_classes, in_channels=in_channels, feature_point=point)
+    return wide_resnet(
+        int(match[1]), int(match[2]), task.num_classes, in_channels=task.in_channels, feature_point=point
+    )

@@ -16,7 +16,6 @@ from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe
 from collegium.data import ClassificationData
 from collegium.errors import UsageError
 from collegium.method import Method, Progress, Terms
-from collegium.networks import Network
 from collegium.options import check_options, keywords
 from collegium.student import load_peer
 from collegium.training.recipe import Recipe
@@ -58,9 +57,9 @@ class Experiment:
 def build(
     recipe: Recipe,
     *,
-    peers: Sequence[Network] | None = None,
+    peers: Sequence[nn.Module] | None = None,
     data: ClassificationData[Any] | None = None,
-    teacher: Network | None = None,
+    teacher: nn.Module | None = None,
 ) -> Experiment:
     """Builds everything a recipe names; what is given from Python takes the recipe's place.
 
@@ -81,21 +80,20 @@ def build(
         if given is None and named is not None and named.startswith("python:"):
             raise UsageError(f"this run was given its {what} from Python ({named}): pass {what}= in the call")
     names = networks.parse_peers(recipe.peers) if peers is None else []
-    with torch.device("meta"):  # a wrong name is found before any data are fetched
-        for name in set(names):
-            networks.build(name, num_classes=2)
+    for name in set(names):  # a wrong name is found before any data are fetched
+        networks.check(name)
     if data is None:
         data = datasets.load(recipe.data_name, **recipe.data_options)
     recipe = resolve(recipe)
-    shape = dict(num_classes=data.num_classes, in_channels=data.in_channels)
-    if peers is None:
-        peers = []
-        for k, name in enumerate(names):
-            with _seeded(recipe.resolved_weight_seed, k):
-                peers.append(networks.build(name, **shape))
+    asked: dict[str, Any] = dict(num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size)
+    cohort_peers = [networks.as_network(peer, data.image_shape) for peer in peers or ()]
+    for k, name in enumerate(names):
+        with _seeded(recipe.resolved_weight_seed, k):
+            cohort_peers.append(networks.build(name, **asked))
     if teacher is None and recipe.teacher is not None:
         teacher = load_peer(recipe.teacher)
-    cohort = Cohort(peers, share_until=recipe.share_until, teacher=teacher)
+    frozen = None if teacher is None else networks.as_network(teacher, data.image_shape)
+    cohort = Cohort(cohort_peers, share_until=recipe.share_until, teacher=frozen)
     spec = describe(cohort, data.image_shape, data.num_classes)
     with _seeded(recipe.resolved_weight_seed, -1):
         method = method_class(spec, **recipe.method_options)

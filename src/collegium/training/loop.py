@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from collegium.data import BatchSource, ClassificationData, Samples
 from collegium.errors import TrainingError, UsageError
 from collegium.method import ParameterGroup, Progress, Terms
-from collegium.networks import Network
 from collegium.student import save_peer
 from collegium.training.cost import costs
 from collegium.training.engine import make_fabric, own_random_state
@@ -38,9 +37,9 @@ def train(
     recipe: Recipe,
     run: str | Path,
     *,
-    peers: Sequence[Network] | None = None,
+    peers: Sequence[nn.Module] | None = None,
     data: ClassificationData[Any] | None = None,
-    teacher: Network | None = None,
+    teacher: nn.Module | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -77,9 +76,9 @@ def train(
 def restore(
     run: str | Path,
     *,
-    peers: Sequence[Network] | None = None,
+    peers: Sequence[nn.Module] | None = None,
     data: ClassificationData[Any] | None = None,
-    teacher: Network | None = None,
+    teacher: nn.Module | None = None,
 ) -> "Run":
     """A run with its newest saved state, for looking at; ``peers``, ``data`` and ``teacher`` as for :func:`train`.
 

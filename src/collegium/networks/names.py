@@ -1,0 +1,43 @@
+"""How networks are written: ``2xresnet20,timm/resnet18:pretrained:drop_path_rate=0.1``."""
+
+import re
+from typing import Any
+
+import yaml
+
+from collegium.errors import UsageError
+
+
+def parse_peers(peers: str) -> list[str]:
+    """``"2xresnet20,wrn_16_2"`` -> ``["resnet20", "resnet20", "wrn_16_2"]``.
+
+    Raises:
+        UsageError: an entry is empty or asks for none.
+    """
+    names: list[str] = []
+    for entry in (part.strip() for part in peers.split(",")):
+        match = re.fullmatch(r"(?:(\d+)x)?(.+)", entry)
+        if match is None or int(match[1] or 1) == 0:
+            raise UsageError(f"cannot read the peers {peers!r}: write them as '2xresnet20' or 'resnet32,wrn_16_2'")
+        names += [match[2]] * int(match[1] or 1)
+    return names
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """``"pretrained:drop_rate=0.1"`` -> ``{"pretrained": True, "drop_rate": 0.1}``.
+
+    Raises:
+        UsageError: an option is empty.
+    """
+    options = {}
+    for entry in text.split(":") if text else ():
+        key, equals, value = entry.partition("=")
+        if not key or (equals and not value):
+            raise UsageError(f"cannot read the network's options {text!r}: write them as ':pretrained:drop_rate=0.1'")
+        options[key] = yaml.safe_load(value) if equals else True
+    return options
+
+
+def untrained(name: str) -> str:
+    """The name of the same network with random weights."""
+    return name.replace(":pretrained", "")

@@ -1,0 +1,82 @@
+"""The user's own network, named by the function or class that makes it."""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from collegium.errors import UsageError
+from collegium.networks.adapt import adapt
+from collegium.networks.names import parse_options
+from collegium.networks.network import Network, Task
+
+FORMS = {
+    "module:{package.function}": "your own: a function or class that makes any torch module, found from the current "
+    "folder; keywords num_classes, in_channels and image_size are passed where it takes them, as are options",
+}
+
+
+def check(name: str) -> bool:
+    """Whether a name is of this family.
+
+    Raises:
+        UsageError: it is, but there is no such function.
+    """
+    return name.startswith("module:") and bool(find(name.removeprefix("module:").partition(":")[0]))
+
+
+def build(name: str, task: Task) -> Network | None:
+    """The network that ``module:package.function:option=value`` makes, or None for another name."""
+    if not check(name):
+        return None
+    path, _, text = name.removeprefix("module:").partition(":")
+    function, options = find(path), parse_options(text)
+    features = str(options.pop("features", "")).split("+")
+    known = inspect.signature(function).parameters
+    asked = {"num_classes": task.num_classes, "in_channels": task.in_channels, "image_size": task.image_size}
+    given = {key: value for key, value in asked.items() if key in known} | options
+    try:
+        made = function(**given)
+    except TypeError as error:
+        raise UsageError(f"{path} cannot be called with {', '.join(given) or 'nothing'}: {error}") from error
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"{path} made a {type(made).__name__}, not a torch.nn.Module")
+    if isinstance(made, Network):
+        made.name = name
+        return made
+    return adapt(made, image_shape=task.image_shape, name=name, features=[path for path in features if path])
+
+
+def find(path: str) -> Callable[..., Any]:
+    """The function or class at ``package.function``.
+
+    Raises:
+        UsageError: there is none, or importing it fails.
+    """
+    place, _, function = path.rpartition(".")
+    if not place:
+        raise UsageError(f"cannot find {path!r}: write module:package.function, for example module:my_network.build")
+    try:
+        with _current_folder():
+            found = getattr(importlib.import_module(place), function)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"cannot find {path!r} from {os.getcwd()}: {error}") from error
+    if not callable(found):
+        raise UsageError(f"{path} is a {type(found).__name__}, not a function or class")
+    checked: Callable[..., Any] = found
+    return checked
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """Modules of the current folder can be imported, as `python` itself allows and an installed command does not."""
+    sys.path.insert(0, os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path.remove(os.getcwd())

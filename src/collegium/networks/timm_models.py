@@ -1,0 +1,101 @@
+"""Every model of timm, https://github.com/huggingface/pytorch-image-models, as a peer."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from collegium.errors import UsageError, nearest
+from collegium.networks.adapt import AdaptedNetwork, WholeNetwork, adapt
+from collegium.networks.dry_run import MOST_PARTS
+from collegium.networks.names import parse_options
+from collegium.networks.network import Network, Task
+
+FORMS = {
+    "timm/{model}": "any timm model, with timm's own options: timm/resnet18, timm/vit_tiny_patch16_224:img_size=32, "
+    "timm/convnext_tiny:pretrained",
+}
+
+
+class IntermediatesNetwork(WholeNetwork):
+    """A timm model that does not run stage after stage, such as a vision transformer, read by timm's feature API.
+
+    Args:
+        module: the model.
+        indices: which of its blocks' outputs are the maps.
+    """
+
+    def __init__(self, module: nn.Module, indices: list[int], **given: Any) -> None:
+        super().__init__(module, [f"stage{k}" for k in range(1, len(indices) + 1)], **given)
+        self.indices = indices
+
+    def outputs(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        model: Any = self.classifier
+        final, maps = model.forward_intermediates(x, indices=self.indices, output_fmt="NCHW")
+        return tuple(maps), model.forward_head(final)
+
+
+def check(name: str) -> bool:
+    """Whether a name is of this family.
+
+    Raises:
+        UsageError: it is, but timm has no such model.
+    """
+    import timm
+
+    if not name.startswith("timm/"):
+        return False
+    model = name.removeprefix("timm/").partition(":")[0]
+    if not timm.is_model(model):
+        raise UsageError(f"timm has no model {model!r}{_near(model, timm.list_models())}")
+    return True
+
+
+def _near(model: str, known: list[str]) -> str:
+    near = nearest(model, known)
+    return near if "did you mean" in near else f"; timm.list_models() tells its {len(known)} models"
+
+
+def build(name: str, task: Task) -> Network | None:
+    """The model called ``name``, or None where the name is not of this family."""
+    import timm
+
+    if not check(name):
+        return None
+    model, _, options = name.removeprefix("timm/").partition(":")
+    try:
+        module: Any = timm.create_model(
+            model, num_classes=task.num_classes, in_chans=task.in_channels, **parse_options(options)
+        )
+    except (TypeError, AssertionError) as error:
+        raise UsageError(f"timm cannot make {name}: {error}") from error
+    except (RuntimeError, OSError) as error:
+        raise UsageError(f"timm cannot load {name}: {str(error).splitlines()[0]}") from error
+    native = tuple(module.default_cfg.get("input_size", (3, 224, 224))[1:])
+    network = adapt(module, image_shape=task.image_shape, name=name, native_size=native)
+    if isinstance(network, AdaptedNetwork):
+        return network
+    return _by_intermediates(module, network, task) or network
+
+
+def _by_intermediates(module: nn.Module, found: Network, task: Task) -> Network | None:
+    """The same read by timm's own feature API; None where the model has none, or numbers its blocks otherwise."""
+    blocks = getattr(module, "blocks", None)
+    if not hasattr(module, "forward_intermediates") or not isinstance(blocks, nn.Sequential | nn.ModuleList):
+        return None
+    count = min(MOST_PARTS, len(blocks))
+    indices = [(k + 1) * len(blocks) // count - 1 for k in range(count)]
+    network = IntermediatesNetwork(
+        module, indices, in_channels=task.in_channels, name=found.name, image_size=found.image_size
+    )
+    images = torch.randn(2, *task.image_shape, generator=torch.Generator().manual_seed(0))
+    module.eval()
+    try:
+        with torch.no_grad():
+            maps, logits = network.outputs(network.fit(images))
+            alike = torch.allclose(logits, module(network.fit(images)), rtol=1e-3, atol=1e-5)
+    except (AssertionError, RuntimeError, TypeError, AttributeError):
+        return None
+    finally:
+        module.train()
+    return network if alike and all(m.ndim == 4 for m in maps) else None
