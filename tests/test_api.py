@@ -90,7 +90,7 @@ def test_the_page_is_written(tmp_path: Path) -> None:
         (dict(data={"name": "digits", "per_class": 10_000}), "10000"),
         (dict(data={"name": "digits", "validation": 1.5}), "validation"),
         (dict(data={"name": "digits", "per_class": "ten"}), "per_class must be a whole number or nothing, not 'ten'"),
-        (dict(data=np.zeros(3)), "data must be a name, an ImageData, or"),
+        (dict(data=np.zeros(3)), "data must be a name, an ImageData, "),
         (dict(peers=["resnet8", "resnet8"]), "are torch modules, not str"),
         (dict(optimizer="lamb"), "optimizer must be one of sgd, adam, adamw"),
         (dict(method={"name": "dml", "temperature": "4"}), "DML's temperature must be a number, not '4'"),

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from collegium import networks
@@ -81,3 +82,38 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
         file, name, reason = folder / "model.safetensors", networks.name_of(network), str(error).splitlines()[0]
         raise DataError(f"{file} cannot be loaded as {name}: {reason}") from error
     return network.eval()
+
+
+def start_from(network: Network, index: int, path: str | Path) -> str:
+    """Gives a network the weights of a trained peer wherever name and shape fit, and says in a sentence which do not.
+
+    Args:
+        network: its other weights stay.
+        index: which peer of the cohort it is; a run's peers are taken in turn.
+        path: a finished run, or a peer's folder.
+
+    Raises:
+        UsageError: no peer lies there, or none of its layers fits.
+        DataError: the files are unreadable.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    peers = sorted(Path(path).glob("peers/peer*"), key=lambda folder: int(folder.name.removeprefix("peer")))
+    folder = peer_folder(peers[index % len(peers)] if peers else path)
+    file = folder / "model.safetensors"
+    try:
+        trained = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"cannot read {file}: {error}") from error
+    own = network.plain().state_dict()
+    fitting = {name for name, tensor in own.items() if name in trained and trained[name].shape == tensor.shape}
+    if not any(own[name].ndim > 1 for name in fitting):
+        source = read_config(folder)["network"]
+        raise UsageError(f"peer{index} ({network.name}) cannot start from {folder}: no layer of its {source} fits")
+    with torch.no_grad():
+        for name in fitting:
+            own[name].copy_(trained[name])
+    fresh = [name for name in own if name not in fitting]
+    but = f", but for {', '.join(fresh[:4])}{' and more' if len(fresh) > 4 else ''}" if fresh else ""
+    return f"peer{index} ({network.name}) starts from {folder}{but}."

@@ -44,12 +44,15 @@ def test_the_predictor_is_the_mixture(naive, array, random_outputs, spec_of):
 @PEERS
 @pytest.mark.parametrize("training", [True, False])
 def test_gate_weights_are_positive_and_sum_to_one_for_each_image(random_outputs, spec_of, peers, training):
+    torch.manual_seed(0)
     out = random_outputs(peers)
-    weights = ONE(spec_of(out)).train(training).gate(out.trunk)
+    gate = ONE(spec_of(out)).train(training).gate
+    torch.nn.init.ones_(gate.linear.bias)  # opens the ReLU, which may shut every image out of an untrained gate
+    weights = gate(out.trunk)
     assert weights.shape == (6, peers)
     assert (weights > 0).all()
     torch.testing.assert_close(weights.sum(1), torch.ones(6))
-    assert not torch.allclose(weights[0], weights[1])
+    assert len(weights.unique(dim=0)) > 1
 
 
 def test_equal_branches_make_an_equal_mixture_and_cost_nothing(at, random_outputs, spec_of, labels):

@@ -17,6 +17,7 @@ from collegium.training import experiment as experiments
 from collegium.training.engine import make_fabric
 from collegium.training.experiment import build
 from collegium.training.loop import Run
+from collegium.training.metrics import Scores
 from collegium.training.run_folder import RunFolder
 
 
@@ -155,8 +156,9 @@ def test_weights_that_the_last_step_has_spoilt_are_not_saved(tmp_path: Path, mon
             next(self.learner.parameters()).data[0] = float("nan")
 
     monkeypatch.setattr(Run, "_one_step", spoiling)
-    monkeypatch.setattr(Run, "evaluate", lambda self, batches: original_scores)
-    original_scores = {name: dict.fromkeys(("top1_error",), 0.5) for name in ("peer0", "mean_peer")}
+    perfect = Scores(10, torch.device("cpu"))
+    perfect.update(torch.eye(10), torch.arange(10))
+    monkeypatch.setattr("collegium.training.loop.score", lambda *arguments: {"peer0": perfect})
     with pytest.raises(TrainingError, match="weights are no longer finite after epoch 2.*step_000000004.pt"):
         run(tmp_path / "run")
     assert [p.name for p in RunFolder(tmp_path / "run").saved_checkpoints()] == ["step_000000004.pt"]

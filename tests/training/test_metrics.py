@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from collegium.training.metrics import METRICS, Scores, evaluate
+from collegium.training.metrics import METRICS, Scores, cohen_kappa, score, summary
 
 
 def naive(logits: np.ndarray, target: np.ndarray, k: int = 5) -> dict[str, float]:
@@ -16,7 +16,11 @@ def naive(logits: np.ndarray, target: np.ndarray, k: int = 5) -> dict[str, float
         inside = (confidence > low) & (confidence <= low + 1 / 15)
         if inside.any():
             ece += inside.sum() / n * abs(right[inside].mean() - confidence[inside].mean())
+    answer, classes = p.argmax(1), range(p.shape[1])
+    expected = sum((target == c).mean() * (answer == c).mean() for c in classes)
     return {
+        "average_accuracy": np.mean([right[target == c].mean() for c in classes if (target == c).any()]),
+        "kappa": (right.mean() - expected) / (1 - expected),
         "top1_error": 1 - right.mean(),
         "top5_error": 1 - (order[:, :k] == target[:, None]).any(1).mean(),
         "nll": -np.log(p[np.arange(n), target]).mean(),
@@ -47,11 +51,26 @@ def test_with_three_classes_the_top_5_are_the_top_2() -> None:
 def test_the_mean_peer_is_the_mean_of_the_peers_scores_and_of_nothing_else() -> None:
     target = torch.tensor([0, 1, 0, 1])
     right, half = torch.eye(2)[target] * 9, torch.eye(2)[torch.tensor([0, 1, 1, 0])] * 9
-    found = evaluate(
+    scores = score(
         lambda images: {"peer0": right, "peer1": half, "ensemble": right, "fused": right},
         [(torch.zeros(4, 1), target)],
         2,
     )
+    found = summary(scores)
     assert found["peer0"]["top1_error"] == 0
     assert found["peer1"]["top1_error"] == 0.5
     assert found["mean_peer"]["top1_error"] == 0.25
+
+
+def test_a_class_s_accuracy_is_its_share_of_right_answers_and_none_without_images() -> None:
+    scores = Scores(4, torch.device("cpu"))
+    scores.update(9 * torch.eye(4)[torch.tensor([0, 1, 1, 3])], torch.tensor([0, 0, 1, 1]))
+    scores.update(9 * torch.eye(4)[torch.tensor([2])], torch.tensor([0]))
+    assert scores.class_accuracy() == [pytest.approx(1 / 3), 0.5, None, None]
+    assert scores.compute()["average_accuracy"] == pytest.approx(5 / 12)
+
+
+def test_kappa_by_hand() -> None:
+    # 100 pixels, answers right for 70; the frequencies alone would give 0.6 * 0.5 + 0.4 * 0.5 = 0.5
+    assert cohen_kappa(torch.tensor([[40, 20], [10, 30]])) == pytest.approx(0.4)
+    assert cohen_kappa(torch.tensor([[5, 0], [0, 0]])) == 1

@@ -82,6 +82,24 @@ def test_a_run_killed_before_its_result_is_written_trains_no_more(
     assert_same_run(undisturbed, tmp_path / "run")
 
 
+def test_a_run_with_mixed_images_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed = {"mixup": 0.8, "cutmix": 1.0}
+    run(tmp_path / "whole", **mixed)
+    original = Run._one_step
+
+    def step(self: Run, *arguments: object) -> None:
+        if (self.epoch, self.step) == (1, 1):
+            raise Killed
+        original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Run, "_one_step", step)
+    with pytest.raises(Killed):
+        run(tmp_path / "run", **mixed)
+    monkeypatch.undo()
+    run(tmp_path / "run", **mixed)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
 @pytest.mark.parametrize("stop_after", [2, 4, 7])
 def test_a_stop_in_the_middle_of_an_epoch_saves_and_goes_on_exactly(
     stop_after: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

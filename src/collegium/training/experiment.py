@@ -17,7 +17,7 @@ from collegium.data import ClassificationData
 from collegium.errors import UsageError
 from collegium.method import Method, Progress, Terms
 from collegium.options import check_options, keywords
-from collegium.student import load_peer
+from collegium.student import load_peer, start_from
 from collegium.training.recipe import Recipe
 
 
@@ -52,6 +52,7 @@ class Experiment:
     data: ClassificationData[Any]
     spec: CohortSpec
     learner: Learner
+    notes: tuple[str, ...] = ()  # what a reader must know before believing a score
 
 
 def build(
@@ -92,12 +93,25 @@ def build(
             cohort_peers.append(networks.build(name, **asked))
     if teacher is None and recipe.teacher is not None:
         teacher = load_peer(recipe.teacher)
+    notes = [*data.notes, *_resized(cohort_peers, data.image_size)]
+    if recipe.start_from is not None:
+        notes += [start_from(peer, k, recipe.start_from) for k, peer in enumerate(cohort_peers)]
     frozen = None if teacher is None else networks.as_network(teacher, data.image_shape)
     cohort = Cohort(cohort_peers, share_until=recipe.share_until, teacher=frozen)
     spec = describe(cohort, data.image_shape, data.num_classes)
     with _seeded(recipe.resolved_weight_seed, -1):
         method = method_class(spec, **recipe.method_options)
-    return Experiment(recipe, data, spec, Learner(cohort, method))
+    return Experiment(recipe, data, spec, Learner(cohort, method), tuple(notes))
+
+
+def _resized(peers: Sequence[networks.Network], image_size: tuple[int, int]) -> list[str]:
+    """Which peers see images of another size than the data's."""
+    given = "x".join(map(str, image_size))
+    return [
+        f"peer{k} ({peer.name}) takes {'x'.join(map(str, peer.image_size))} only: images of {given} are resized for it."
+        for k, peer in enumerate(peers)
+        if peer.image_size is not None and peer.image_size != image_size
+    ]
 
 
 def resolve(recipe: Recipe) -> Recipe:

@@ -22,7 +22,8 @@ from collegium.student import save_peer
 from collegium.training.cost import costs
 from collegium.training.engine import make_fabric, own_random_state
 from collegium.training.experiment import Experiment, Learner, build
-from collegium.training.metrics import evaluate
+from collegium.training.metrics import score, summary
+from collegium.training.mixing import Mixing
 from collegium.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate, soften
 from collegium.training.progress import Display
 from collegium.training.recipe import Recipe, provenance
@@ -127,6 +128,7 @@ class Run:
             raise UsageError("batch norm needs batches of 2 images or more")
         self.parameters = {player: [p for group in g for p in group["params"]] for player, g in groups.items()}
         self.optimizers: dict[str, Optimizer] = {p: make_optimizer(recipe, g) for p, g in groups.items()}
+        self.mixing = Mixing(data.num_classes, mixup=recipe.mixup, cutmix=recipe.cutmix)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
         self.compiled = cast(nn.Module, torch.compile(learner)) if recipe.compile else learner
         self.steppers = {
@@ -150,6 +152,7 @@ class Run:
         self.step = 0  # within the epoch
         self.tally = Tally()
         self.history: list[dict[str, float]] = []
+        self.class_accuracy: dict[str, list[float | None]] = {}  # of every predictor after the last epoch
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.stop_requested = False
 
@@ -175,6 +178,8 @@ class Run:
             self.load_state_dict(state)
         title = f"{self.recipe.method_name} on {self.experiment.data.name}"
         display = Display(title, self.recipe.epochs, len(self.training_batches), quiet=self.quiet)
+        for note in self.experiment.notes:
+            display.note(note)
         with display, self._stopping_on_signals(), self._tensorboard() as events:
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(display)
@@ -203,8 +208,9 @@ class Run:
         self.progress.fraction.fill_(fraction)
         set_learning_rate(self.optimizers, learning_rate_factor(self.recipe, fraction))
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
+        mixed, soft = self.mixing(images, soft)
         with self.fabric.autocast():
-            terms, logits = self.compiled(images, soft, self.progress)
+            terms, logits = self.compiled(mixed, soft, self.progress)
         self.descend(terms)
         self.tally.add(terms, logits, target)
 
@@ -257,10 +263,12 @@ class Run:
         if last or self.epoch % self.recipe.evaluate_every == 0:
             begun = time.perf_counter()
             for split, batches in self.scored.items():
-                scores = self.evaluate(batches)
+                found = score(self.predict, batches.epoch(0), self.experiment.spec.num_classes)
+                scores = summary(found)
                 row |= {f"{split}/{name}/{metric}": v for name, s in scores.items() for metric, v in s.items()}
                 if split == "test":
                     errors = {name: s["top1_error"] for name, s in scores.items() if name != "mean_peer"}
+                    self.class_accuracy = {name: s.class_accuracy() for name, s in found.items()}
             self.seconds["evaluation"] += time.perf_counter() - begun
             display.evaluated(self.epoch, self.tally.loss(), sum(self.seconds.values()), errors)
         row["seconds"] = self.seconds["training"]
@@ -275,7 +283,7 @@ class Run:
 
     def evaluate(self, batches: BatchSource) -> dict[str, dict[str, float]]:
         """Scores of every predictor: predictor -> metric -> value."""
-        return evaluate(self.predict, batches.epoch(0), self.experiment.spec.num_classes)
+        return summary(score(self.predict, batches.epoch(0), self.experiment.spec.num_classes))
 
     @torch.inference_mode()
     def predict(self, images: Tensor) -> dict[str, Tensor]:
@@ -302,6 +310,7 @@ class Run:
             "step": self.step,
             "tally": self.tally.state_dict(),
             "history": self.history,
+            "class_accuracy": self.class_accuracy,
             "seconds": self.seconds,
         }
 
@@ -322,6 +331,7 @@ class Run:
         self.epoch, self.step = state["epoch"], state["step"]
         self.tally.load_state_dict(state["tally"])
         self.history, self.seconds = list(state["history"]), dict(state["seconds"])
+        self.class_accuracy = dict(state["class_accuracy"])
 
     def save(self) -> Path:
         """Writes a checkpoint, unless the last step has spoilt the weights."""
@@ -388,16 +398,19 @@ class Run:
         result = {
             "method": self.recipe.method_name,
             "reconstructed": self.learner.method.reconstructed,
+            "notes": list(self.experiment.notes),
             "peers": list(self.experiment.spec.names),
             "share_until": self.recipe.share_until,
             "data": data.name,
-            "data_notes": list(data.notes),
             "training_images": len(data.train),
             "test_images": len(data.test),
             "seed": self.recipe.seed,
             "epochs": self.recipe.epochs,
             "complete": True,
             **last_and_best(self.history),
+            "class_names": list(data.class_names),
+            "test_images_per_class": torch.bincount(data.test.targets, minlength=data.num_classes).tolist(),
+            "class_accuracy": self.class_accuracy,
             "cost": costs(self.learner, data.image_shape),
             "seconds": sum(self.seconds.values()),
             "training_seconds": self.seconds["training"],

@@ -1,6 +1,6 @@
 """Scores of predictors, gathered on the device and read once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from collegium.cohort import is_peer
 
-METRICS = ("top1_error", "top5_error", "nll", "ece")
+METRICS = ("top1_error", "top5_error", "nll", "ece", "average_accuracy", "kappa")
 
 
 class Scores:
@@ -16,18 +16,25 @@ class Scores:
 
     top1_error and top5_error are shares in [0, 1]; nll is the mean negative log-likelihood in nats; ece is the
     expected calibration error with 15 equal bins (Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599).
-    With fewer than six classes the top 5 are the top C - 1.
+    With fewer than six classes the top 5 are the top C - 1. average_accuracy is the mean over the classes, of those
+    that the split holds, of the share of right answers; kappa is Cohen's: the agreement with the labels beyond what the
+    classes' frequencies alone would give.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         from torchmetrics import MeanMetric
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+        from torchmetrics.classification import (
+            MulticlassAccuracy,
+            MulticlassCalibrationError,
+            MulticlassConfusionMatrix,
+        )
 
         k = max(1, min(5, num_classes - 1))
         self.top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False).to(device)
         self.top5 = MulticlassAccuracy(num_classes, top_k=k, average="micro", validate_args=False).to(device)
         self.nll = MeanMetric().to(device)
         self.ece = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", validate_args=False).to(device)
+        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """(B, C), (B,)"""
@@ -37,6 +44,7 @@ class Scores:
         self.top5.update(probabilities, target)
         self.nll.update(nn.functional.cross_entropy(logits, target, reduction="none"))
         self.ece.update(probabilities, target)
+        self.confusion.update(probabilities, target)
 
     def compute(self) -> dict[str, float]:
         """Every metric of METRICS."""
@@ -46,21 +54,41 @@ class Scores:
             "top5_error": round(1 - float(self.top5.compute()), 6),
             "nll": float(self.nll.compute()),
             "ece": float(self.ece.compute()),
+            "average_accuracy": fmean(share for share in self.class_accuracy() if share is not None),
+            "kappa": cohen_kappa(self.confusion.compute().cpu()),
         }
+
+    def class_accuracy(self) -> list[float | None]:
+        """The share of right answers in each class, None where the split holds none of it."""
+        counts = self.confusion.compute().double().cpu()
+        rows = zip(counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True)
+        return [right / all_ if all_ else None for right, all_ in rows]
+
+
+def cohen_kappa(confusion: Tensor) -> float:
+    """Cohen's kappa of counts (true class, answer); 1 where there is nothing to disagree about."""
+    shares = confusion.double() / confusion.sum()
+    observed, expected = float(shares.trace()), float(shares.sum(0) @ shares.sum(1))
+    return 1.0 if expected == 1 else (observed - expected) / (1 - expected)
 
 
 @torch.no_grad()
-def evaluate(
+def score(
     predict: Callable[[Tensor], dict[str, Tensor]], batches: Iterable[tuple[Tensor, Tensor]], num_classes: int
-) -> dict[str, dict[str, float]]:
-    """Scores of every predictor, predictor -> metric -> value, with ``mean_peer`` the mean over the peers' values."""
+) -> dict[str, Scores]:
+    """Every predictor's scores over the batches."""
     scores: dict[str, Scores] = {}
     for images, target in batches:
         for name, logits in predict(images).items():
             if name not in scores:
                 scores[name] = Scores(num_classes, logits.device)
             scores[name].update(logits, target)
-    result = {name: score.compute() for name, score in scores.items()}
+    return scores
+
+
+def summary(scores: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
+    """Predictor -> metric -> value, with ``mean_peer`` the mean over the peers' values."""
+    result = {name: found.compute() for name, found in scores.items()}
     peers = {name: values for name, values in result.items() if is_peer(name)}
     mean = {metric: fmean(values[metric] for values in peers.values()) for metric in METRICS}
     return {**peers, "mean_peer": mean, **result}

@@ -37,6 +37,10 @@ class Display:
     ) -> None:
         self.bar.stop()
 
+    def note(self, text: str) -> None:
+        """A sentence to read before training."""
+        self.console.print(text, soft_wrap=True, highlight=False)
+
     def step(self, epoch: int, step: int, loss: float, accuracy: Mapping[str, float]) -> None:
         """After some steps: the loss and accuracy on training batches, over the last evaluation's scores."""
         if self.task is not None:

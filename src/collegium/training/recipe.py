@@ -28,6 +28,8 @@ class Recipe:
         peers: network names, comma-separated: "2xresnet20", "resnet32,wrn_16_2".
         share_until: the last stage that the peers share, for example "stage2"; by default they stand apart.
         teacher: for methods with a frozen teacher: a finished run, or the folder of one of its peers.
+        start_from: weights to start from, wherever name and shape fit: a finished run, whose peers are taken in turn,
+            or the folder of one of its peers.
         data: the data set's name under "name", and its options.
         epochs: passes over the training images.
         batch_size: images per step; a last batch that is not full is left out.
@@ -41,6 +43,8 @@ class Recipe:
         decay: factor of each drop.
         warmup: share of training over which the learning rate rises linearly from 0.
         label_smoothing: weight of the uniform distribution in the targets.
+        mixup: alpha of mixup, 0 for none.
+        cutmix: alpha of CutMix, 0 for none; with mixup on too, each batch gets one of the two.
         gradient_clip: largest norm of a player's gradient; by default it is not clipped.
         precision: of the networks' arithmetic; losses are computed in fp32 always.
         channels_last: memory layout of images and convolutions.
@@ -61,6 +65,7 @@ class Recipe:
     peers: str = "2xresnet20"
     share_until: str | None = None
     teacher: str | None = None
+    start_from: str | None = None
     data: Mapping[str, Any] = field(default_factory=lambda: {"name": "digits"})
     epochs: int = 30
     batch_size: int = 128
@@ -74,6 +79,8 @@ class Recipe:
     decay: float = 0.1
     warmup: float = 0.0
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     gradient_clip: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
@@ -93,7 +100,7 @@ class Recipe:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("learning_rate", "decay"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
-        for name in ("weight_decay", "seed"):
+        for name in ("weight_decay", "mixup", "cutmix", "seed"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         for name in ("weight_seed", "data_seed"):
             _check(name, getattr(self, name), getattr(self, name) is None or getattr(self, name) >= 0, "0 or more")

@@ -1,0 +1,36 @@
+"""Batches whose images are mixed two by two, with targets mixed alike."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Mixing:
+    """Mixup and CutMix of torchvision on whole batches, drawn from torch's global generator.
+
+    Zhang et al., "mixup", ICLR 2018, https://arxiv.org/abs/1710.09412; Yun et al., "CutMix", ICCV 2019,
+    https://arxiv.org/abs/1905.04899. Where both are on, each batch gets one of them.
+
+    Args:
+        num_classes: length of the targets.
+        mixup: alpha of the Beta distribution that the share of each image is drawn from; 0 for none.
+        cutmix: alpha of the Beta distribution that the share of the pasted area is drawn from; 0 for none.
+    """
+
+    def __init__(self, num_classes: int, *, mixup: float = 0.0, cutmix: float = 0.0) -> None:
+        self.num_classes = num_classes
+        self.mixers: list[Any] = []
+        if mixup or cutmix:
+            from torchvision.transforms import v2
+
+            self.mixers += [v2.MixUp(alpha=mixup, num_classes=num_classes)] if mixup else []
+            self.mixers += [v2.CutMix(alpha=cutmix, num_classes=num_classes)] if cutmix else []
+
+    def __call__(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) and (B,) class indices or (B, classes) probabilities -> mixed images and (B, classes)."""
+        if not self.mixers:
+            return images, target
+        chosen = int(torch.randint(len(self.mixers), ())) if len(self.mixers) > 1 else 0
+        mixed, soft = self.mixers[chosen](images, target)
+        return mixed, soft
