@@ -40,7 +40,14 @@ TIMM = """
     visformer_tiny twins_pcpvt_small pvt_v2_b0 swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 davit_tiny
     focalnet_tiny_srf hiera_tiny_224 mvitv2_tiny maxvit_rmlp_pico_rw_256 coatnet_nano_rw_224 coat_tiny
     crossvit_tiny_240 poolformerv2_s12 convformer_s18 convmixer_768_32 mixer_s32_224 resmlp_12_224 gmlp_s16_224
-    sequencer2d_s tnt_s_legacy_patch16_224 nest_tiny nextvit_small tresnet_m volo_d1_224
+    sequencer2d_s tnt_s_legacy_patch16_224 nest_tiny nextvit_small tresnet_m volo_d1_224 beit_base_patch16_224
+    botnet26t_256 convit_tiny cpubone_nano csatv2 cspnext_tiny efficientformerv2_s0 efficientvim_m1 efficientvit_b0
+    efficientvit_m0 fasternet_t0 gcvit_xxtiny hgnetv2_b0 hieradet_small iformer_s inception_resnet_v2 inception_v4
+    lcnetv2_small lowformer_b0 mambaout_femto naflexvit_base_patch16_gap nasnetalarge pnasnet5large rdnet_tiny
+    repvit_m0_9 resnetv2_18 legacy_seresnet18 shvit_s1 skresnet18 swiftformer_xs swinv2_cr_tiny_224 tiny_vit_5m_224
+    vit_base_resnet26d_224 vit_relpos_small_patch16_224 samvit_base_patch16_224 vitamin_small_224
+    ese_vovnet19b_slim_dw legacy_xception xception41 qwen3_vit_88m mobilenetv5_base gemma4_vit_167m
+    gemma4_vit_167m_enc mobilenetv5_300m_enc
 """.split()
 TORCHVISION = """
     alexnet vgg11_bn resnet18 resnet34 resnet50 resnext50_32x4d wide_resnet50_2 densenet121 squeezenet1_1 googlenet

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from collegium.networks.network import GlobalPoolClassifier
 from collegium.cohort import CohortSpec, PeerOutputs, TeacherOutputs
 from collegium.method import Progress
+from collegium.networks.network import GlobalPoolClassifier
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

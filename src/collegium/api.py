@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from collegium.data import ClassificationData, from_arrays, from_datasets
+from collegium.data import ClassificationData, from_arrays, from_datasets, is_dataset
 from collegium.errors import UsageError
 from collegium.networks import name_of
 from collegium.training.recipe import Recipe
@@ -85,7 +85,7 @@ def as_data(data: Data) -> ClassificationData[Any]:
     if isinstance(data, tuple) and len(data) == 2:
         if all(isinstance(part, tuple | list) for part in data):
             return from_arrays(*data)
-        if not any(isinstance(part, tuple | list | np.ndarray | Tensor | str) for part in data):
+        if all(map(is_dataset, data)):
             return from_datasets(*data)
     raise UsageError(
         "data must be a name, an ImageData, ((train_images, train_labels), (test_images, test_labels)), "

@@ -11,9 +11,22 @@ from collegium.options import check_kind
 from . import splits
 from .batches import Augmentation, Batches, PaddingMode, Split
 from .cifar import cifar10, cifar100
+from .cinic10 import cinic10
+from .datasets import from_datasets, is_dataset
 from .digits import digits
+from .folder import folder
+from .huggingface import huggingface
+from .imagenet import imagenet
 from .images import ImageData, from_arrays
 from .interface import BatchSource, ClassificationData, Samples
+from .reading import Reading
+from .scene_data import SceneData, from_scene
+from .scenes import botswana, houston2013, indian_pines, ksc, pavia_university, salinas, salinas_a, scene
+from .spectra import spectra
+from .streamed import StreamedData, StreamedSplit
+from .tiny_imagenet import tiny_imagenet
+from .torchvision_sets import torchvision
+from .views import Views
 
 __all__ = [
     "Augmentation",
@@ -21,9 +34,17 @@ __all__ = [
     "Batches",
     "ClassificationData",
     "ImageData",
+    "Reading",
     "Samples",
+    "SceneData",
     "Split",
+    "StreamedData",
+    "StreamedSplit",
+    "Views",
     "from_arrays",
+    "from_datasets",
+    "from_scene",
+    "is_dataset",
     "load",
     "loader",
     "names",
@@ -35,7 +56,12 @@ Loader = Callable[..., ClassificationData[Any]]
 
 # A new data set is added here; its function's keywords are its options. A function with a positional argument stands
 # for a kind of data set, and is given what follows the colon: "folder:PATH".
-_LOADERS: dict[str, Loader] = {function.__name__: function for function in (cifar10, cifar100, digits)}
+_SCENES: tuple[Loader, ...] = (botswana, houston2013, indian_pines, ksc, pavia_university, salinas, salinas_a)
+_IMAGES: tuple[Loader, ...] = (cifar10, cifar100, cinic10, digits, imagenet, tiny_imagenet)
+_KINDS: tuple[Loader, ...] = (folder, huggingface, torchvision)
+_LOADERS: dict[str, Loader] = {
+    function.__name__: function for function in (*_IMAGES, *_KINDS, *_SCENES, scene, spectra)
+}
 
 
 def names() -> list[str]:

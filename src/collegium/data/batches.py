@@ -14,7 +14,7 @@ from .seeds import generator
 
 PaddingMode: TypeAlias = Literal["zeros", "reflect"]
 
-_ORDER, _AUGMENTATION = 0, 1  # what a stream of random numbers is for
+ORDER, AUGMENTATION = 0, 1  # what a stream of random numbers is for
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,48 @@ class Augmentation:
 NO_AUGMENTATION = Augmentation(padding=0, flip=False)
 
 
+class Normalisation:
+    """(pixel / 255 - mean) / std.
+
+    Args:
+        mean: per channel, of pixels scaled to [0, 1].
+        std: per channel, of pixels scaled to [0, 1].
+        width: of the images, in pixels.
+        device: where the images lie.
+        channels_last: the memory layout of the result; otherwise contiguous (B, C, H, W).
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        width: int,
+        device: torch.device,
+        *,
+        channels_last: bool = True,
+    ) -> None:
+        self.channels_last = channels_last
+        deviation = torch.tensor(std, dtype=torch.float64)
+        scale, shift = 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float64) / deviation
+        # Repeated over a row of pixels: a vector of C = 3 numbers is slow to broadcast.
+        self._scale = scale.float().repeat(width).to(device)  # (W * C,)
+        self._shift = shift.float().repeat(width).to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, H, W, C) uint8 -> (B, C, H, W) float32."""
+        flat = images.flatten(2).to(torch.float32)  # (B, H, W * C)
+        result = torch.addcmul(self._shift, flat, self._scale).view(images.shape).permute(0, 3, 1, 2)
+        return result if self.channels_last else result.contiguous()
+
+
+def check_place(epoch: int, first_step: int, steps: int) -> None:
+    """Raises UsageError where an epoch of `steps` steps cannot be made from `first_step` on."""
+    if epoch < 0:
+        raise UsageError(f"epoch {epoch} cannot be made: epochs count from 0")
+    if not 0 <= first_step <= steps:
+        raise UsageError(f"step {first_step} cannot be the first: an epoch has steps 0 to {steps - 1}")
+
+
 class Batches:
     """Batches of normalised images, made on the device where the split lies.
 
@@ -129,16 +171,12 @@ class Batches:
         self.augmentation.check((height, width))
 
         self.batch_size, self.seed = batch_size, seed
-        self.shuffle, self.drop_last, self.channels_last = shuffle, drop_last, channels_last
+        self.shuffle, self.drop_last = shuffle, drop_last
         self._images = split.images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C); a view where channels-last
         self._targets = split.targets
         device = self._device = split.images.device
         self._rows, self._columns = torch.arange(height, device=device), torch.arange(width, device=device)
-        # Repeated over a row of pixels: a vector of C = 3 numbers is slow to broadcast.
-        deviation = torch.tensor(std, dtype=torch.float64)
-        scale, shift = 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float64) / deviation
-        self._scale = scale.float().repeat(width).to(device)  # (W * C,)
-        self._shift = shift.float().repeat(width).to(device)
+        self._normalise = Normalisation(mean, std, width, device, channels_last=channels_last)
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -158,10 +196,7 @@ class Batches:
         Raises:
             UsageError: `epoch` is negative, or `first_step` is not within 0..len(self).
         """
-        if epoch < 0:
-            raise UsageError(f"epoch {epoch} cannot be made: epochs count from 0")
-        if not 0 <= first_step <= len(self):
-            raise UsageError(f"step {first_step} cannot be the first: an epoch has steps 0 to {len(self) - 1}")
+        check_place(epoch, first_step, len(self))
         return self._steps(epoch, first_step)
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -173,9 +208,9 @@ class Batches:
         # All draws of an epoch are made and moved at once: steps then need no transfer from the host.
         order = torch.arange(count)
         if self.shuffle:
-            order = torch.randperm(count, generator=generator(self.seed, _ORDER, epoch))
+            order = torch.randperm(count, generator=generator(self.seed, ORDER, epoch))
         order = self._to_device(order)
-        random = generator(self.seed, _AUGMENTATION, epoch)
+        random = generator(self.seed, AUGMENTATION, epoch)
         shifts = self._to_device(torch.randint(-padding, padding + 1, (2, count), generator=random))
         flips = self._to_device(torch.randint(2, (count,), generator=random) > 0)
 
@@ -210,12 +245,6 @@ class Batches:
         images = self._images.view(-1, channels).index_select(0, pixel.flatten())
         images = images.view(len(index), height, width, channels)
         return images if inside is None else images * inside[..., None]
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        """(B, H, W, C) uint8 -> (B, C, H, W) float32."""
-        flat = images.flatten(2).to(torch.float32)  # (B, H, W * C)
-        result = torch.addcmul(self._shift, flat, self._scale).view(images.shape).permute(0, 3, 1, 2)
-        return result if self.channels_last else result.contiguous()
 
     def _to_device(self, draws: Tensor) -> Tensor:
         if self._device.type == "cuda":

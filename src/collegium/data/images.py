@@ -130,12 +130,7 @@ def from_arrays(
         largest = max((int(s.targets.max()) for s in (train_split, test_split) if s.targets.numel()), default=-1)
         class_names = tuple(str(label) for label in range(largest + 1))
     if (mean is None or std is None) and len(train_split):
-        own_mean, own_std = pixel_statistics(train_split.images)
-        if std is None and 0.0 in own_std:
-            raise UsageError(
-                f"channel {own_std.index(0.0)} of the training images is the same everywhere, so it has no "
-                "spread to divide by: give std, or leave the channel out"
-            )
+        own_mean, own_std = own_statistics(train_split.images, given_std=std is not None)
         mean, std = mean or own_mean, std or own_std
     return ImageData(
         name=name,
@@ -147,6 +142,21 @@ def from_arrays(
         augmentation=augmentation,
         validation=validation_split,
     )
+
+
+def own_statistics(images: Tensor, *, given_std: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """As `pixel_statistics`, of images to be divided by their spread unless one is given.
+
+    Raises:
+        UsageError: a channel has no spread, and none is given.
+    """
+    mean, std = pixel_statistics(images)
+    if not given_std and 0.0 in std:
+        raise UsageError(
+            f"channel {std.index(0.0)} of the training images is the same everywhere, so it has no "
+            "spread to divide by: give std, or leave the channel out"
+        )
+    return mean, std
 
 
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

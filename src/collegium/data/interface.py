@@ -131,6 +131,10 @@ class ClassificationData(abc.ABC, Generic[S]):
         """What must be done to an image before a trained peer can be asked: kept in the peer's config.json."""
         return {"image_size": list(self.image_size), "mean": list(self.mean), "std": list(self.std)}
 
+    def split_table(self) -> str | None:
+        """Which samples each split holds, as CSV, where that is the library's choice and not the owner's."""
+        return None
+
     def normalised_like(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Self:
         """The same images, normalised as those were that a network was trained on."""
         return dataclasses.replace(self, mean=mean, std=std)

@@ -1,5 +1,9 @@
 """Random numbers as a function of what they are for."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -17,3 +21,23 @@ def generator(seed: int, *path: int) -> torch.Generator:
     # The spawn key keeps (seed, path) apart from every other pair, where seed + path would collide.
     state = np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
+
+
+def seed_globally(seed: int, *path: int) -> None:
+    """Sets the global generators of torch (on the CPU), NumPy and Python for `seed` and the use that `path` names."""
+    first, second = np.random.SeedSequence(seed, spawn_key=path).generate_state(2, np.uint64)
+    torch.default_generator.manual_seed(int(first))
+    np.random.seed(int(second) % 2**32)
+    random.seed(int(second))
+
+
+@contextmanager
+def global_state_kept() -> Iterator[None]:
+    """Puts the global generators of torch (on the CPU), NumPy and Python back as they were."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])

@@ -1,22 +1,21 @@
 """All that the page of a run is made from: what the run wrote, and what its trained state says again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from collegium.cohort import is_peer
-from collegium.data import ClassificationData
+from collegium.data import ClassificationData, SceneData
 from collegium.errors import UsageError
 from collegium.losses import attention_map
-from collegium.networks import Network
 from collegium.reporting.diversity import agreement, double_fault, jensen_shannon, kappa
 from collegium.reporting.examples import Answer, Choice, Example, choose, unit_range
-from collegium.training.loop import Run, restore
+from collegium.training.loop import EVALUATION_BATCH, Run, restore
 from collegium.training.recipe import Recipe, read_yaml
 from collegium.training.run_folder import RunFolder
 
@@ -51,6 +50,7 @@ class Evidence:
     targets: Tensor  # (N,)
     own: tuple[str, ...]  # the method's own predictors
     examples: tuple[Example, ...]
+    maps: dict[str, Tensor] = field(default_factory=dict)  # of a scene: predictor -> its answer to each pixel (H, W)
 
     @property
     def predictors(self) -> list[str]:
@@ -106,9 +106,9 @@ class Evidence:
 def gather(
     run: str | Path,
     *,
-    peers: Sequence[Network] | None = None,
+    peers: Sequence[nn.Module] | None = None,
     data: ClassificationData[Any] | None = None,
-    teacher: Network | None = None,
+    teacher: nn.Module | None = None,
 ) -> Evidence:
     """Reads a finished run, and predicts its test images again from its newest checkpoint.
 
@@ -144,6 +144,7 @@ def gather(
         targets=targets,
         own=own,
         examples=_examples(trained, choose(logits, targets, own), logits),
+        maps=_maps(trained),
     )
 
 
@@ -162,6 +163,21 @@ def _predict(trained: Run) -> tuple[dict[str, Tensor], Tensor]:
             parts.setdefault(name, []).append(logits.float().cpu())
     targets = trained.experiment.data.test.targets.cpu()
     return {name: torch.cat(part).clone() for name, part in parts.items()}, targets
+
+
+def _maps(trained: Run) -> dict[str, Tensor]:
+    """Every predictor's class for every pixel of a scene (H, W), on the CPU; nothing where the data are no scene."""
+    data = trained.experiment.data
+    if not isinstance(data, SceneData):
+        return {}
+    batches = data.scene_batches(
+        batch_size=EVALUATION_BATCH, device=trained.fabric.device, channels_last=trained.recipe.channels_last
+    )
+    parts: dict[str, list[Tensor]] = {}
+    for patches, _ in batches.epoch(0):
+        for name, logits in trained.predict(patches).items():
+            parts.setdefault(name, []).append(logits.argmax(-1).cpu())
+    return {name: torch.cat(part).view(data.ground_truth.shape).clone() for name, part in parts.items()}
 
 
 @torch.inference_mode()

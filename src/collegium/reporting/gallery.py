@@ -1,9 +1,10 @@
-"""The sections of the page that show test images."""
+"""The sections of the page that show images: test images, and the map of a scene."""
 
-from collegium.reporting import pictures
+from collegium.data import SceneData
+from collegium.reporting import pictures, scene_maps, words
 from collegium.reporting.evidence import Evidence
 from collegium.reporting.examples import Example
-from collegium.reporting.markup import Html, element, html, section, table
+from collegium.reporting.markup import Html, element, figure, html, section, table
 from collegium.reporting.sections import Styles, chip, column_head
 
 ATTENTION_ROWS = 6
@@ -67,6 +68,8 @@ def attention(evidence: Evidence, styles: Styles) -> Html:
         )
         rows.append([*(element("td", cell) for cell in cells), label])
     sizes = {name: "×".join(map(str, shown[0].maps[name].shape)) for name in names}
+    columns = [name for name in names if shown[0].maps[name].shape[1] == 1 < shown[0].maps[name].shape[0]]
+    along = " Maps of one column run along the bands, the first one at the top." if columns else ""
     fused = [name for name in names if name not in evidence.peers]
     also = f" Beside them stands the method's own map: {', '.join(fused)}." if fused else ""
     head = [
@@ -82,9 +85,55 @@ def attention(evidence: Evidence, styles: Styles) -> Html:
             f"(least) to bright (most) within each picture.{also} Maps have "
             + ", ".join(dict.fromkeys(sizes.values()))
             + " cells and are drawn smoothly over the image; "
-            "brightness does not compare from one picture to the next.",
+            f"brightness does not compare from one picture to the next.{along}",
             class_="soft",
         ),
         table(head, rows, class_="attention"),
         id="attention",
     )
+
+
+def classification_map(evidence: Evidence, styles: Styles) -> Html:
+    """Every predictor's answer to every pixel of a scene; nothing where the data are no scene."""
+    data = evidence.data
+    if not isinstance(data, SceneData):
+        return Html("")
+    key = [
+        element("li", element("span", class_="swatch", style=f"background: {colour}", aria_hidden="true"), name)
+        for colour, name in zip(scene_maps.class_colours(data.num_classes), data.class_names, strict=True)
+    ]
+    known = [_map(panel, panel.title) for panel in scene_maps.scene_panels(data)]
+    answers, masked = (
+        [
+            _map(
+                panel,
+                [chip(styles[panel.title]), f"{panel.title}, error {words.percent(evidence.errors[panel.title])} %"],
+            )
+            for panel in scene_maps.predictor_panels(data, evidence.maps, labelled=labelled)
+        ]
+        for labelled in (False, True)
+    )
+    height, width = data.ground_truth.shape
+    grid = "maps wide" if width > scene_maps.LONG * height else "maps"
+    return section(
+        "Classification map",
+        element(
+            "p",
+            f"What each predictor says of every pixel of the scene ({data.size}), with its error on the test pixels. "
+            "Where a pixel has no label, the map can be looked at, not scored.",
+            class_="soft",
+        ),
+        element("ul", key, class_="key"),
+        element("div", known, answers, class_=grid),
+        element("h3", "Labelled pixels only"),
+        element("div", masked, class_=grid),
+        id="map",
+    )
+
+
+def _error(evidence: Evidence, name: str) -> str:
+    return f", error {words.percent(evidence.errors[name])} %"
+
+
+def _map(panel: scene_maps.Panel, caption: object) -> Html:
+    return figure(pictures.as_png(panel.pixels.float() / 255, f"Map of the scene: {panel.title}"), html(caption))

@@ -3,17 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+from collegium.data import SceneData
 from collegium.files import write_whole
-from collegium.reporting import charts, gallery, sections
+from collegium.reporting import charts, class_table, gallery, scene_maps, sections
 from collegium.reporting.colours import styles
 from collegium.reporting.evidence import Evidence, gather
 from collegium.reporting.markup import Html, element
 from collegium.reporting.style import CSS, SCRIPT
 from collegium.training.run_folder import RunFolder
 
+MAP_FILE = "classification_map.png"
+
 
 def write_report(run: str | Path, **given: Any) -> Path:
     """Writes RUN/report.html for a finished run and returns its path. The same run gives the same page.
+
+    Beside it, RUN/classification_map.png holds the maps of a hyperspectral scene, where the data are one.
 
     Args:
         run: the run's folder.
@@ -23,10 +28,13 @@ def write_report(run: str | Path, **given: Any) -> Path:
         UsageError: there is no run, or it is not complete.
         TrainingError: its checkpoint is damaged, or does not fit the recipe.
     """
-    page = render(gather(run, **given))
-    path = RunFolder(run).report_file
-    write_whole(path, page)
-    return path
+    evidence = gather(run, **given)
+    page = render(evidence)
+    folder = RunFolder(run)
+    if isinstance(evidence.data, SceneData):
+        write_whole(folder.path / MAP_FILE, scene_maps.map_file(evidence.data, evidence.maps, sections.title(evidence)))
+    write_whole(folder.report_file, page)
+    return folder.report_file
 
 
 def render(evidence: Evidence) -> str:
@@ -36,10 +44,12 @@ def render(evidence: Evidence) -> str:
         "main",
         element("header", sections.heading(evidence), sections.notices(evidence), sections.summary(evidence)),
         sections.scores(evidence, look),
+        class_table.by_class(evidence, look),
         charts.learning(evidence, look),
         charts.diversity(evidence) if len(evidence.predictors) > 2 else "",
         charts.mistakes(evidence, look),
         charts.calibration(evidence, look),
+        gallery.classification_map(evidence, look),
         gallery.examples(evidence, look),
         gallery.attention(evidence, look),
         sections.trained(evidence),

@@ -15,7 +15,7 @@ SIDE = 128  # pixels of the longer side
 
 def plain(image: Tensor, description: str) -> Html:
     """(C, H, W) uint8 -> an ``img``."""
-    return _img(_shown(image), description)
+    return as_png(_shown(image), description)
 
 
 def overlaid(image: Tensor, attention: Tensor, description: str) -> Html:
@@ -26,7 +26,7 @@ def overlaid(image: Tensor, attention: Tensor, description: str) -> Html:
     height, width = shown.shape[:2]
     grey = shown.mean(-1, keepdim=True)
     heat = torch.from_numpy(colormaps["inferno"](enlarge(attention, (height, width)).numpy())[..., :3]).float()
-    return _img(0.4 * grey + 0.6 * heat, description)
+    return as_png(0.4 * grey + 0.6 * heat, description)
 
 
 def _shown(image: Tensor) -> Tensor:
@@ -47,7 +47,8 @@ def _shown(image: Tensor) -> Tensor:
     return colour[0].permute(1, 2, 0)
 
 
-def _img(pixels: Tensor, description: str) -> Html:
+def as_png(pixels: Tensor, description: str) -> Html:
+    """(H, W, 3), or with opacity (H, W, 4), in [0, 1] -> an ``img`` of that size."""
     from matplotlib.image import imsave
 
     data = io.BytesIO()

@@ -3,11 +3,11 @@
 from statistics import fmean
 from typing import Any
 
+from collegium.data.patches import PatchData
 from collegium.reporting import words
 from collegium.reporting.colours import Style
 from collegium.reporting.evidence import Evidence
 from collegium.reporting.markup import Html, element, html, section, table
-from collegium.training.metrics import METRICS
 
 Styles = dict[str, Style]
 
@@ -57,7 +57,7 @@ def title(evidence: Evidence) -> str:
 
 def notices(evidence: Evidence) -> list[Html]:
     """What a reader must know before believing a number."""
-    result, found = evidence.result, []
+    result, found = evidence.result, list(evidence.result.get("notes", []))
     if result.get("reconstructed"):
         found.append(
             f"Reconstructed: {result['reconstructed']}. No text or code of the authors states this part of "
@@ -146,7 +146,7 @@ def scores(evidence: Evidence, styles: Styles) -> Html:
 
 
 def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: Styles) -> list[Html]:
-    number = [f"{scores['last'][m]:.3f}" if m == "nll" else words.percent(scores["last"][m]) for m in METRICS]
+    number = [f"{scores['last'][m]:.3f}" if m == "nll" else words.percent(scores["last"][m]) for m in METRIC_HEADS]
     costs = evidence.result["cost"]
     if name == "mean_peer":
         cost = {k: fmean(costs[peer][k] for peer in evidence.peers) for k in ("parameters", "flops")}
@@ -228,8 +228,13 @@ def use(evidence: Evidence) -> Html:
         element("pre", element("code", code)),
         element(
             "p",
-            "Its config.json holds the class names, and the mean and standard deviation by which pixels "
-            "scaled to [0, 1] are normalised.",
+            "Its config.json holds the class names, and "
+            + (
+                "what is done to a scene before patches are cut: bands, principal components if any, and the mean and "
+                "standard deviation of each channel."
+                if isinstance(evidence.data, PatchData)
+                else "the mean and standard deviation by which pixels scaled to [0, 1] are normalised."
+            ),
             class_="soft",
         ),
         id="use",

@@ -65,6 +65,11 @@ figcaption { margin-top: .25rem; max-width: 34rem; }
 .example td, .example th { padding: .2rem .25rem; }
 .example td.text { width: 99%; padding-left: .75rem; white-space: normal; overflow-wrap: anywhere; }
 .example tr:last-child > * { border-bottom: 0; }
+.swatch { display: inline-block; width: .9em; height: .9em; border-radius: 2px; vertical-align: -.1em;
+  margin-right: .4em; }
+.maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 12rem), 1fr)); gap: 1rem; }
+.maps.wide { grid-template-columns: 1fr; }
+.maps img { width: 100%; height: auto; }
 img { image-rendering: pixelated; border-radius: 4px; max-width: none; }
 .attention img { display: block; width: 96px; height: auto; }
 .attention td, .attention th { border: 0; padding: .2rem .4rem .2rem 0; text-align: left; }

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from collegium.data import BatchSource, ClassificationData, Samples
 from collegium.errors import TrainingError, UsageError
+from collegium.files import write_whole
 from collegium.method import ParameterGroup, Progress, Terms
 from collegium.student import save_peer
 from collegium.training.cost import costs
@@ -118,8 +119,11 @@ class Run:
     def __init__(self, experiment: Experiment, folder: RunFolder, fabric: Fabric, *, quiet: bool) -> None:
         recipe, data, learner = experiment.recipe, experiment.data, experiment.learner
         self.experiment, self.recipe, self.folder, self.fabric, self.quiet = experiment, recipe, folder, fabric, quiet
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.learner: Learner = learner.to(fabric.device).to(memory_format=layout)
+        self.learner: Learner = learner.to(fabric.device)
+        if recipe.channels_last:
+            for tensor in (*learner.parameters(), *learner.buffers()):
+                if tensor.ndim == 4:  # Module.to(memory_format=...) refuses the 5-D weights of 3-D convolutions
+                    tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         groups = learner.method.players(learner.cohort)
         _check_players(learner, groups)
         if len(groups) > 1 and recipe.precision == "fp16":
@@ -167,6 +171,9 @@ class Run:
 
     def complete(self) -> dict[str, Any]:
         """Trains to the end, from the newest checkpoint if there is one, and writes peers and result."""
+        table = self.experiment.data.split_table()
+        if table is not None:
+            write_whole(self.folder.split_file, table)
         with own_random_state(self.fabric.device):
             torch.manual_seed(self.recipe.resolved_data_seed)
             self._train()
@@ -331,7 +338,7 @@ class Run:
         self.epoch, self.step = state["epoch"], state["step"]
         self.tally.load_state_dict(state["tally"])
         self.history, self.seconds = list(state["history"]), dict(state["seconds"])
-        self.class_accuracy = dict(state["class_accuracy"])
+        self.class_accuracy = dict(state.get("class_accuracy", {}))
 
     def save(self) -> Path:
         """Writes a checkpoint, unless the last step has spoilt the weights."""

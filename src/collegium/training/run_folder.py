@@ -3,6 +3,7 @@
 recipe.yaml        everything resolved, with versions, commit, hardware
 metrics.csv        one row an epoch: every term, every predictor
 tensorboard/       the same as events
+split.csv          which pixels of a scene train and score
 checkpoints/       the training state, the newest few
 peers/peer0/       a trained peer: model.safetensors and config.json
 result.json        last and best scores of every predictor, cost, time; written when the run is complete
@@ -34,6 +35,7 @@ class RunFolder:
         self.recipe_file = self.path / "recipe.yaml"
         self.metrics_file = self.path / "metrics.csv"
         self.result_file = self.path / "result.json"
+        self.split_file = self.path / "split.csv"
         self.report_file = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
 

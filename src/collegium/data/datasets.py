@@ -1,0 +1,366 @@
+"""Map-style data sets, torch's or of the same kind: in memory where their images are small and equal, else decoded
+while training."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collegium.errors import CollegiumError, DataError, UsageError
+
+from .images import ImageData
+from .interface import ClassificationData
+from .passes import counted
+from .pixels import to_pixels
+from .reading import Reading, Shape, Unequal, hold_out_test, in_memory, read_all, streamed
+from .seeds import global_state_kept, seed_globally
+from .streamed import StreamedSplit
+from .workers import Crew, default_workers
+
+_PROBES = 32  # images of each split that are looked at before it is decided how to read them
+_PRINTS = 256  # images of each split that a fingerprint is made of
+_CHUNK, _FEW = 64, 512
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A map-style data set, and where an item has its image and its label.
+
+    Attributes:
+        dataset: has a length, and gives an item for each index below it.
+        image: the key of the image in an item.
+        label: the key of the label, an integer, in an item.
+        class_names: one name a class, where they are known.
+        labels: (N,) the label of each item, where they are known without reading the items.
+    """
+
+    dataset: Any
+    image: int | str = 0
+    label: int | str = 1
+    class_names: tuple[str, ...] | None = None
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def item(self, index: int) -> tuple[Any, int]:
+        """Image and label."""
+        try:
+            item = self.dataset[index]
+        except CollegiumError:
+            raise
+        except Exception as error:
+            raise DataError(f"item {index} of the data set cannot be read ({type(error).__name__}: {error})") from error
+        try:
+            image, label = item[self.image], item[self.label]
+        except (TypeError, LookupError):
+            raise UsageError(
+                f"item {index} of the data set is a {type(item).__name__}: expected (image, label)"
+            ) from None
+        return image, _integer(label, index)
+
+
+def from_datasets(
+    train: Any,
+    test: Any,
+    *,
+    validation: Any = None,
+    name: str = "datasets",
+    class_names: tuple[str, ...] | None = None,
+    channels: int | None = None,
+    reading: Reading | None = None,
+) -> ClassificationData[Any]:
+    """A data set from map-style data sets of (image, label).
+
+    An image is a PIL image, a tensor (C, H, W) or an array (H, W, C), of uint8 or of floating point in [0, 1], and not
+    normalised: Collegium normalises. A label is an integer from 0.
+
+    Where the training data set draws its own random changes (two readings of an image differ), both data sets must
+    give their images in one final size, and nothing more is done to them. Its draws are repeatable if it makes them
+    from the global generators of torch, NumPy or Python. Otherwise equal small images are read into memory, and others
+    decoded while training, as for "folder:PATH".
+
+    Args:
+        train: to train on; a torch Dataset, a data set of Hugging Face's `datasets`, or anything with a length and
+            items.
+        test: scores.
+        validation: held out of training.
+        name: what tables and reports call it.
+        class_names: one name a class; the default is the training data set's `classes`, else "0", "1", ...
+        channels: 1 or 3, converted where needed; the default is what the images have.
+        reading: how images are read; the default is `Reading()`.
+
+    Raises:
+        UsageError: an item is no (image, label) as said above, or a setting does not fit.
+        DataError: an item cannot be read.
+    """
+    given = {"train": train, "validation": validation, "test": test}
+    parts = {split: labelled(dataset) for split, dataset in given.items() if dataset is not None}
+    return read_datasets(name, parts, reading or Reading(), channels=channels, class_names=class_names)
+
+
+def is_dataset(given: object) -> bool:
+    """Whether something has a length and items, and is neither an array nor a plain sequence."""
+    plain = isinstance(given, tuple | list | str | bytes | Mapping | np.ndarray | Tensor)
+    return hasattr(given, "__getitem__") and hasattr(given, "__len__") and not plain
+
+
+def labelled(dataset: Any) -> Labelled:
+    """A data set, with its labels and class names where it tells them.
+
+    Raises:
+        UsageError: it has no length or no items.
+    """
+    if isinstance(dataset, Labelled):
+        return dataset
+    if hasattr(dataset, "features") and hasattr(dataset, "column_names"):
+        from .huggingface import columns
+
+        return columns(dataset)
+    if not is_dataset(dataset):
+        raise UsageError(
+            f"a {type(dataset).__name__} is no data set with a length and items: give a map-style one"
+        )
+    return Labelled(dataset, class_names=_told_classes(dataset), labels=_told_labels(dataset))
+
+
+def read_datasets(
+    name: str,
+    parts: Mapping[str, Labelled],
+    reading: Reading,
+    *,
+    channels: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+    test_share: float = 0.2,
+    split_seed: int = 0,
+    kept: tuple[Path, str] | None = None,
+) -> ClassificationData[Any]:
+    """The data set made of some splits.
+
+    Args:
+        name: what tables and reports call it.
+        parts: train, and perhaps test and validation.
+        reading: how images are read.
+        channels: 1 or 3; None for what the images have.
+        class_names: one name a class; None for those that the training split tells.
+        test_share: the share of each class to hold out for testing where there is no test split.
+        split_seed: which images are held out.
+        kept: a folder for pixels read into memory, and a key that differs where the images do.
+    """
+    reading.views()  # a wrong option is found before anything is read
+    for split, part in parts.items():
+        if len(part) == 0:
+            raise UsageError(f"the {split} split of {name} is empty: it needs at least one image")
+    sources = {split: DatasetImages(part, split, None) for split, part in parts.items()}
+    shapes = {split: source.probe() for split, source in sources.items()}
+    changing = [split for split, source in sources.items() if source.changes()]
+    if set(changing) - {"train"}:
+        raise UsageError(
+            f"the {changing[-1]} split of {name} gives another image each time it is read: "
+            "leave chance out of its transform"
+        )
+    channels = channels or _channels(name, {shape[0] for split in shapes.values() for shape in split})
+    sources = {split: replace(source, channels=channels) for split, source in sources.items()}
+    targets = {split: source.targets(reading.workers) for split, source in sources.items()}
+    streams = {split: StreamedSplit.of(source, targets[split]) for split, source in sources.items()}
+    notes: tuple[str, ...] = ()
+    if "test" not in streams:
+        streams["train"], streams["test"], note = hold_out_test(name, streams["train"], test_share, split_seed)
+        notes = (note,)
+    told = class_names or parts["train"].class_names
+    names = told or tuple(str(label) for label in range(max(int(t.max()) for t in targets.values()) + 1))
+    sizes = {shape[1:] for split in shapes.values() for shape in split}
+    shape = (channels, *sizes.pop()) if len(sizes) == 1 else None
+
+    if changing:
+        if shape is None or reading.memory:
+            raise UsageError(
+                f"the train split of {name} draws its own random changes: they cannot be kept in memory, and its "
+                "images and those that score must all have one size"
+            )
+        return streamed(name, streams, names, channels, reading, notes=notes, ready=shape[1:])
+    if reading.into_memory(shape, sum(map(len, parts.values()))):
+        try:
+            return _in_memory(name, streams, names, reading, shape, notes, kept)
+        except Unequal:
+            if reading.memory:
+                raise
+            shape = None
+    return streamed(name, streams, names, channels, reading.settled(shape), notes=notes)
+
+
+@dataclass(frozen=True)
+class DatasetImages:
+    """The images of a map-style data set.
+
+    Attributes:
+        part: the data set.
+        split: what it is for.
+        channels: of every image, converted where needed; None for what each has.
+    """
+
+    part: Labelled
+    split: str
+    channels: int | None
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def pixels(self, index: int) -> Tensor:
+        """(C, H, W) uint8.
+
+        Raises:
+            DataError: the item cannot be read.
+            UsageError: it holds no image.
+        """
+        try:
+            return to_pixels(self.part.item(index)[0], self.channels)
+        except CollegiumError as error:
+            raise type(error)(f"the {self.split} split, item {index}: {error}") from error
+        except Exception as error:  # PIL decodes as late as here, and raises several kinds
+            raise DataError(f"the {self.split} split, item {index} cannot be decoded ({error})") from error
+
+    def fingerprint(self, indices: Tensor) -> str:
+        """Of 256 images at most, evenly spread, and of how many there are."""
+        digest = hashlib.sha1(str(len(indices)).encode())
+        with global_state_kept():
+            for place in _spread(len(indices), _PRINTS):
+                seed_globally(0)
+                digest.update(self.pixels(int(indices[place])).numpy().tobytes())
+        return digest.hexdigest()
+
+    def probe(self) -> set[Shape]:
+        """Shapes (C, H, W) of some images, evenly spread."""
+        with global_state_kept():
+            return {_shape(self.pixels(index)) for index in _spread(len(self), _PROBES)}
+
+    def changes(self) -> bool:
+        """Whether an image differs from one reading to the next."""
+        with global_state_kept():
+            for index in _spread(len(self), 4):
+                readings = []
+                for seed in range(3):
+                    seed_globally(seed)
+                    readings.append(self.pixels(index))
+                if any(not torch.equal(readings[0], other) for other in readings[1:]):
+                    return True
+        return False
+
+    def targets(self, workers: int | None) -> Tensor:
+        """(N,) int64: the labels that the data set tells, if they agree with its items, else those of its items."""
+        told = self.part.labels
+        with global_state_kept():
+            if told is not None and all(self.part.item(k)[1] == told[k] for k in _spread(len(self), _PROBES)):
+                return told.to(torch.int64)
+        chunks = [list(range(begin, min(begin + _CHUNK, len(self)))) for begin in range(0, len(self), _CHUNK)]
+        count = default_workers() if workers is None else workers
+        crew = Crew(_Labels(self.part), count if len(self) > _FEW else 0)
+        with global_state_kept():
+            labels = counted(crew.run(chunks), f"Reading the {self.split} labels", len(chunks))
+            return torch.tensor([label for chunk in labels for label in chunk])
+
+
+class _Labels:
+    def __init__(self, part: Labelled) -> None:
+        self.part = part
+
+    def __call__(self, indices: list[int]) -> list[int]:
+        return [self.part.item(index)[1] for index in indices]
+
+
+def _in_memory(
+    name: str,
+    streams: Mapping[str, StreamedSplit],
+    class_names: tuple[str, ...],
+    reading: Reading,
+    shape: Shape | None,
+    notes: tuple[str, ...],
+    kept: tuple[Path, str] | None,
+) -> ImageData:
+    pixels = {
+        split: read_all(
+            stream,
+            f"Reading the {split} images",
+            image_size=reading.image_size if reading.resizes(shape) else None,
+            workers=reading.workers,
+            kept=(None, "") if kept is None else (kept[0] / f"{split}.safetensors", f"{kept[1]} {split}"),
+        )
+        for split, stream in streams.items()
+    }
+    return in_memory(name, pixels, class_names, reading, notes=notes)
+
+
+def _channels(name: str, found: set[int]) -> int:
+    if len(found) == 1:
+        return found.pop()
+    if found <= {1, 3}:
+        return 3
+    raise UsageError(f"images of {name} have {sorted(found)} channels: give all of them the same number")
+
+
+def _shape(image: Tensor) -> Shape:
+    channels, height, width = image.shape
+    return channels, height, width
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`, evenly spread, with the first and the last."""
+    return sorted({round(k) for k in np.linspace(0, count - 1, min(count, most))})
+
+
+def _integer(label: Any, index: int) -> int:
+    if isinstance(label, Tensor | np.ndarray) and math.prod(label.shape) == 1:
+        label = label.item()
+    if isinstance(label, bool) or not isinstance(label, int | np.integer):
+        raise UsageError(f"item {index} of the data set has the label {label!r}: expected an integer from 0")
+    return int(label)
+
+
+def _told_labels(dataset: Any) -> Tensor | None:
+    from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+    if isinstance(dataset, Subset):
+        inner = _told_labels(dataset.dataset)
+        return None if inner is None else inner[torch.as_tensor(list(dataset.indices))]
+    if isinstance(dataset, ConcatDataset):
+        parts = [_told_labels(part) for part in dataset.datasets]
+        known = [part for part in parts if part is not None]
+        return torch.cat(known) if len(known) == len(parts) else None
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+        return _as_labels(dataset.tensors[1], len(dataset))
+    for attribute in ("targets", "labels", "_labels"):
+        labels = _as_labels(getattr(dataset, attribute, None), len(dataset))
+        if labels is not None:
+            return labels
+    return None
+
+
+def _as_labels(told: Any, count: int) -> Tensor | None:
+    if not isinstance(told, Tensor | np.ndarray | Sequence):
+        return None
+    try:
+        labels = torch.as_tensor(told)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    fits = labels.ndim == 1 and len(labels) == count and not (labels.is_floating_point() or labels.dtype == torch.bool)
+    return labels.to(torch.int64) if fits else None
+
+
+def _told_classes(dataset: Any) -> tuple[str, ...] | None:
+    """The names in `classes`, the first where one has several; looked for in what a subset or a sum is made of."""
+    from torch.utils.data import ConcatDataset, Subset
+
+    if isinstance(dataset, Subset):
+        return _told_classes(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        return _told_classes(dataset.datasets[0])
+    classes = getattr(dataset, "classes", None)
+    if not isinstance(classes, list | tuple) or not classes:
+        return None
+    return tuple(str(name[0] if isinstance(name, tuple) else name) for name in classes)

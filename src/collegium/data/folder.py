@@ -1,0 +1,217 @@
+"""A folder of image files: a folder a class, in a folder a split."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from collegium.errors import DataError
+from collegium.files import write_whole
+
+from .image_files import ImageFiles
+from .interface import ClassificationData
+from .layout import lay_out, some
+from .passes import cache_folder
+from .reading import Reading, hold_out_test, in_memory, read_all, streamed
+from .streamed import StreamedSplit
+from .verify import Verified, verify
+from .views import Policy
+
+
+def folder(
+    path: str,
+    *,
+    test_share: float = 0.2,
+    split_seed: int = 0,
+    image_size: int | None = None,
+    channels: Literal[1, 3] = 3,
+    memory: bool | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    flip: bool = True,
+    scale: tuple[float, ...] = (0.08, 1.0),
+    ratio: tuple[float, ...] = (3 / 4, 4 / 3),
+    augment: Policy = "none",
+    erasing: float = 0.0,
+    crop_ratio: float = 0.875,
+    verify: bool = True,
+    skip_broken: bool = False,
+    workers: int | None = None,
+) -> ClassificationData[Any]:
+    """Image files in class folders: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* alone.
+
+    PATH/val (or valid, validation) is the test split, or the validation split where there is PATH/test too. Without
+    either a share of each class is held out for testing.
+
+    Equal small images (up to 128 pixels a side, verified) are kept in memory, and cropped at random after padding
+    each side by an eighth. Others are decoded while the networks train: a part of random area and shape of each
+    image is resized for training, the centre for scoring.
+
+    Args:
+        path: the folder.
+        test_share: the share of each class to hold out for testing where there is no folder for it.
+        split_seed: which images are held out.
+        image_size: side of the square that the networks are given; by default that of images which are all one
+            square of up to 224 pixels, else 224. Images in memory keep the size that they all have.
+        channels: 3 for colour, 1 for grey; files of the other kind are converted.
+        memory: keep all images in memory (resized to image_size, if given) or none; by default equal small ones.
+        mean: per channel, of pixels in [0, 1]; by default the training images' own in memory, else ImageNet's.
+        std: as mean.
+        flip: mirror training images at random.
+        scale: least and largest share of the image that the random part has; not in memory.
+        ratio: least and largest ratio of its width to its height; not in memory.
+        augment: a policy of random changes to training images; not in memory.
+        erasing: the share of training images of which a random rectangle is erased; not in memory.
+        crop_ratio: the share of the resized image's side that is cut out for scoring.
+        verify: decode every file once, the first time, so that a broken one is found before training.
+        skip_broken: leave broken files out instead of stopping.
+        workers: processes that decode; by default one for each CPU but one.
+
+    Raises:
+        UsageError: a value does not fit.
+        DataError: the folder is laid out otherwise, or files are broken.
+    """
+    root = Path(path).expanduser()
+    reading = Reading(
+        image_size=image_size,
+        memory=memory,
+        mean=mean,
+        std=std,
+        flip=flip,
+        scale=scale,
+        ratio=ratio,
+        augment=augment,
+        erasing=erasing,
+        crop_ratio=crop_ratio,
+        workers=workers,
+    )
+    return read_folder(
+        root.resolve().name,
+        root,
+        reading,
+        channels=channels,
+        test_share=test_share,
+        split_seed=split_seed,
+        check=verify,
+        skip_broken=skip_broken,
+    )
+
+
+def read_folder(
+    name: str,
+    root: Path,
+    reading: Reading,
+    *,
+    channels: int = 3,
+    test_share: float = 0.2,
+    split_seed: int = 0,
+    check: bool = True,
+    skip_broken: bool = False,
+) -> ClassificationData[Any]:
+    """The data set in a folder; arguments as for :func:`folder`."""
+    reading.views()  # a wrong option is found before the files are looked at
+    class_names, listings = lay_out(root)
+    others = [other for listing in listings.values() for other in listing.others]
+    notes: tuple[str, ...] = ()
+    if others:
+        notes = (
+            f"{len(others)} files that are no images, or folders in class folders, were left out: {some(others)}.",
+        )
+
+    names = [name for listing in listings.values() for name in listing.names]
+    targets = torch.cat([listing.targets for listing in listings.values()])
+    kept = cache_folder(root)
+    record = None if kept is None else kept / "verified.npz"
+    found = verify(root, names, record, reading.workers) if check else None
+    files = ImageFiles(root, names, channels, _Digest(names, found))
+    whole = StreamedSplit.of(files, targets)
+    good = torch.ones(len(names), dtype=torch.bool)
+    if found is not None and found.broken:
+        notes += _report_broken(root, names, found, kept, skip=skip_broken)
+        good[list(found.broken)] = False
+
+    parts, begin = {}, 0
+    for split, listing in listings.items():
+        here = torch.arange(begin, begin + len(listing.names))
+        parts[split] = whole.subset(here[good[here]])
+        begin += len(listing.names)
+    if "test" not in parts:
+        parts["train"], parts["test"], note = hold_out_test(str(root), parts["train"], test_share, split_seed)
+        notes += (note,)
+    if found is not None:
+        notes += _twins(parts, found)
+
+    shape = None if found is None else _common_shape(found, good, channels)
+    if not reading.into_memory(shape, int(good.sum())):
+        return streamed(name, parts, class_names, channels, reading.settled(shape), notes=notes)
+    # Pixels are kept only where it is known when they are out of date.
+    place = None if found is None else kept
+    pixels = {
+        split: read_all(
+            part,
+            f"Reading the {split} images",
+            image_size=reading.image_size if reading.resizes(shape) else None,
+            workers=reading.workers,
+            kept=(place and place / f"{split}.safetensors", f"{channels} channels {files.fingerprint(part.indices)}"),
+        )
+        for split, part in parts.items()
+    }
+    return in_memory(name, pixels, class_names, reading, notes=notes)
+
+
+def _report_broken(root: Path, names: list[str], found: Verified, kept: Path | None, *, skip: bool) -> tuple[str, ...]:
+    """The note on files that are left out.
+
+    Raises:
+        DataError: they are not to be left out.
+    """
+    count, of = len(found.broken), len(names)
+    listed = ""
+    if kept is not None:
+        lines = [f"{root / names[index]}\t{reason}\n" for index, reason in sorted(found.broken.items())]
+        listed = f"; all are listed in {kept / 'broken.txt'}"
+        write_whole(kept / "broken.txt", "".join(lines))
+    first = "; ".join(f"{root / names[index]} ({reason})" for index, reason in sorted(found.broken.items())[:3])
+    if skip:
+        return (f"{count} of {of} image files in {root} are broken and were left out{listed}.",)
+    raise DataError(
+        f"{count} of {of} image files in {root} cannot be decoded: {first}{' ...' if count > 3 else ''}{listed}. "
+        "Repair or remove them, or give skip_broken to leave them out"
+    )
+
+
+def _twins(parts: dict[str, StreamedSplit], found: Verified) -> tuple[str, ...]:
+    """The note on scoring files that are byte for byte among the training files."""
+    train = found.digests[parts["train"].indices.numpy()]
+    notes = []
+    for split in ("validation", "test"):
+        if split in parts:
+            count = int(np.isin(found.digests[parts[split].indices.numpy()], train).sum())
+            if count:
+                notes.append(
+                    f"{count} of the {len(parts[split])} {split} images are, byte for byte, training images too: "
+                    f"they flatter the {split} scores."
+                )
+    return tuple(notes)
+
+
+def _common_shape(found: Verified, good: torch.Tensor, channels: int) -> tuple[int, int, int] | None:
+    """(C, H, W) of all images where they are of one size."""
+    sizes = np.unique(found.shapes[good.numpy(), 1:], axis=0)
+    return (channels, int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) == 1 else None
+
+
+class _Digest:
+    """What tells files apart: names and contents where they were verified, else names alone."""
+
+    def __init__(self, names: list[str], found: Verified | None) -> None:
+        self.names, self.found = names, found
+
+    def __call__(self, indices: NDArray[np.int64]) -> str:
+        digest = hashlib.sha1("\0".join(self.names[index] for index in indices).encode(errors="surrogateescape"))
+        if self.found is not None:
+            digest.update(self.found.digests[indices].tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,178 @@
+"""Classification data sets of the Hugging Face Hub."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from collegium.errors import DataError, UsageError
+
+from .datasets import Labelled, read_datasets
+from .download import data_root
+from .interface import ClassificationData
+from .reading import Reading
+from .views import Policy
+
+_VALIDATION = ("validation", "valid", "val", "dev")
+_LABELS = ("label", "labels", "fine_label", "target", "class")
+
+
+def huggingface(
+    name: str,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    train_split: str = "train",
+    test_split: str | None = None,
+    validation_split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    test_share: float = 0.2,
+    split_seed: int = 0,
+    image_size: int | None = None,
+    channels: Literal[1, 3] | None = None,
+    memory: bool | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    flip: bool = True,
+    scale: tuple[float, ...] = (0.08, 1.0),
+    ratio: tuple[float, ...] = (3 / 4, 4 / 3),
+    augment: Policy = "none",
+    erasing: float = 0.0,
+    crop_ratio: float = 0.875,
+    workers: int | None = None,
+) -> ClassificationData[Any]:
+    """A data set of the Hugging Face Hub, downloaded to Hugging Face's own cache.
+
+    Args:
+        name: its name on the Hub, or a folder that `datasets.load_dataset` reads.
+        config: which of its configurations, where it has several.
+        revision: which commit, branch or tag of it.
+        train_split: the split to train on; as in `load_dataset`, "train+validation" joins two.
+        test_split: the split that scores; by default test, else validation; else a share of train is held out.
+        validation_split: the split for choosing between settings; by default validation, where there is test too.
+        image_column: the column with the images; by default the one of that kind.
+        label_column: the column with the labels; by default the one of that kind.
+        test_share: the share of each class to hold out for testing where no split is there for it.
+        split_seed: which images are held out.
+        image_size: side of the square that the networks are given; by default that of images which are all one
+            square of up to 224 pixels, else 224. Images in memory keep the size that they all have.
+        channels: 3 for colour, 1 for grey; by default what the images have.
+        memory: keep all images in memory (resized to image_size, if given) or none; by default equal small ones.
+        mean: per channel, of pixels in [0, 1]; by default the training images' own in memory, else ImageNet's.
+        std: as mean.
+        flip: mirror training images at random.
+        scale: least and largest share of the image that the random part has; not in memory.
+        ratio: least and largest ratio of its width to its height; not in memory.
+        augment: a policy of random changes to training images; not in memory.
+        erasing: the share of training images of which a random rectangle is erased; not in memory.
+        crop_ratio: the share of the resized image's side that is cut out for scoring; not in memory.
+        workers: processes that decode; by default one for each CPU but one.
+
+    Raises:
+        UsageError: the package `datasets` is missing, or there is no such split or column.
+        DataError: the data set cannot be had.
+    """
+    reading = Reading(
+        image_size=image_size,
+        memory=memory,
+        mean=mean,
+        std=std,
+        flip=flip,
+        scale=scale,
+        ratio=ratio,
+        augment=augment,
+        erasing=erasing,
+        crop_ratio=crop_ratio,
+        workers=workers,
+    )
+    found = _load(name, config, revision)
+    there = list(found)
+    if test_split is None:
+        test_split = next((split for split in ("test", *_VALIDATION) if split in there), None)
+        if validation_split is None and test_split == "test":
+            joined = train_split.split("+")
+            validation_split = next((s for s in _VALIDATION if s in there and s not in joined), None)
+    wanted = {"train": train_split, "validation": validation_split, "test": test_split}
+    parts = {
+        part: columns(_split(name, found, split), image_column, label_column, name)
+        for part, split in wanted.items()
+        if split is not None
+    }
+    prints = " ".join(str(getattr(part.dataset, "_fingerprint", "")) for part in parts.values())
+    return read_datasets(
+        name.rstrip("/").rsplit("/", 1)[-1],
+        parts,
+        reading,
+        channels=channels,
+        test_share=test_share,
+        split_seed=split_seed,
+        kept=(data_root(None) / ".collegium" / "huggingface" / name.replace("/", "--"), f"{prints} {channels}"),
+    )
+
+
+def columns(dataset: Any, image: str | None = None, label: str | None = None, name: str = "the data set") -> Labelled:
+    """A split with its column of images and its column of labels, found by their kind where they are not given.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    features = dataset.features
+    image = image or _only(name, "image", [key for key, kind in features.items() if type(kind).__name__ == "Image"])
+    classes = [key for key, kind in features.items() if type(kind).__name__ == "ClassLabel"]
+    named = [key for key in _LABELS if key in features]
+    label = label or _only(name, "label", classes or named[:1])
+    for what, key in (("image", image), ("label", label)):
+        if key not in features:
+            raise UsageError(f"{name} has no column {key!r} for {what}_column; its columns are: {', '.join(features)}")
+    class_names = getattr(features[label], "names", None)
+    dataset = dataset.select_columns([image, label])
+    return Labelled(
+        dataset,
+        image=image,
+        label=label,
+        class_names=None if class_names is None else tuple(class_names),
+        labels=_labels(dataset, label),
+    )
+
+
+def _labels(dataset: Any, label: str) -> torch.Tensor | None:
+    try:
+        return torch.tensor(list(dataset.with_format(None)[label]), dtype=torch.int64)
+    except (TypeError, ValueError):
+        return None
+
+
+def _only(name: str, kind: str, found: list[str]) -> str:
+    if len(found) == 1:
+        return found[0]
+    has = f"several columns for it ({', '.join(found)})" if found else "no column of that kind"
+    raise UsageError(f"{name} has {has}: say which to take as {kind}_column")
+
+
+def _load(name: str, config: str | None, revision: str | None) -> Any:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise UsageError(
+            "data sets of Hugging Face need the package datasets: pip install 'collegium[huggingface]'"
+        ) from None
+    local = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    try:
+        return load_dataset(local, config, revision=revision)
+    except Exception as error:  # of the Hub, the network, the files, and of names
+        raise DataError(
+            f"Hugging Face's {name} cannot be had ({' '.join(str(error).split())[:300]}): check name, config and "
+            "network"
+        ) from error
+
+
+def _split(name: str, found: Any, split: str) -> Any:
+    """One split, or several joined by "+"."""
+    from datasets import concatenate_datasets
+
+    names = split.split("+")
+    for part in names:
+        if part not in found:
+            raise UsageError(f"{name} has no split {part!r}; its splits are: {', '.join(found)}")
+    return found[names[0]] if len(names) == 1 else concatenate_datasets([found[part] for part in names])

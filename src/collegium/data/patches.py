@@ -1,0 +1,295 @@
+"""Patches around the pixels of one scene, cut on the fly on the device where the scene lies."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from collegium.errors import UsageError
+
+from .batches import AUGMENTATION, ORDER, check_place
+from .interface import ClassificationData, describe
+from .seeds import generator
+
+_TURNS = 8  # the ways to turn and mirror a square
+SCORING_BYTES = 2**25  # of patches in one batch to score, at most
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pixels of one scene, each the centre of a patch.
+
+    Attributes:
+        positions: (N,) int64, row * width + column.
+        targets: (N,) int64, the class of each pixel.
+    """
+
+    positions: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def subset(self, indices: Tensor) -> "Pixels":
+        """The pixels at `indices` (K,), in that order."""
+        return Pixels(self.positions[indices], self.targets[indices])
+
+
+@dataclass(frozen=True)
+class Components:
+    """A linear map from bands to fewer channels: (spectrum - centre) @ directions.T.
+
+    Attributes:
+        centre: (B,) float64
+        directions: (K, B) float64, orthonormal, by falling variance.
+    """
+
+    centre: Tensor
+    directions: Tensor
+
+    def project(self, spectra: Tensor) -> Tensor:
+        """(N, B) -> (N, K), float32"""
+        directions = self.directions.to(torch.float32)
+        return spectra.to(torch.float32) @ directions.T - self.centre.to(torch.float32) @ directions.T
+
+
+class PatchBatches:
+    """Batches of patches, the scene mirrored at its border, each patch turned and mirrored at random if wanted.
+
+    The order is a function of (seed, epoch) and the turns of (seed, epoch, step), as for
+    :class:`collegium.data.Batches`. Never more patches than one batch are in memory.
+
+    Args:
+        scene: (H, W, C) float32, normalised, on the device where batches are wanted.
+        pixels: N centres of patches, with their labels.
+        patch: side of the patches, odd, at most twice the scene's shorter side less one.
+        batch_size: patches in a batch.
+        seed: of order and turns, 0 or more.
+        turn: turn each patch by a multiple of 90 degrees and mirror it half of the time, all 8 ways alike likely.
+        shuffle: draw the order of each epoch; otherwise the order of `pixels`.
+        drop_last: leave out a last batch that is not full, except where it is the only one.
+        channels_last: the memory layout of the patches; otherwise contiguous (B, C, H, W).
+
+    Raises:
+        UsageError: no pixels, a batch size below 1, a negative seed, a patch that is even or too large.
+    """
+
+    def __init__(
+        self,
+        scene: Tensor,
+        pixels: Pixels,
+        *,
+        patch: int,
+        batch_size: int,
+        seed: int = 0,
+        turn: bool = False,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        channels_last: bool = True,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"the batch size is {batch_size}: give 1 or more")
+        if len(pixels) == 0:
+            raise UsageError("there are no patches to make batches of: the split is empty")
+        if seed < 0:
+            raise UsageError(f"the seed is {seed}: give 0 or more")
+        check_patch(patch, scene.shape)
+        device = self._device = scene.device
+        self._height, self._width, channels = scene.shape
+        self._spectra = scene.reshape(-1, channels)
+        self._positions, self._targets = pixels.positions.to(device), pixels.targets.to(device)
+        self._offsets = _turned_offsets(patch)[:, : _TURNS if turn else 1].to(device)  # (2, ways, p, p)
+        self.patch, self.batch_size, self.seed = patch, batch_size, seed
+        self.shuffle, self.drop_last, self.channels_last = shuffle, drop_last, channels_last
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        full, rest = divmod(len(self._targets), self.batch_size)
+        return max(full, 1) if self.drop_last else full + (rest > 0)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Patches (B, C, p, p) float32 and targets (B,) int64, from step `first_step` of an epoch on.
+
+        Raises:
+            UsageError: `epoch` is negative, or `first_step` is not within 0..len(self).
+        """
+        check_place(epoch, first_step, len(self))
+        return self._steps(epoch, first_step)
+
+    def _steps(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        # All draws of an epoch are made and moved at once: steps then need no transfer from the host.
+        count, ways = len(self._targets), self._offsets.shape[1]
+        order = torch.arange(count)
+        if self.shuffle:
+            order = torch.randperm(count, generator=generator(self.seed, ORDER, epoch))
+        turns = torch.randint(ways, (count,), generator=generator(self.seed, AUGMENTATION, epoch))
+        order, turns = self._to_device(order), self._to_device(turns)
+        for step in range(first_step, len(self)):
+            here = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            index = order[here]
+            yield self._pick(self._positions[index], turns[here]), self._targets[index]
+
+    def _pick(self, positions: Tensor, turns: Tensor) -> Tensor:
+        """The patches around `positions` (B,), each turned in its way (B,): (B, C, p, p)."""
+        down, right = self._offsets[0, turns], self._offsets[1, turns]  # (B, p, p)
+        rows = _mirror((positions // self._width)[:, None, None] + down, self._height)
+        columns = _mirror((positions % self._width)[:, None, None] + right, self._width)
+        # One gather of whole spectra, which lie together in memory.
+        picked = self._spectra.index_select(0, (rows * self._width + columns).flatten())
+        patches = picked.view(len(positions), self.patch, self.patch, -1).permute(0, 3, 1, 2)
+        return patches if self.channels_last else patches.contiguous()
+
+    def _to_device(self, draws: Tensor) -> Tensor:
+        if self._device.type == "cuda":
+            draws = draws.pin_memory()  # else the copy would wait for the device
+        return draws.to(self._device, non_blocking=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchData(ClassificationData[Pixels]):
+    """Labelled pixels of one scene, seen as patches around them.
+
+    `mean` and `std` are per channel, in the units of `cube`.
+
+    Attributes:
+        cube: (H, W, C) float32: the scene's bands, those that were picked, projected where `components` says so;
+            not yet normalised.
+        colours: (H, W, 3) uint8, the scene for people to look at.
+        patch: side of the patches, odd; 1 is a spectrum alone.
+        turn: whether training patches are turned by multiples of 90 degrees and mirrored at random.
+        bands: the bands that were picked of the sensor's, counted from 0.
+        components: how the bands became channels; None where each band is one.
+
+    Raises:
+        UsageError: as ClassificationData; or the patch is even or too large for the scene, a position lies outside
+            it, or the splits share a pixel.
+    """
+
+    cube: Tensor
+    colours: Tensor
+    patch: int
+    turn: bool
+    bands: tuple[int, ...]
+    components: Components | None = None
+
+    def __post_init__(self) -> None:
+        if self.cube.ndim != 3 or self.cube.dtype != torch.float32:
+            raise UsageError(f"the scene {self.name} is {describe(self.cube)}: expected float32 (H, W, C)")
+        check_patch(self.patch, self.cube.shape)
+        super().__post_init__()
+        together = torch.cat([split.positions for split in self.splits.values()])
+        if together.min() < 0 or together.max() >= self.cube[..., 0].numel():
+            raise UsageError(f"a pixel of {self.name} lies outside its scene of {self.size}")
+        if len(torch.unique(together)) < len(together):
+            raise UsageError(f"a pixel of {self.name} is in two splits, or twice in one")
+
+    @property
+    def size(self) -> str:
+        """ "610 x 340 pixels" """
+        return f"{self.cube.shape[0]} x {self.cube.shape[1]} pixels"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.cube.shape[2], self.patch, self.patch
+
+    def fingerprint(self) -> str:
+        settings = (self.class_names, self.mean, self.std, self.patch, self.turn, self.bands)
+        digest = hashlib.sha1(repr(settings).encode())
+        digest.update(self.cube.cpu().numpy().tobytes())
+        for name, split in self.splits.items():
+            digest.update(name.encode())
+            digest.update(split.positions.cpu().numpy().tobytes())
+            digest.update(split.targets.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def training_batches(
+        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+    ) -> PatchBatches:
+        return PatchBatches(
+            self.normalised.to(device),
+            self.train,
+            patch=self.patch,
+            batch_size=batch_size,
+            seed=seed,
+            turn=self.turn,
+            shuffle=True,
+            drop_last=True,
+            channels_last=channels_last,
+        )
+
+    def scoring_batches(
+        self, split: Pixels, *, batch_size: int, device: torch.device, channels_last: bool = True
+    ) -> PatchBatches:
+        """All patches of a split in its order; batches are smaller than asked where patches are large."""
+        bytes_each = 4 * self.in_channels * self.patch**2
+        return PatchBatches(
+            self.normalised.to(device),
+            split,
+            patch=self.patch,
+            batch_size=min(batch_size, max(1, SCORING_BYTES // bytes_each)),
+            channels_last=channels_last,
+        )
+
+    def pictures(self, split: Pixels) -> Tensor:
+        """False-colour patches (N, 3, p, p) uint8."""
+        batches = PatchBatches(
+            self.colours, split, patch=self.patch, batch_size=max(1, len(split)), channels_last=False
+        )
+        ((patches, _),) = batches.epoch(0)
+        return patches
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Bands are picked, projected, then normalised; a patch reaches over the scene's border mirrored."""
+        found = self.components
+        projection = found and {"centre": found.centre.tolist(), "directions": found.directions.tolist()}
+        return super().preprocessing() | {
+            "patch": self.patch,
+            "border": "mirrored",
+            "bands": list(self.bands),
+            "components": projection,
+        }
+
+    def split_table(self) -> str:
+        """Every pixel that is used, as CSV: split, row, column (both from 0) and the name of its class."""
+        width = self.cube.shape[1]
+        lines = ["split,row,column,class"]
+        for name, split in self.splits.items():
+            for position, target in zip(split.positions.tolist(), split.targets.tolist(), strict=True):
+                lines.append(f'{name},{position // width},{position % width},"{self.class_names[target]}"')
+        return "\n".join(lines) + "\n"
+
+    @cached_property
+    def normalised(self) -> Tensor:
+        """(H, W, C) float32: what patches are cut from."""
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
+        return torch.addcmul((-mean / std).float(), self.cube, (1 / std).float())
+
+
+def check_patch(patch: int, shape: tuple[int, ...]) -> None:
+    """Raises UsageError unless patches of that side can be cut from a scene of shape (H, W, ...)."""
+    height, width = shape[:2]
+    if patch < 1 or patch % 2 == 0:
+        raise UsageError(f"a patch of {patch} x {patch} pixels has no pixel in its centre: give an odd side")
+    if patch // 2 >= min(height, width) and patch > 1:
+        raise UsageError(
+            f"patches of {patch} x {patch} pixels are too large for a scene of {height} x {width}: "
+            f"give a side of at most {2 * min(height, width) - 1}"
+        )
+
+
+def _turned_offsets(patch: int) -> Tensor:
+    """(2, 8, p, p): rows and columns from the centre to each place of a patch, in 8 ways; the first as it is."""
+    reach = torch.arange(patch) - patch // 2
+    plain = torch.stack(torch.meshgrid(reach, reach, indexing="ij"))  # (2, p, p)
+    turned = [torch.rot90(plain, k, (1, 2)) for k in range(4)]
+    return torch.stack([*turned, *(way.flip(2) for way in turned)], 1)
+
+
+def _mirror(position: Tensor, size: int) -> Tensor:
+    """Positions within a side's length outside 0..size-1, mirrored at the edge pixels."""
+    last = size - 1
+    return last - (last - position.abs()).abs()

@@ -1,0 +1,251 @@
+"""Images of any kind made into a data set: in memory where they are small and equal, else decoded while training."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from collegium.errors import UsageError
+
+from .batches import Augmentation, Split
+from .images import ImageData, own_statistics
+from .passes import cached, counted
+from .splits import hold_out
+from .streamed import Source, StreamedData, StreamedSplit
+from .views import Policy, View, Views
+from .workers import Crew, default_workers
+
+# Of ImageNet's training images, as everybody uses them.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGE_SIZE = 224
+
+SMALL = 128  # pixels: larger sides are not taken into memory unasked
+MEMORY = 4 << 30  # bytes: more is not taken into memory unasked
+
+_CHUNK = 256
+_FEW = 512  # images that are read before other processes have started
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How images are read, whatever they are: the options that all such data sets share.
+
+    Attributes:
+        image_size: side of the square that the networks are given; None for that of images which are all one square
+            of up to 224 pixels, else 224. Images in memory keep the size that they all have.
+        memory: keep every image in memory; None to do so where they are equal and small, and nothing is asked for
+            that only decoding can do.
+        mean: per channel, of pixels in [0, 1]; None for the training images' own in memory, else ImageNet's.
+        std: as `mean`.
+        flip: mirror training images at random.
+        scale, ratio, augment, erasing, crop_ratio: see :class:`Views`; not for images in memory.
+        workers: processes that decode; None for one for each CPU but one.
+    """
+
+    image_size: int | None = None
+    memory: bool | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    flip: bool = True
+    scale: tuple[float, ...] = (0.08, 1.0)
+    ratio: tuple[float, ...] = (3 / 4, 4 / 3)
+    augment: Policy = "none"
+    erasing: float = 0.0
+    crop_ratio: float = 0.875
+    workers: int | None = None
+
+    def into_memory(self, shape: Shape | None, count: int) -> bool:
+        """Whether `count` images are to be kept in memory, all of (C, H, W) `shape` if that is known."""
+        only_decoded = [
+            name
+            for name in ("scale", "ratio", "augment", "erasing", "crop_ratio")
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default
+        ]
+        if self.memory:
+            if only_decoded:
+                raise UsageError(
+                    f"memory cannot be had with {' and '.join(only_decoded)}, which is done as images are decoded: "
+                    "leave out one or the other"
+                )
+            if shape is None and self.image_size is None:
+                raise UsageError(
+                    "the images are not of one size, or not known to be: memory needs image_size, to resize them to"
+                )
+            return True
+        if self.memory is False or shape is None or only_decoded:
+            return False
+        small = max(shape[1:]) <= SMALL and count * math.prod(shape) <= MEMORY
+        return small and not self.resizes(shape)
+
+    def resizes(self, shape: Shape | None) -> bool:
+        """Whether images in memory, all of (C, H, W) `shape` if that is known, must be resized."""
+        return self.image_size is not None and (shape is None or shape[1:] != (self.image_size, self.image_size))
+
+    def settled(self, shape: Shape | None) -> "Reading":
+        """With the image size decided, for images all of (C, H, W) `shape` if that is known."""
+        if self.image_size is not None:
+            return self
+        square = shape is not None and shape[1] == shape[2] <= IMAGE_SIZE
+        return replace(self, image_size=shape[1] if shape is not None and square else IMAGE_SIZE)
+
+    def views(self, ready: tuple[int, int] | None = None) -> Views:
+        """What is done to images that are decoded one by one; `ready` is their size where nothing is to be done."""
+        size = self.image_size or IMAGE_SIZE
+        return Views(
+            image_size=ready or (size, size),
+            scale=tuple(self.scale),
+            ratio=tuple(self.ratio),
+            flip=self.flip,
+            augment=self.augment,
+            erasing=self.erasing,
+            crop_ratio=self.crop_ratio,
+            ready=ready is not None,
+        )
+
+
+def hold_out_test(name: str, train: StreamedSplit, share: float, seed: int) -> tuple[StreamedSplit, StreamedSplit, str]:
+    """Images to train on and images that score, where a data set has no split for it; and what must be said of it.
+
+    Raises:
+        UsageError: `share` is not between 0 and 1, or leaves one side empty.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"test_share is {share}: give the share of each class to hold out, between 0 and 1")
+    rest, test = hold_out(train, share, seed)
+    note = (
+        f"{name} has no test images of its own: {len(test)} of its {len(train)} images ({share:g} of each class, "
+        f"split_seed {seed}) are held out of training and score."
+    )
+    return rest, test, note
+
+
+def streamed(
+    name: str,
+    splits: Mapping[str, StreamedSplit],
+    class_names: tuple[str, ...],
+    channels: int,
+    reading: Reading,
+    *,
+    notes: tuple[str, ...] = (),
+    ready: tuple[int, int] | None = None,
+) -> StreamedData:
+    """A data set whose images are decoded while the networks train."""
+    mean, std = (
+        given or (usual if channels == 3 else (sum(usual) / 3,) * channels)
+        for given, usual in ((reading.mean, IMAGENET_MEAN), (reading.std, IMAGENET_STD))
+    )
+    return StreamedData(
+        name=name,
+        class_names=class_names,
+        channels=channels,
+        mean=tuple(mean),
+        std=tuple(std),
+        views=reading.views(ready),
+        workers=reading.workers,
+        notes=notes,
+        **_parts(splits),
+    )
+
+
+def in_memory(
+    name: str,
+    splits: Mapping[str, Split],
+    class_names: tuple[str, ...],
+    reading: Reading,
+    *,
+    notes: tuple[str, ...] = (),
+) -> ImageData:
+    """A data set in memory, cropped at random after padding each side by an eighth of the image, and mirrored."""
+    train = splits["train"].images
+    own = (None, None) if reading.mean and reading.std else own_statistics(train, given_std=reading.std is not None)
+    return ImageData(
+        name=name,
+        class_names=class_names,
+        mean=tuple(reading.mean or own[0] or ()),
+        std=tuple(reading.std or own[1] or ()),
+        augmentation=Augmentation(min(train.shape[2:]) // 8, "reflect", reading.flip),
+        notes=notes,
+        **_parts(splits),
+    )
+
+
+def read_all(
+    split: StreamedSplit,
+    title: str,
+    *,
+    image_size: int | None = None,
+    workers: int | None = None,
+    kept: tuple[Path | None, str] = (None, ""),
+) -> Split:
+    """Every image of a split.
+
+    Args:
+        split: what to read.
+        title: what is said meanwhile.
+        image_size: resize the shorter side to this, and cut the central square out.
+        workers: processes that decode; by default one for each CPU but one.
+        kept: the file where the pixels are kept for the next time, and a key that differs where the images do.
+
+    Raises:
+        Unequal: the images are not all of one size.
+        DataError: one cannot be read.
+    """
+    view = None if image_size is None else Views((image_size, image_size), crop_ratio=1.0).scoring()
+    file, key = kept
+
+    def read() -> Split:
+        return Split(_gather(split.source, split.indices, view, workers, title), split.targets)
+
+    which = hashlib.sha1(split.indices.numpy().tobytes()).hexdigest()
+    return cached(file, f"{key} {which} resized to {image_size}", read)
+
+
+class Unequal(UsageError):
+    """Images that were to be in memory together have not all one shape."""
+
+
+class _Chunk:
+    def __init__(self, source: Source, view: View | None) -> None:
+        self.source, self.view = source, view
+
+    def __call__(self, indices: list[int]) -> NDArray[np.uint8]:
+        """(K, H, W, C)"""
+        images = [self.source.pixels(index) for index in indices]
+        if self.view is not None:
+            images = [self.view(image) for image in images]
+        if len(shapes := {tuple(image.shape) for image in images}) > 1:
+            raise _unequal(*list(shapes)[:2])
+        return torch.stack(images).permute(0, 2, 3, 1).numpy()
+
+
+def _gather(source: Source, indices: Tensor, view: View | None, workers: int | None, title: str) -> Tensor:
+    """(N, C, H, W) uint8, laid out channels-last."""
+    chunks = [indices[begin : begin + _CHUNK].tolist() for begin in range(0, len(indices), _CHUNK)]
+    count = default_workers() if workers is None else workers
+    crew = Crew(_Chunk(source, view), count if len(indices) > _FEW else 0)
+    images, begin = torch.empty(0), 0
+    for part in counted(crew.run(chunks), title, len(chunks)):
+        if begin == 0:
+            images = torch.empty((len(indices), *part.shape[1:]), dtype=torch.uint8)
+        if part.shape[1:] != images.shape[1:]:
+            raise _unequal(*((s[2], s[0], s[1]) for s in (images.shape[1:], part.shape[1:])))
+        images[begin : begin + len(part)] = torch.from_numpy(part)
+        begin += len(part)
+    return images.permute(0, 3, 1, 2)
+
+
+def _unequal(one: tuple[int, ...], other: tuple[int, ...]) -> Unequal:
+    return Unequal(f"the images are not all of one shape (C, H, W): {one}, {other}; give image_size")
+
+
+def _parts(splits: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: splits[key] for key in ("train", "test", "validation") if key in splits}

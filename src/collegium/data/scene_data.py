@@ -1,0 +1,195 @@
+"""A hyperspectral scene with a class for some of its pixels, as data to train on and to map."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from collegium.errors import DataError, UsageError
+
+from .interface import describe
+from .patches import PatchBatches, PatchData, Pixels
+from .scene_splits import SplitKind, describe_split, split_pixels
+from .spectral import Normalise, parse_bands, principal_components, statistics
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneData(PatchData):
+    """A scene, of which the pixels in `train`, `validation` and `test` are used.
+
+    Attributes:
+        ground_truth: (H, W) int64, the class of each pixel, -1 where it has none.
+
+    Raises:
+        UsageError: as PatchData; or `ground_truth` is not as large as the scene.
+    """
+
+    ground_truth: Tensor
+
+    def __post_init__(self) -> None:
+        if self.ground_truth.shape != self.cube.shape[:2]:
+            raise UsageError(
+                f"the ground truth of {self.name} is {describe(self.ground_truth)}: its scene has {self.size}"
+            )
+        super().__post_init__()
+
+    def scene_batches(self, *, batch_size: int, device: torch.device, channels_last: bool = True) -> PatchBatches:
+        """The patches around all pixels, row by row, with targets of -1 where a pixel has no class."""
+        every = Pixels(torch.arange(self.ground_truth.numel()), self.ground_truth.flatten())
+        return self.scoring_batches(every, batch_size=batch_size, device=device, channels_last=channels_last)
+
+    def false_colour(self) -> Tensor:
+        """The whole scene for people to look at: (3, H, W) uint8."""
+        return self.colours.permute(2, 0, 1)
+
+
+def from_scene(
+    cube: Array,
+    truth: Array,
+    *,
+    name: str = "scene",
+    class_names: tuple[str, ...] | None = None,
+    colour_bands: tuple[int, int, int] | None = None,
+    patch: int = 9,
+    turn: bool = True,
+    bands: str | list[int] | None = None,
+    pca: int | None = None,
+    normalise: Normalise = "band",
+    split: SplitKind = "disjoint",
+    per_class: int | None = None,
+    train_share: float = 0.1,
+    validation: float = 0.0,
+    block: int | None = None,
+    split_seed: int = 0,
+) -> SceneData:
+    """Data to train on from a scene in memory.
+
+    Args:
+        cube: (H, W, bands), any real type.
+        truth: (H, W), whole numbers; 0 where a pixel has no class, other values are classes in rising order.
+        name: what tables and reports call it.
+        class_names: one name a class; the default is the values in `truth`.
+        colour_bands: which bands are shown as red, green and blue; three evenly spaced ones by default.
+        patch: side of the patch around each pixel, odd; 1 is its spectrum alone.
+        turn: turn training patches by multiples of 90 degrees and mirror them at random.
+        bands: the bands to keep, "0-99,110" or a list, counted from 0; all by default.
+        pca: keep so many principal components of the bands instead of the bands.
+        normalise: each channel by its own deviation ("band"), or all by one ("scene").
+        split: how pixels become training and test pixels: "disjoint" or "random".
+        per_class: training pixels of each class; by default `train_share` decides.
+        train_share: the share of each class's pixels to train on.
+        validation: the share of each class's pixels to hold out.
+        block: side in pixels of the blocks of a disjoint split.
+        split_seed: of blocks and pixels.
+
+    `split` and what follows are explained at :func:`collegium.data.scene_splits.split_pixels`. Components, mean and
+    deviation are those of the training pixels alone.
+
+    Raises:
+        UsageError: a number is out of range, or a class has too few pixels for the split.
+        DataError: cube and ground truth do not fit together, or hold what they must not.
+    """
+    labels = check_scene(name, cube, truth)
+    if class_names is None:
+        class_names = tuple(str(value) for value in labels)
+    if len(class_names) != len(labels):
+        raise UsageError(f"{name} has {len(labels)} classes and {len(class_names)} class names: give one a class")
+    lookup = np.full(int(labels[-1]) + 1, -1, dtype=np.int64)
+    lookup[labels] = np.arange(len(labels))
+    ground_truth = torch.from_numpy(np.ascontiguousarray(lookup[truth.astype(np.int64)]))
+    dealt = split_pixels(
+        ground_truth,
+        kind=split,
+        patch=patch,
+        per_class=per_class,
+        train_share=train_share,
+        validation=validation,
+        block=block,
+        seed=split_seed,
+        names=class_names,
+    )
+    picked = parse_bands(bands, cube.shape[2])
+    flat = ground_truth.flatten()
+    spectra = torch.from_numpy(np.ascontiguousarray(cube[..., list(picked)], dtype=np.float32)).view(-1, len(picked))
+    components = None
+    if pca is not None:
+        components = principal_components(spectra[dealt.train], pca)
+        spectra = components.project(spectra)
+    mean, std = statistics(spectra[dealt.train], normalise)
+
+    def pixels(positions: Tensor) -> Pixels:
+        return Pixels(positions, flat[positions])
+
+    return SceneData(
+        name=name,
+        train=pixels(dealt.train),
+        validation=pixels(dealt.validation) if len(dealt.validation) else None,
+        test=pixels(dealt.test),
+        class_names=class_names,
+        mean=mean,
+        std=std,
+        notes=(describe_split(dealt, ground_truth.shape, patch),),
+        cube=spectra.view(*cube.shape[:2], -1),
+        colours=false_colours(cube, colour_bands),
+        patch=patch,
+        turn=turn,
+        bands=picked,
+        components=components,
+        ground_truth=ground_truth,
+    )
+
+
+def check_scene(name: str, cube: Array, truth: Array) -> list[int]:
+    """The values of `truth` that are classes, in rising order.
+
+    Raises:
+        DataError: cube and ground truth do not fit together, or hold what they must not.
+    """
+    if cube.ndim != 3 or truth.ndim != 2:
+        raise DataError(
+            f"the scene {name} is {describe(cube)} and its ground truth {describe(truth)}: "
+            "expected (H, W, bands) and (H, W)"
+        )
+    if cube.shape[:2] != truth.shape:
+        hint = "; one of them is transposed" if cube.shape[:2] == truth.shape[::-1] else ""
+        raise DataError(
+            f"the scene {name} has {cube.shape[0]} x {cube.shape[1]} pixels, its ground truth "
+            f"{truth.shape[0]} x {truth.shape[1]}: give two that belong together{hint}"
+        )
+    check_finite(name, cube)
+    return check_labels(f"the ground truth of {name}", truth, unlabelled=True)
+
+
+def check_finite(name: str, spectra: Array) -> None:
+    """Raises DataError where one of `spectra` (..., bands) is not a number."""
+    if spectra.dtype.kind == "f" and not np.isfinite(spectra).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(spectra))[0])
+        raise DataError(f"{name} has a value that is not finite at {where}: leave that band out, or mend the file")
+
+
+def check_labels(what: str, labels: Array, *, unlabelled: bool) -> list[int]:
+    """The values that are classes, in rising order; 0 is none where `unlabelled`.
+
+    Raises:
+        DataError: values are not whole, are negative, or are fewer than two.
+    """
+    if not np.isfinite(labels).all() or (labels != np.floor(labels)).any() or labels.min() < 0:
+        raise DataError(f"{what} holds values that are not whole numbers from 0 on: it must name a class a pixel")
+    values = [int(value) for value in np.unique(labels) if value != 0 or not unlabelled]
+    if len(values) < 2:
+        raise DataError(f"{what} has {len(values)} classes: there is nothing to learn below 2")
+    return values
+
+
+def false_colours(cube: Array, bands: tuple[int, int, int] | None) -> Tensor:
+    """(H, W, 3) uint8: three bands, each stretched between its 2nd and 98th percentile."""
+    last = cube.shape[2] - 1
+    shown = cube[..., list(bands or (3 * last // 4, last // 2, last // 4))].astype(np.float32)
+    low, high = np.percentile(shown, (2, 98), axis=(0, 1))
+    scaled = (shown - low) / np.maximum(high - low, 1e-12)
+    return torch.from_numpy(np.ascontiguousarray((scaled.clip(0, 1) * 255).round(), dtype=np.uint8))

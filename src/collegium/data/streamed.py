@@ -1,0 +1,229 @@
+"""Data sets whose images are decoded by worker processes while the networks train."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from collegium.errors import UsageError
+
+from .batches import AUGMENTATION, ORDER, Normalisation, check_place
+from .interface import ClassificationData
+from .seeds import generator, global_state_kept, seed_globally
+from .views import View, Views
+from .workers import Crew, default_workers
+
+Task = tuple[int, list[int]]
+
+
+class Source(Protocol):
+    """Images that are read one by one, wherever they lie."""
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, index: int) -> Tensor:
+        """An image as (C, H, W) uint8, of the same C always."""
+        ...
+
+    def fingerprint(self, indices: Tensor) -> str:
+        """A short text that differs where the images at `indices` (K,) do."""
+        ...
+
+
+@dataclass(frozen=True)
+class StreamedSplit:
+    """Images that are not in memory, and their labels.
+
+    Attributes:
+        source: where the images come from.
+        indices: (N,) int64, which images of the source.
+        targets: (N,) int64, the class of each.
+    """
+
+    source: Source
+    indices: Tensor
+    targets: Tensor
+
+    @classmethod
+    def of(cls, source: Source, targets: Tensor) -> "StreamedSplit":
+        """All images of a source."""
+        return cls(source, torch.arange(len(source)), targets)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def subset(self, indices: Tensor) -> "StreamedSplit":
+        """The images at `indices` (K,), in that order."""
+        return StreamedSplit(self.source, self.indices[indices], self.targets[indices])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedData(ClassificationData[StreamedSplit]):
+    """A classification data set whose images are decoded while the networks train.
+
+    Attributes:
+        channels: of every image.
+        views: how images become those of one size, at random for training.
+        workers: processes that decode; None for one for each CPU but one. The batches do not depend on it.
+
+    `mean` and `std` are of pixels scaled to [0, 1].
+    """
+
+    channels: int
+    views: Views
+    workers: int | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.channels, *self.views.image_size
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha1(repr((self.class_names, self.mean, self.std, self.views, self.channels)).encode())
+        for split in self.splits.values():
+            digest.update(split.source.fingerprint(split.indices).encode())
+            digest.update(split.targets.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def training_batches(
+        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+    ) -> "StreamedBatches":
+        return StreamedBatches(
+            self.train,
+            self.views.training(self.mean),
+            self._normalisation(device, channels_last),
+            batch_size=batch_size,
+            device=device,
+            seed=seed,
+            workers=self.workers,
+        )
+
+    def scoring_batches(
+        self, split: StreamedSplit, *, batch_size: int, device: torch.device, channels_last: bool = True
+    ) -> "StreamedBatches":
+        return StreamedBatches(
+            split,
+            self.views.scoring(),
+            self._normalisation(device, channels_last),
+            batch_size=batch_size,
+            device=device,
+            training=False,
+            workers=self.workers,
+        )
+
+    def _normalisation(self, device: torch.device, channels_last: bool) -> Normalisation:
+        return Normalisation(self.mean, self.std, self.image_size[1], device, channels_last=channels_last)
+
+    def pictures(self, split: StreamedSplit) -> Tensor:
+        images, _ = _Maker(split, self.views.scoring(), seed=0)((0, list(range(len(split)))))
+        return images.permute(0, 3, 1, 2)
+
+    def preprocessing(self) -> dict[str, Any]:
+        return super().preprocessing() | {
+            "resize": self.views.resize,
+            "center_crop": list(self.image_size),
+            "interpolation": "bilinear",
+        }
+
+
+class StreamedBatches:
+    """Batches of normalised images that worker processes decode.
+
+    The order is a function of (seed, epoch), and what is done at random to an image of (seed, epoch, its index in
+    the source), so an interrupted run goes on in the middle of an epoch exactly, with any number of workers.
+
+    Args:
+        split: N images and their labels.
+        view: what is done to each image.
+        normalise: what is done to the batch on the device.
+        batch_size: images in a batch.
+        device: where batches go.
+        seed: of order and augmentation, 0 or more.
+        training: shuffle, leave out a last batch that is not full (except where it is the only one), and keep the
+            workers from one epoch to the next.
+        workers: processes that decode, 0 for none; None for one for each CPU but one.
+
+    Raises:
+        UsageError: an empty split, a batch size below 1, a negative seed or number of workers.
+    """
+
+    def __init__(
+        self,
+        split: StreamedSplit,
+        view: View,
+        normalise: Normalisation,
+        *,
+        batch_size: int,
+        device: torch.device,
+        seed: int = 0,
+        training: bool = True,
+        workers: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"the batch size is {batch_size}: give 1 or more")
+        if len(split) == 0:
+            raise UsageError("there are no images to make batches of: the split is empty")
+        if seed < 0:
+            raise UsageError(f"the seed is {seed}: give 0 or more")
+        self.batch_size, self.seed, self.training = batch_size, seed, training
+        self._count, self._device, self._normalise = len(split), device, normalise
+        self._crew = Crew(
+            _Maker(split, view, seed),
+            default_workers() if workers is None else workers,
+            pin_memory=device.type == "cuda",
+            keep=training,
+        )
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        full, rest = divmod(self._count, self.batch_size)
+        return max(full, 1) if self.training else full + (rest > 0)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch, to be read to its end (or left) before the next is begun.
+
+        Args:
+            epoch: 0, 1, ...
+            first_step: where to go on; earlier batches are not made.
+
+        Returns:
+            An iterator over images (B, C, H, W) float32 and targets (B,) int64, on the device.
+
+        Raises:
+            UsageError: `epoch` is negative, or `first_step` is not within 0..len(self).
+            DataError: an image cannot be read.
+        """
+        check_place(epoch, first_step, len(self))
+        return self._steps(epoch, first_step)
+
+    def _steps(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.arange(self._count)
+        if self.training:
+            order = torch.randperm(self._count, generator=generator(self.seed, ORDER, epoch))
+        tasks = [
+            (epoch, order[step * self.batch_size : (step + 1) * self.batch_size].tolist())
+            for step in range(first_step, len(self))
+        ]
+        for images, targets in self._crew.run(tasks):
+            here = images.to(self._device, non_blocking=True)
+            yield self._normalise(here), targets.to(self._device, non_blocking=True)
+
+
+class _Maker:
+    """Makes the batch of an epoch at some places of a split."""
+
+    def __init__(self, split: StreamedSplit, view: View, seed: int) -> None:
+        self.split, self.view, self.seed = split, view, seed
+
+    def __call__(self, task: Task) -> tuple[Tensor, Tensor]:
+        """(B, H, W, C) uint8 and (B,) int64."""
+        epoch, places = task
+        with global_state_kept():  # in the training process it is the training's own
+            images = [self._image(epoch, int(self.split.indices[place])) for place in places]
+        return torch.stack([image.permute(1, 2, 0) for image in images]), self.split.targets[places]
+
+    def _image(self, epoch: int, index: int) -> Tensor:
+        seed_globally(self.seed, AUGMENTATION, epoch, index)
+        return self.view(self.split.source.pixels(index))

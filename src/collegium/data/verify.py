@@ -1,0 +1,147 @@
+"""Every image file decoded once, so that a broken one is found before training and not in its middle."""
+
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collegium.files import write_whole
+
+from .passes import counted
+from .pixels import read_image
+from .workers import Crew, default_workers
+
+_CHUNK = 64
+_FEW = 512  # files that are decoded before other processes have started
+_ROW = np.dtype(
+    [("size", "i8"), ("time", "i8"), ("done", "?"), ("digest", "u8"), *((side, "i4") for side in "CHW")]  # of a file
+)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What N image files hold.
+
+    Attributes:
+        shapes: (N, 3) channels (1 or 3), height and width, upright; 0 where the file is broken.
+        digests: (N,) uint64 of the files' contents.
+        broken: index of a file that cannot be decoded -> why.
+    """
+
+    shapes: NDArray[np.int32]
+    digests: NDArray[np.uint64]
+    broken: dict[int, str]
+
+
+def verify(root: Path, names: Sequence[str], record: Path | None, workers: int | None = None) -> Verified:
+    """Decodes image files that have not been decoded before, or that have another size or time since.
+
+    Args:
+        root: the folder that `names` are relative to.
+        names: the files.
+        record: where what was found is kept from one call to the next, also when it is interrupted.
+        workers: processes that decode; by default one for each CPU but one.
+
+    Returns:
+        What each file holds.
+    """
+    rows, broken = _recall(record, names, _looked_up(root, names))
+    missing = np.flatnonzero(~rows["done"])
+    if len(missing):
+        chunks = np.split(missing, range(_CHUNK, len(missing), _CHUNK))
+        count = default_workers() if workers is None else workers
+        crew = Crew(_Reader(root, names), count if len(missing) > _FEW else 0)
+        try:
+            for chunk, found in zip(chunks, counted(crew.run(chunks), "Checking images", len(chunks)), strict=True):
+                for index, (shape, digest, reason) in zip(chunk.tolist(), found, strict=True):
+                    rows[["C", "H", "W"]][index] = shape
+                    rows["digest"][index], rows["done"][index] = digest, True
+                    if reason:
+                        broken[index] = reason
+        finally:
+            _keep(record, names, rows, broken)
+    return Verified(np.stack([rows[side] for side in "CHW"], axis=1), rows["digest"], broken)
+
+
+class _Reader:
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        self.root, self.names = root, names
+
+    def __call__(self, chunk: NDArray[np.int64]) -> list[tuple[tuple[int, ...], int, str]]:
+        return [self._read(self.root / self.names[index]) for index in chunk]
+
+    def _read(self, path: Path) -> tuple[tuple[int, ...], int, str]:
+        """Shape, digest, and what is wrong if something is."""
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            return (0, 0, 0), 0, str(error.strerror)
+        digest = int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
+        try:
+            return tuple(read_image(io.BytesIO(raw), channels=None).shape), digest, ""
+        except Exception as error:
+            return (0, 0, 0), digest, " ".join(str(error).split())
+
+
+def _looked_up(root: Path, names: Sequence[str]) -> NDArray[Any]:
+    """A row for each file with its size and time of change, -1 where it cannot be looked up."""
+
+    def look(name: str) -> tuple[int, int]:
+        try:
+            found = os.stat(os.path.join(root, name))
+        except OSError:
+            return -1, -1
+        return found.st_size, found.st_mtime_ns
+
+    rows = np.zeros(len(names), _ROW)
+    with ThreadPoolExecutor(32) as pool:  # each waits for the disk or the network
+        found = np.array(list(pool.map(look, names, chunksize=256)), np.int64).reshape(-1, 2)
+    rows["size"], rows["time"] = found.T
+    return rows
+
+
+def _recall(record: Path | None, names: Sequence[str], rows: NDArray[Any]) -> tuple[NDArray[Any], dict[int, str]]:
+    """The rows, filled in where the record tells of a file that has not changed; and which of these are broken."""
+    if record is None:
+        return rows, {}
+    try:
+        with record.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            old = {key: file[key] for key in ("names", "rows", "broken", "reasons")}
+        if old["rows"].dtype != _ROW:
+            return rows, {}
+    except Exception:  # absent or damaged: everything is decoded again
+        return rows, {}
+    place = {name: k for k, name in enumerate(old["names"].tolist())}
+    places = np.array([place.get(os.fsencode(name), -1) for name in names], np.int64)
+    known = np.flatnonzero(places >= 0)
+    told = old["rows"][places[known]]
+    same = told["done"] & (told["size"] == rows["size"][known]) & (told["time"] == rows["time"][known])
+    known = known[same]
+    rows[known] = told[same]
+    reasons = dict(zip(old["broken"].tolist(), old["reasons"].tolist(), strict=True))
+    broken = {k: reasons[p] for k, p in zip(known.tolist(), places[known].tolist(), strict=True) if p in reasons}
+    return rows, broken
+
+
+def _keep(record: Path | None, names: Sequence[str], rows: NDArray[Any], broken: dict[int, str]) -> None:
+    if record is None:
+        return
+    file = io.BytesIO()
+    np.savez(
+        file,
+        names=np.array([os.fsencode(name) for name in names]),
+        rows=rows,
+        broken=np.array(list(broken), np.int64),
+        reasons=np.array(list(broken.values()), str),
+    )
+    try:
+        write_whole(record, file.getvalue())
+    except OSError:
+        pass  # a full disk costs the next start its time, nothing else
