@@ -8,12 +8,11 @@ import argparse
 import csv
 import json
 import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
+
+from grid import spread, train_all
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "recipes" / "cifar100_50_per_class.yaml"
@@ -37,28 +36,10 @@ PROBES: dict[str, dict[str, object]] = {
 ROWS = STUDY | PROBES
 
 
-def run_one(row: str, seed: int, run: Path) -> None:
-    """One run in this process."""
-    import dataclasses
-
-    from collegium.training.loop import train
-    from collegium.training.recipe import Recipe
-
-    train(dataclasses.replace(Recipe.read(RECIPE), seed=seed, **ROWS[row]), run, quiet=True)  # type: ignore[arg-type]
-
-
-def run_all(runs: Path, rows: list[str], seeds: list[int], workers: int) -> int:
-    """Every row with every seed, each in a process with one thread; the worst exit status."""
-
-    def start(job: tuple[int, str]) -> int:
-        seed, row = job
-        here = [sys.executable, __file__, "one", "--runs", str(runs), "--rows", row, "--seeds", str(seed)]
-        status = subprocess.run(here, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
-        print(row, seed, "done" if status == 0 else f"failed with status {status}", flush=True)
-        return status
-
-    with ThreadPoolExecutor(workers) as pool:
-        return max(pool.map(start, [(seed, row) for seed in seeds for row in rows]))
+def jobs(runs: Path, rows: list[str], seeds: list[int]) -> list[tuple[Path, dict[str, Any]]]:
+    """Every row with every seed."""
+    given = [(row, seed) for seed in seeds for row in rows]
+    return [(runs / f"{row}-{seed}", {"config": RECIPE, "seed": seed, **ROWS[row]}) for row, seed in given]
 
 
 def collect(runs: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -157,14 +138,6 @@ def markdown(found: dict[str, dict[int, dict[str, Any]]], rows: list[str]) -> li
     return lines
 
 
-def spread(values: list[float], *, sign: bool = False, digits: int = 2) -> str:
-    """``"31.42 ± 0.20"``, without the deviation where there is one value."""
-    if not values:
-        return ""
-    mean = f"{fmean(values):{'+' if sign else ''}.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.{digits}f}"
-
-
 def chart(found: dict[str, dict[int, dict[str, Any]]]) -> None:
     """One dot a seed: the mean peer, the ensemble, and the method's own predictor."""
     import matplotlib
@@ -197,19 +170,17 @@ def chart(found: dict[str, dict[int, dict[str, Any]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["run", "one", "table"])
+    parser.add_argument("command", choices=["run", "table"])
     parser.add_argument("--runs", type=Path, default=Path("runs/small_data"))
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     rows, seeds = options.rows.split(","), [int(seed) for seed in options.seeds.split(",")]
     if options.command == "table":
         write_results(options.runs)
-    elif options.command == "one":
-        run_one(rows[0], seeds[0], options.runs / f"{rows[0]}-{seeds[0]}")
     else:
-        sys.exit(run_all(options.runs, rows, seeds, options.workers))
+        train_all(jobs(options.runs, rows, seeds), options.workers)
 
 
 if __name__ == "__main__":
