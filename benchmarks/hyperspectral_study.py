@@ -159,12 +159,11 @@ def write_maps(runs: Path, study: str, seed: int, budget: int, starts: tuple[str
     for start in starts:
         for method in METHODS:
             evidence = gather(folder(runs, Row(study, budget, method, start), seed))
-            own = evidence.scene_answers or {}
             data = data or evidence.data
             after = "" if len(starts) == 1 else f" after {start}" if start != "scratch" else " from scratch"
-            maps[f"{method}{after}"] = own["peer0"]
+            maps[f"{method}{after}"] = evidence.maps["peer0"]
             if method == "ffl" and len(starts) == 1:
-                maps["ffl, fused"] = own["fused"]
+                maps["ffl, fused"] = evidence.maps["fused"]
     title = f"Salinas-A, {budget} training pixels of each class, first peer, seed {seed}"
     (RESULTS / study / "maps.png").write_bytes(map_file(data, maps, title))  # type: ignore[arg-type]
 
@@ -178,11 +177,11 @@ INTRODUCTION = {
     ),
     "salinas_a_transfer": (
         "# From other scenes' spectra to Salinas-A",
-        "Two 1-D networks (`spectral_resnet8`) classify each pixel by its spectrum of 204 bands alone, from 5, 10 or 20 "
-        "labelled pixels of each of six classes, in a spatially disjoint split. They start from scratch, or from "
+        "Two 1-D networks (`spectral_resnet8`) classify each pixel by its spectrum of 204 bands alone, from 5, 10 or "
+        "20 labelled pixels of each of six classes, in a spatially disjoint split. They start from scratch, or from "
         "networks of the same kind that were trained (each alone) on labelled spectra of another scene: Houston 2013 "
-        "(144 bands of another sensor, 15 classes, 2,832 spectra) or Indian Pines (200 bands, 16 classes, 695 spectra). "
-        "All layers but the classifier are carried over. Below, methods are compared within each start.",
+        "(144 bands of another sensor, 15 classes, 2,832 spectra) or Indian Pines (200 bands, 16 classes, 695 "
+        "spectra). All layers but the classifier are carried over. Below, methods are compared within each start.",
     ),
 }
 
@@ -205,13 +204,13 @@ def write_results(runs: Path, study: str) -> None:
         what,
         "",
         f"Percent after the last epoch, mean ± sample standard deviation over {len(seeds)} seeds. A seed decides the "
-        "split, the start and the order of images, and is the same for every method. *One network* is the mean of the "
-        "two peers; *gain* is over `independent`, paired by seed, and *better in* counts the seeds where it is positive. "
-        "Nothing was selected on test pixels.",
+        "split, the start and the order of images, and is the same for every method. *One network* is the mean of "
+        "the two peers; *gain* is over `independent`, paired by seed, and *better in* counts the seeds where it is "
+        "positive. Nothing was selected on test pixels.",
         "",
         f"Recipes: {named}. Machine: {some['provenance']['device'].partition(',')[0]}, one core a run. Code: commit "
-        f"`{some['provenance']['commit']}`, torch {some['provenance']['torch']}. Every run: [`runs.csv`](runs.csv). Repeat "
-        "it: `python benchmarks/hyperspectral_study.py run` and then `table`.",
+        f"`{some['provenance']['commit']}`, torch {some['provenance']['torch']}. Every run: [`runs.csv`](runs.csv). "
+        "Repeat it: `python benchmarks/hyperspectral_study.py run` and then `table`.",
         "",
     ]
     for budget in BUDGETS:

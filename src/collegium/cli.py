@@ -251,7 +251,8 @@ def _evaluate(arguments: list[str]) -> None:
     data = trained.experiment.data
     scores = trained.evaluate(trained.scored["test"])
     title = f"{run} after {trained.epoch} of {trained.recipe.epochs} epochs, {len(data.test)} test images"
-    Console().print(predictor_table(title, scores, costs(trained.learner, data.image_shape)))
+    counts = data.test.targets.bincount(minlength=data.num_classes).tolist()
+    Console().print(predictor_table(title, scores, costs(trained.learner, data.image_shape), counts))
 
 
 def _report(arguments: list[str]) -> None:

@@ -4,15 +4,14 @@ from collegium.reporting import words
 from collegium.reporting.evidence import Evidence
 from collegium.reporting.markup import Html, element, section, table
 from collegium.reporting.sections import Styles, chip, column_head
-
-UNEVEN = 1.5  # times as many test images of one class as of another
+from collegium.table import uneven
 
 
 def by_class(evidence: Evidence, styles: Styles) -> Html:
     """Accuracy of every predictor in each class, over all, on average, and kappa; nothing where classes are even."""
     result = evidence.result
     counts = result["test_images_per_class"]
-    if max(counts) <= UNEVEN * min(counts):
+    if not uneven(counts):
         return Html("")
     names = evidence.predictors
     head = [
