@@ -1,22 +1,17 @@
 """The library in three calls: train, evaluate, report."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from collegium.data import ClassificationData, from_arrays, from_datasets, is_dataset
+from collegium.data import OwnData, as_data
 from collegium.errors import UsageError
 from collegium.networks import name_of
 from collegium.training.recipe import Recipe
-
-Pair = tuple[Any, Any]
-"""Images and labels, as arrays or tensors; see :func:`collegium.data.from_arrays`."""
-Data = ClassificationData[Any] | tuple[Pair, Pair] | tuple[Any, Any]
-"""Own data: to train on, to score; as arrays, or as data sets of (image, label), see
-:func:`collegium.data.from_datasets`."""
 
 
 def train(
@@ -24,7 +19,7 @@ def train(
     run: str | Path | None = None,
     config: str | Path | None = None,
     peers: str | Sequence[nn.Module] | None = None,
-    data: str | Mapping[str, Any] | Data | None = None,
+    data: str | Mapping[str, Any] | OwnData | None = None,
     teacher: str | Path | nn.Module | None = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -78,21 +73,6 @@ def train(
     return run_training(resolved, run or default_run(resolved), **own, overwrite=overwrite, quiet=quiet)
 
 
-def as_data(data: Data) -> ClassificationData[Any]:
-    """The user's own data, checked."""
-    if isinstance(data, ClassificationData):
-        return data
-    if isinstance(data, tuple) and len(data) == 2:
-        if all(isinstance(part, tuple | list) for part in data):
-            return from_arrays(*data)
-        if all(map(is_dataset, data)):
-            return from_datasets(*data)
-    raise UsageError(
-        "data must be a name, an ImageData, ((train_images, train_labels), (test_images, test_labels)), "
-        "or (train_dataset, test_dataset)"
-    )
-
-
 def _describe(network: object) -> str:
     """A network from Python as a word that differs where its parameters' names or shapes do."""
     if not isinstance(network, nn.Module):
@@ -103,11 +83,11 @@ def _describe(network: object) -> str:
 
 def default_run(recipe: Recipe) -> Path:
     """Where a run goes that was given no folder."""
-    data = recipe.data_name.removeprefix("python:")
+    data = re.sub(r"[^\w.-]+", "-", recipe.data_name.removeprefix("python:"))
     return Path("runs") / f"{recipe.method_name}-{data}-seed{recipe.seed}"
 
 
-def evaluate(run: str | Path, *, data: Data | None = None, **given: Any) -> dict[str, dict[str, float]]:
+def evaluate(run: str | Path, *, data: OwnData | None = None, **given: Any) -> dict[str, dict[str, float]]:
     """Scores every predictor of a trained run again on test images: predictor -> metric -> value.
 
     Args:
@@ -124,7 +104,7 @@ def evaluate(run: str | Path, *, data: Data | None = None, **given: Any) -> dict
     return trained.evaluate(trained.scored["test"])
 
 
-def report(run: str | Path, *, data: Data | None = None, **given: Any) -> Path:
+def report(run: str | Path, *, data: OwnData | None = None, **given: Any) -> Path:
     """Writes the page of a finished run, RUN/report.html, and returns where it is. Arguments as :func:`evaluate`."""
     from collegium.reporting.page import write_report
 

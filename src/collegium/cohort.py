@@ -33,8 +33,9 @@ class PeerOutputs:
 
     logits: Tensor  # (M, B, C), float32
     features: tuple[tuple[Tensor, ...], ...]  # peer -> stage -> (B, D, H, W); the classifier pools the last
-    trunk: Tensor | None = None  # (B, D, H, W), the shared trunk's output
+    trunk: Tensor | None = None  # (B, D, H, W), the shared trunk's output; of the first peer's view if they have own
     teacher: TeacherOutputs | None = None
+    shadow: Tensor | None = None  # (M, B, C), logits of the copies that follow the peers; in training alone
 
     @property
     def last_features(self) -> tuple[Tensor, ...]:
@@ -143,25 +144,38 @@ class Cohort(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> PeerOutputs:
-        """(B, in_channels, H, W) -> outputs of all peers, and of the teacher where there is one."""
+        """Outputs of all peers, and of the teacher where there is one.
+
+        Args:
+            images: (B, in_channels, H, W), or (M, B, in_channels, H, W) where every peer sees a view of its own; the
+                teacher then sees the first.
+        """
         out = self.forward_peers(images)
-        return out if self.teacher is None else replace(out, teacher=self._ask(self.teacher, images))
+        if self.teacher is None:
+            return out
+        return replace(out, teacher=self._ask(self.teacher, images[0] if images.ndim == 5 else images))
 
     def forward_peers(self, images: Tensor) -> PeerOutputs:
-        """(B, in_channels, H, W) -> outputs of all peers; the trunk is computed once."""
-        x, low = images, []
+        """Images as for :meth:`forward` -> outputs of all peers; the trunk is computed once for each view."""
+        views = list(images) if images.ndim == 5 else [images] * self.num_peers
+        low: list[list[Tensor]] = [[] for _ in views]  # view -> map after each stage of the trunk
         if self.trunk:
-            x = self._branch(0).fit(images)
+            x = self._branch(0).fit(images.flatten(0, 1) if images.ndim == 5 else images)
             for stage in self.trunk.values():
                 x = stage(x)
-                low.append(read_map(stage, x))
+                feature = read_map(stage, x)
+                parts = feature.chunk(len(views)) if images.ndim == 5 else [feature] * len(views)
+                for maps, part in zip(low, parts, strict=True):
+                    maps.append(part)
+            views = list(x.chunk(len(views))) if images.ndim == 5 else [x] * len(views)
         features, logits = [], []
-        for k in range(self.num_peers):
+        for k, view in enumerate(views):
             branch = self._branch(k)
-            high, z = branch.outputs(x if self.trunk else branch.fit(images))
-            features.append((*low, *high))
+            high, z = branch.outputs(view if self.trunk else branch.fit(view))
+            features.append((*low[k], *high))
             logits.append(z.float())
-        return PeerOutputs(logits=torch.stack(logits), features=tuple(features), trunk=low[-1] if low else None)
+        trunk = low[0][-1] if self.trunk else None
+        return PeerOutputs(logits=torch.stack(logits), features=tuple(features), trunk=trunk)
 
     @torch.no_grad()
     def _ask(self, teacher: Network, images: Tensor) -> TeacherOutputs:

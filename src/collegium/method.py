@@ -1,7 +1,8 @@
 """What a method is: named loss terms by player, and predictors besides the peers."""
 
 import abc
-from typing import ClassVar, NamedTuple, NotRequired, TypedDict
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor, nn
 
@@ -25,7 +26,20 @@ class ParameterGroup(TypedDict):
 
     params: list[nn.Parameter]
     weight_decay: NotRequired[float]
-    learning_rate_scale: NotRequired[float]
+    learning_rate_scale: NotRequired[float]  # relative to the run's
+    learning_rate: NotRequired[float]  # in place of the run's; the schedule multiplies it alike
+
+
+class Shadow(NamedTuple):
+    """A frozen copy of the peers that follows them: after every ``every``-th step, copy = d copy + (1 - d) peers.
+
+    d is ``decay``, and in the beginning no more than 1 - 1 / (update + 1), so that the first weights are forgotten.
+    A decay of 0 makes the copy a stale one, which stays as it is between its updates. Running statistics of norms are
+    the copy's own where decay is above 0, and copied with the weights where it is 0.
+    """
+
+    decay: float = 0.999
+    every: int = 1
 
 
 class Method(nn.Module, abc.ABC):
@@ -38,6 +52,12 @@ class Method(nn.Module, abc.ABC):
 
     min_peers: ClassVar[int] = 2
     needs_teacher: ClassVar[bool] = False
+    optimizers: Mapping[str, Literal["sgd", "adam", "adamw"]] = {}
+    """The optimizer of each player that has another one than the run's."""
+    own_views: bool = False
+    """Whether every peer sees its own random view of each training image."""
+    shadow: Shadow | None = None
+    """How a copy of the peers follows them, where the method learns from one: :attr:`PeerOutputs.shadow`."""
     reconstructed: str = ""
     """What had to be reconstructed because no text or code of the authors states it; printed with every result."""
 
@@ -60,6 +80,9 @@ class Method(nn.Module, abc.ABC):
     def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
         """Which parameters each player owns. By default one player owns everything."""
         return {"peers": [{"params": trainable(cohort)}, {"params": trainable(self)}]}
+
+    def after_step(self, cohort: Cohort, step: int) -> None:
+        """Called after every optimizer step without gradients; ``step`` counts from 1 over the whole run."""
 
     def predict(self, out: PeerOutputs) -> dict[str, Tensor]:
         """Predictors besides the peers and their mean: name -> logits (B, C)."""

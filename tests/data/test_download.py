@@ -2,6 +2,7 @@ import hashlib
 import io
 import tarfile
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -111,3 +112,32 @@ def test_where_data_lies(monkeypatch, tmp_path):
     assert data_root(None) == tmp_path
     monkeypatch.delenv("COLLEGIUM_DATA")
     assert data_root(None) == Path.home() / ".cache" / "collegium"
+
+
+def test_without_a_checksum_the_length_is_checked(server, tmp_path):
+    fetch(f"{server}/whole", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    with pytest.raises(DataError, match=f"gave {len(CONTENT) // 2} of {len(CONTENT)} bytes"):
+        fetch(f"{server}/short", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_zip_archive_and_one_without_its_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
+        file.writestr("set/a", b"A")
+    fetch_folder("http://127.0.0.1:9/set.zip", tmp_path / "set", file_md5(tmp_path / "set.zip"))
+    assert (tmp_path / "set" / "a").read_bytes() == b"A"
+    source = archive(tmp_path / "loose.tar.gz", {"a": b"A", "./b/c": b"C"})
+    fetch_folder("http://127.0.0.1:9/loose.tar.gz", tmp_path / "loose", file_md5(source), loose=True)
+    assert (tmp_path / "loose" / "b" / "c").read_bytes() == b"C"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loose", "loose.tar.gz", "set", "set.zip"]
+
+
+def test_a_broken_zip_archive(tmp_path):
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("set/a", b"A" * 1000)
+    path.write_bytes(path.read_bytes().replace(b"A" * 1000, b"B" * 1000))
+    with pytest.raises(DataError, match="could not be unpacked"):
+        fetch_folder("http://127.0.0.1:9/set.zip", tmp_path / "set", file_md5(path))
+    assert [path.name for path in tmp_path.iterdir()] == ["set.zip"]

@@ -108,7 +108,7 @@ def test_what_is_no_image_is_left_out_and_said(root, write_images):
     data = load(f"folder:{root}")
     assert len(data.train) == 15 and len(data.test) == 6
     assert data.notes == (
-        "2 files that are no images, or folders in class folders, were left out: train/a/notes.txt, test/b/nested.",
+        "Left out, as no images or as folders within class folders (2): train/a/notes.txt, test/b/nested.",
     )
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -7,11 +8,28 @@ import torch
 import collegium.data as data
 from collegium.data import Augmentation, Split, from_arrays
 from collegium.errors import DataError, UsageError
+from collegium.options import check_kind
 
 
 def test_names_and_loaders_agree():
-    assert data.names() == ["cifar10", "cifar100", "digits"]
-    assert [data.loader(name).__name__ for name in data.names()] == data.names()
+    assert {"cifar10", "cifar100", "cinic10", "digits", "imagenet", "tiny_imagenet"} <= set(data.names())
+    assert {"folder:PATH", "huggingface:NAME", "torchvision:NAME"} <= set(data.names())
+    assert [data.loader(name).__name__ for name in data.names()] == [name.partition(":")[0] for name in data.names()]
+    assert data.names() == sorted(data.names())
+
+
+def test_every_option_is_typed_and_told():
+    for name in ("cifar10", "cinic10", "folder:x", "huggingface:x", "imagenet", "tiny_imagenet", "torchvision:x"):
+        function = data.loader(name)
+        for option, default in data.own_options(name).items():
+            check_kind(option, default, get_type_hints(function)[option])
+            assert f"\n        {option}: " in function.__doc__, f"{name} does not tell of {option}"
+
+
+def test_a_kind_of_data_set_needs_what_follows_the_colon():
+    for name in ("folder", "folder:", "cifar10:x"):
+        with pytest.raises(UsageError, match=f"no data set '{name}'; write "):
+            data.loader(name)
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
@@ -79,6 +97,7 @@ def test_a_data_set_with_its_own_validation_images_keeps_them(monkeypatch):
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, collegium.data; print({'torchvision', 'sklearn', 'matplotlib', 'rich'} & set(sys.modules))"
+    heavy = {"torchvision", "sklearn", "matplotlib", "rich", "datasets", "PIL"}
+    code = f"import sys, collegium.data; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

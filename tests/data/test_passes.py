@@ -32,7 +32,9 @@ def test_another_key_makes_it_again(tmp_path):
     assert cached(tmp_path / "file", "other", never).images.unique().tolist() == [8]
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-1], lambda raw: raw[:-1] + b"\x01", lambda raw: b"", lambda raw: b"x"])
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:-1], lambda raw: raw[:-1] + b"\x01", lambda raw: b"", lambda raw: b"x"]
+)
 def test_a_damaged_file_is_made_again(tmp_path, damage):
     file = tmp_path / "file"
     cached(file, "key", lambda: split(7))

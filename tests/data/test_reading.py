@@ -18,6 +18,7 @@ SMALL = (3, 32, 32)
         ({"image_size": 32}, SMALL, 1000, True),
         ({"image_size": 48}, SMALL, 1000, False),
         ({"augment": "augmix"}, SMALL, 1000, False),
+        ({"scale": [0.08, 1.0], "mean": [0.5]}, SMALL, 1000, True),  # as a recipe has them
         ({"memory": True}, (3, 200, 20), 10, True),
         ({"memory": True, "image_size": 8}, None, 10, True),
     ],

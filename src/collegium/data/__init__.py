@@ -19,6 +19,7 @@ from .huggingface import huggingface
 from .imagenet import imagenet
 from .images import ImageData, from_arrays
 from .interface import BatchSource, ClassificationData, Samples
+from .own import OwnData, as_data, module
 from .reading import Reading
 from .scene_data import SceneData, from_scene
 from .scenes import botswana, houston2013, indian_pines, ksc, pavia_university, salinas, salinas_a, scene
@@ -34,6 +35,7 @@ __all__ = [
     "Batches",
     "ClassificationData",
     "ImageData",
+    "OwnData",
     "Reading",
     "Samples",
     "SceneData",
@@ -41,6 +43,7 @@ __all__ = [
     "StreamedData",
     "StreamedSplit",
     "Views",
+    "as_data",
     "from_arrays",
     "from_datasets",
     "from_scene",
@@ -58,7 +61,7 @@ Loader = Callable[..., ClassificationData[Any]]
 # for a kind of data set, and is given what follows the colon: "folder:PATH".
 _SCENES: tuple[Loader, ...] = (botswana, houston2013, indian_pines, ksc, pavia_university, salinas, salinas_a)
 _IMAGES: tuple[Loader, ...] = (cifar10, cifar100, cinic10, digits, imagenet, tiny_imagenet)
-_KINDS: tuple[Loader, ...] = (folder, huggingface, torchvision)
+_KINDS: tuple[Loader, ...] = (folder, huggingface, module, torchvision)
 _LOADERS: dict[str, Loader] = {
     function.__name__: function for function in (*_IMAGES, *_KINDS, *_SCENES, scene, spectra)
 }
@@ -135,7 +138,8 @@ def load(
     function, own = loader(name), own_options(name)
     given: dict[str, Any] = {"validation": validation, "per_class": per_class, "split_seed": split_seed}
     given |= {"padding": padding, "padding_mode": padding_mode, "flip": flip}
-    options = {option: given.pop(option) for option in list(given) if option in own} | options
+    shared = {option: given.pop(option) for option in list(given) if option in own}
+    options = {option: value for option, value in shared.items() if value is not None} | options
     for option, value in given.items():
         check_kind(f"the data option {option}", value, get_type_hints(load)[option])
     for option, value in options.items():

@@ -140,6 +140,8 @@ class Batches:
         shuffle: draw the order of each epoch; otherwise the order of the split.
         drop_last: leave out a last batch that is not full, except where it is the only one.
         channels_last: the memory layout of the images; otherwise contiguous (B, C, H, W).
+        views: how many differently augmented views of each image a batch holds; with more than one its images are
+            (views, B, C, H, W). The first is that of a single one.
 
     Raises:
         UsageError: an empty split, a batch size below 1, a negative seed, mean or std without one value a
@@ -158,6 +160,7 @@ class Batches:
         shuffle: bool = True,
         drop_last: bool = True,
         channels_last: bool = True,
+        views: int = 1,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size is {batch_size}: give 1 or more")
@@ -170,7 +173,7 @@ class Batches:
         self.augmentation = augmentation or NO_AUGMENTATION
         self.augmentation.check((height, width))
 
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.views = batch_size, seed, views
         self.shuffle, self.drop_last = shuffle, drop_last
         self._images = split.images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C); a view where channels-last
         self._targets = split.targets
@@ -211,14 +214,21 @@ class Batches:
             order = torch.randperm(count, generator=generator(self.seed, ORDER, epoch))
         order = self._to_device(order)
         random = generator(self.seed, AUGMENTATION, epoch)
-        shifts = self._to_device(torch.randint(-padding, padding + 1, (2, count), generator=random))
-        flips = self._to_device(torch.randint(2, (count,), generator=random) > 0)
-
+        draws = [
+            (
+                self._to_device(torch.randint(-padding, padding + 1, (2, count), generator=random)),
+                self._to_device(torch.randint(2, (count,), generator=random) > 0),
+            )
+            for _ in range(self.views)
+        ]
         for step in range(first_step, len(self)):
             here = slice(step * self.batch_size, (step + 1) * self.batch_size)
             index = order[here]
-            images = self._pick(index, shifts[0, here], shifts[1, here], flips[here])
-            yield self._normalise(images), self._targets[index]
+            views = [self._pick(index, shifts[0, here], shifts[1, here], flips[here]) for shifts, flips in draws]
+            images = self._normalise(views[0] if self.views == 1 else torch.cat(views))
+            if self.views > 1:
+                images = images.reshape(self.views, -1, *images.shape[1:])
+            yield images, self._targets[index]
 
     def _pick(self, index: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tensor:
         """Images at `index` (B,), each moved by its shifts (B,) and flipped, as (B, H, W, C) uint8."""

@@ -124,9 +124,7 @@ def labelled(dataset: Any) -> Labelled:
 
         return columns(dataset)
     if not is_dataset(dataset):
-        raise UsageError(
-            f"a {type(dataset).__name__} is no data set with a length and items: give a map-style one"
-        )
+        raise UsageError(f"a {type(dataset).__name__} is no data set with a length and items: give a map-style one")
     return Labelled(dataset, class_names=_told_classes(dataset), labels=_told_labels(dataset))
 
 
@@ -219,12 +217,13 @@ class DatasetImages:
             DataError: the item cannot be read.
             UsageError: it holds no image.
         """
+        image, _ = self.part.item(index)
         try:
-            return to_pixels(self.part.item(index)[0], self.channels)
+            return to_pixels(image, self.channels)
         except CollegiumError as error:
-            raise type(error)(f"the {self.split} split, item {index}: {error}") from error
+            raise type(error)(f"item {index} of the {self.split} split: {error}") from error
         except Exception as error:  # PIL decodes as late as here, and raises several kinds
-            raise DataError(f"the {self.split} split, item {index} cannot be decoded ({error})") from error
+            raise DataError(f"item {index} of the {self.split} split cannot be decoded ({error})") from error
 
     def fingerprint(self, indices: Tensor) -> str:
         """Of 256 images at most, evenly spread, and of how many there are."""

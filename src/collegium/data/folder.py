@@ -117,9 +117,7 @@ def read_folder(
     others = [other for listing in listings.values() for other in listing.others]
     notes: tuple[str, ...] = ()
     if others:
-        notes = (
-            f"{len(others)} files that are no images, or folders in class folders, were left out: {some(others)}.",
-        )
+        notes = (f"Left out, as no images or as folders within class folders ({len(others)}): {some(others)}.",)
 
     names = [name for listing in listings.values() for name in listing.names]
     targets = torch.cat([listing.targets for listing in listings.values()])

@@ -54,7 +54,7 @@ class ImageData(ClassificationData[Split]):
         return digest.hexdigest()[:16]
 
     def training_batches(
-        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True, views: int = 1
     ) -> Batches:
         return Batches(
             self.train.to(device),
@@ -64,6 +64,7 @@ class ImageData(ClassificationData[Split]):
             seed=seed,
             augmentation=self.augmentation,
             channels_last=channels_last,
+            views=views,
         )
 
     def scoring_batches(

@@ -113,9 +113,13 @@ class ClassificationData(abc.ABC, Generic[S]):
 
     @abc.abstractmethod
     def training_batches(
-        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True, views: int = 1
     ) -> BatchSource:
-        """The training images, shuffled and augmented; a last batch that is not full is left out."""
+        """The training images, shuffled and augmented; a last batch that is not full is left out.
+
+        With more than one of `views`, a batch holds as many differently augmented views of each of its images:
+        (views, B, C, H, W). The first is that of a single one.
+        """
 
     @abc.abstractmethod
     def scoring_batches(

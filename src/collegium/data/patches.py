@@ -73,6 +73,7 @@ class PatchBatches:
         shuffle: draw the order of each epoch; otherwise the order of `pixels`.
         drop_last: leave out a last batch that is not full, except where it is the only one.
         channels_last: the memory layout of the patches; otherwise contiguous (B, C, H, W).
+        views: how many differently turned views of each patch a batch holds, as for Batches.
 
     Raises:
         UsageError: no pixels, a batch size below 1, a negative seed, a patch that is even or too large.
@@ -90,6 +91,7 @@ class PatchBatches:
         shuffle: bool = False,
         drop_last: bool = False,
         channels_last: bool = True,
+        views: int = 1,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size is {batch_size}: give 1 or more")
@@ -103,7 +105,7 @@ class PatchBatches:
         self._spectra = scene.reshape(-1, channels)
         self._positions, self._targets = pixels.positions.to(device), pixels.targets.to(device)
         self._offsets = _turned_offsets(patch)[:, : _TURNS if turn else 1].to(device)  # (2, ways, p, p)
-        self.patch, self.batch_size, self.seed = patch, batch_size, seed
+        self.patch, self.batch_size, self.seed, self.views = patch, batch_size, seed, views
         self.shuffle, self.drop_last, self.channels_last = shuffle, drop_last, channels_last
 
     def __len__(self) -> int:
@@ -126,12 +128,14 @@ class PatchBatches:
         order = torch.arange(count)
         if self.shuffle:
             order = torch.randperm(count, generator=generator(self.seed, ORDER, epoch))
-        turns = torch.randint(ways, (count,), generator=generator(self.seed, AUGMENTATION, epoch))
-        order, turns = self._to_device(order), self._to_device(turns)
+        random = generator(self.seed, AUGMENTATION, epoch)
+        turns = [self._to_device(torch.randint(ways, (count,), generator=random)) for _ in range(self.views)]
+        order = self._to_device(order)
         for step in range(first_step, len(self)):
             here = slice(step * self.batch_size, (step + 1) * self.batch_size)
             index = order[here]
-            yield self._pick(self._positions[index], turns[here]), self._targets[index]
+            views = [self._pick(self._positions[index], drawn[here]) for drawn in turns]
+            yield views[0] if self.views == 1 else torch.stack(views), self._targets[index]
 
     def _pick(self, positions: Tensor, turns: Tensor) -> Tensor:
         """The patches around `positions` (B,), each turned in its way (B,): (B, C, p, p)."""
@@ -207,7 +211,7 @@ class PatchData(ClassificationData[Pixels]):
         return digest.hexdigest()[:16]
 
     def training_batches(
-        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True, views: int = 1
     ) -> PatchBatches:
         return PatchBatches(
             self.normalised.to(device),
@@ -219,6 +223,7 @@ class PatchData(ClassificationData[Pixels]):
             shuffle=True,
             drop_last=True,
             channels_last=channels_last,
+            views=views,
         )
 
     def scoring_batches(

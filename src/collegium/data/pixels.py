@@ -82,7 +82,7 @@ def _from_pil(image: Any) -> Tensor:
 
 
 def _from_array(given: Any) -> Tensor:
-    image = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.ascontiguousarray(given))
+    image = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.array(given, order="C"))
     if image.ndim not in (2, 3):
         raise UsageError(f"an image is {describe(given)}: expected (H, W), a tensor (C, H, W) or an array (H, W, C)")
     if image.ndim == 2:

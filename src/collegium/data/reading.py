@@ -63,6 +63,11 @@ class Reading:
     crop_ratio: float = 0.875
     workers: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "std", "scale", "ratio"):  # lists where they come from a recipe
+            value = getattr(self, name)
+            object.__setattr__(self, name, value and tuple(value))
+
     def into_memory(self, shape: Shape | None, count: int) -> bool:
         """Whether `count` images are to be kept in memory, all of (C, H, W) `shape` if that is known."""
         only_decoded = [
@@ -102,8 +107,8 @@ class Reading:
         size = self.image_size or IMAGE_SIZE
         return Views(
             image_size=ready or (size, size),
-            scale=tuple(self.scale),
-            ratio=tuple(self.ratio),
+            scale=self.scale,
+            ratio=self.ratio,
             flip=self.flip,
             augment=self.augment,
             erasing=self.erasing,
@@ -147,8 +152,8 @@ def streamed(
         name=name,
         class_names=class_names,
         channels=channels,
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         views=reading.views(ready),
         workers=reading.workers,
         notes=notes,
@@ -170,8 +175,8 @@ def in_memory(
     return ImageData(
         name=name,
         class_names=class_names,
-        mean=tuple(reading.mean or own[0] or ()),
-        std=tuple(reading.std or own[1] or ()),
+        mean=reading.mean or own[0] or (),
+        std=reading.std or own[1] or (),
         augmentation=Augmentation(min(train.shape[2:]) // 8, "reflect", reading.flip),
         notes=notes,
         **_parts(splits),

@@ -88,7 +88,7 @@ class StreamedData(ClassificationData[StreamedSplit]):
         return digest.hexdigest()[:16]
 
     def training_batches(
-        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True
+        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True, views: int = 1
     ) -> "StreamedBatches":
         return StreamedBatches(
             self.train,
@@ -98,6 +98,7 @@ class StreamedData(ClassificationData[StreamedSplit]):
             device=device,
             seed=seed,
             workers=self.workers,
+            views=views,
         )
 
     def scoring_batches(
@@ -117,7 +118,7 @@ class StreamedData(ClassificationData[StreamedSplit]):
         return Normalisation(self.mean, self.std, self.image_size[1], device, channels_last=channels_last)
 
     def pictures(self, split: StreamedSplit) -> Tensor:
-        images, _ = _Maker(split, self.views.scoring(), seed=0)((0, list(range(len(split)))))
+        images, _ = _Maker(split, self.views.scoring(), seed=0, views=1)((0, list(range(len(split)))))
         return images.permute(0, 3, 1, 2)
 
     def preprocessing(self) -> dict[str, Any]:
@@ -144,6 +145,8 @@ class StreamedBatches:
         training: shuffle, leave out a last batch that is not full (except where it is the only one), and keep the
             workers from one epoch to the next.
         workers: processes that decode, 0 for none; None for one for each CPU but one.
+        views: how many differently augmented views of each image a batch holds, as for Batches. Each image is read
+            once.
 
     Raises:
         UsageError: an empty split, a batch size below 1, a negative seed or number of workers.
@@ -160,6 +163,7 @@ class StreamedBatches:
         seed: int = 0,
         training: bool = True,
         workers: int | None = None,
+        views: int = 1,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size is {batch_size}: give 1 or more")
@@ -167,10 +171,10 @@ class StreamedBatches:
             raise UsageError("there are no images to make batches of: the split is empty")
         if seed < 0:
             raise UsageError(f"the seed is {seed}: give 0 or more")
-        self.batch_size, self.seed, self.training = batch_size, seed, training
+        self.batch_size, self.seed, self.training, self.views = batch_size, seed, training, views
         self._count, self._device, self._normalise = len(split), device, normalise
         self._crew = Crew(
-            _Maker(split, view, seed),
+            _Maker(split, view, seed, views),
             default_workers() if workers is None else workers,
             pin_memory=device.type == "cuda",
             keep=training,
@@ -207,23 +211,27 @@ class StreamedBatches:
             for step in range(first_step, len(self))
         ]
         for images, targets in self._crew.run(tasks):
-            here = images.to(self._device, non_blocking=True)
-            yield self._normalise(here), targets.to(self._device, non_blocking=True)
+            ready = self._normalise(images.to(self._device, non_blocking=True))
+            if self.views > 1:
+                ready = ready.reshape(self.views, -1, *ready.shape[1:])
+            yield ready, targets.to(self._device, non_blocking=True)
 
 
 class _Maker:
     """Makes the batch of an epoch at some places of a split."""
 
-    def __init__(self, split: StreamedSplit, view: View, seed: int) -> None:
-        self.split, self.view, self.seed = split, view, seed
+    def __init__(self, split: StreamedSplit, view: View, seed: int, views: int) -> None:
+        self.split, self.view, self.seed, self.views = split, view, seed, views
 
     def __call__(self, task: Task) -> tuple[Tensor, Tensor]:
-        """(B, H, W, C) uint8 and (B,) int64."""
+        """(views * B, H, W, C) uint8, view after view, and (B,) int64."""
         epoch, places = task
         with global_state_kept():  # in the training process it is the training's own
-            images = [self._image(epoch, int(self.split.indices[place])) for place in places]
-        return torch.stack([image.permute(1, 2, 0) for image in images]), self.split.targets[places]
+            images = [self._views(epoch, int(self.split.indices[place])) for place in places]
+        return torch.stack(images, 1).flatten(0, 1), self.split.targets[places]
 
-    def _image(self, epoch: int, index: int) -> Tensor:
+    def _views(self, epoch: int, index: int) -> Tensor:
+        """(views, H, W, C)"""
+        pixels = self.split.source.pixels(index)
         seed_globally(self.seed, AUGMENTATION, epoch, index)
-        return self.view(self.split.source.pixels(index))
+        return torch.stack([self.view(pixels).permute(1, 2, 0) for _ in range(self.views)])

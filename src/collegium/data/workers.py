@@ -51,6 +51,8 @@ class Crew(Generic[Task, Result]):
         self.workers, self.keep = workers, keep
         self._work, self._tasks = _Work(function), _Tasks()
         self._turn: object = None
+        self._running: set[Any] = set()
+        weakref.finalize(self, _end, self._running)
         self._loader: DataLoader[Any] | None = None
         if workers:
             with _accepted():
@@ -78,14 +80,16 @@ class Crew(Generic[Task, Result]):
         turn = self._turn = object()
         with _accepted():
             results = iter(self._loader)
+        self._running.add(results)
         _running.add(results)
-        for _ in tasks:
-            if self.keep and self._turn is not turn:
-                raise RuntimeError("these batches were begun again before they had come to their end")
-            result = next(results)
-            if isinstance(result, _Failure):
-                raise result.error
-            yield result
+        try:
+            for _ in tasks:
+                if self.keep and self._turn is not turn:
+                    raise RuntimeError("these batches were begun again before they had come to their end")
+                yield _opened(next(results))
+        finally:
+            if not self.keep:
+                _end({results})
 
 
 class _Failure:
@@ -93,6 +97,15 @@ class _Failure:
 
     def __init__(self, error: CollegiumError) -> None:
         self.error = error
+
+
+def _opened(result: Any) -> Any:
+    if not isinstance(result, _Failure):
+        return result
+    try:
+        raise result.error
+    finally:
+        del result  # else the error, by its traceback, would hold itself
 
 
 class _Work(Dataset[Any]):
@@ -131,11 +144,15 @@ def _accepted() -> Iterator[None]:
         yield
 
 
-_running: "weakref.WeakSet[Any]" = weakref.WeakSet()
+# Workers ignore the signal by which Python ends its children, so they must be told, and torch can only tell them while
+# the queues to them are open: neither the end of Python nor the garbage collector may come first.
+_running: set[Any] = set()
 
 
-@atexit.register
-def _stop() -> None:
-    """Python ends its children by SIGTERM, which ours ignore: they must be told before."""
-    for results in list(_running):
+def _end(some: set[Any]) -> None:
+    for results in list(some):
+        _running.discard(results)
         results._shutdown_workers()
+
+
+atexit.register(_end, _running)

@@ -1,12 +1,6 @@
 """The user's own network, named by the function or class that makes it."""
 
-import importlib
 import inspect
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
 
@@ -14,6 +8,7 @@ from collegium.errors import UsageError
 from collegium.networks.adapt import adapt
 from collegium.networks.names import parse_options
 from collegium.networks.network import Network, Task
+from collegium.own_code import find
 
 FORMS = {
     "module:{package.function}": "your own: a function or class that makes any torch module, found from the current "
@@ -50,33 +45,3 @@ def build(name: str, task: Task) -> Network | None:
         made.name = name
         return made
     return adapt(made, image_shape=task.image_shape, name=name, features=[path for path in features if path])
-
-
-def find(path: str) -> Callable[..., Any]:
-    """The function or class at ``package.function``.
-
-    Raises:
-        UsageError: there is none, or importing it fails.
-    """
-    place, _, function = path.rpartition(".")
-    if not place:
-        raise UsageError(f"cannot find {path!r}: write module:package.function, for example module:my_network.build")
-    try:
-        with _current_folder():
-            found = getattr(importlib.import_module(place), function)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"cannot find {path!r} from {os.getcwd()}: {error}") from error
-    if not callable(found):
-        raise UsageError(f"{path} is a {type(found).__name__}, not a function or class")
-    checked: Callable[..., Any] = found
-    return checked
-
-
-@contextmanager
-def _current_folder() -> Iterator[None]:
-    """Modules of the current folder can be imported, as `python` itself allows and an installed command does not."""
-    sys.path.insert(0, os.getcwd())
-    try:
-        yield
-    finally:
-        sys.path.remove(os.getcwd())

@@ -213,4 +213,5 @@ def _write_cells(axes: "Axes", cells: Sequence[Sequence[str]], strength: Tensor,
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 16 else name[:15] + "…"
+    # Names of classes often differ at their ends.
+    return name if len(name) <= 18 else name[:10] + "…" + name[-7:]

@@ -47,6 +47,8 @@ def entry(value: object) -> str:
     """A recipe's value as one line."""
     if isinstance(value, Mapping):
         options = ", ".join(f"{k} {entry(v)}" for k, v in value.items() if k != "name" and v is not None)
+        if "name" not in value:
+            return options or "–"
         return f"{value['name']}" + (f" ({options})" if options else "")
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -33,5 +33,5 @@ def costs(learner: Learner, image_shape: tuple[int, int, int]) -> dict[str, dict
         for k, peer in enumerate(peers)
     }
     result["ensemble"] = {"parameters": count(*peers), "flops": flops(lambda: cohort.forward_peers(images))}
-    every = {"parameters": count(learner), "flops": flops(lambda: learner.predict(images))}
+    every = {"parameters": count(cohort, method), "flops": flops(lambda: learner.predict(images))}
     return result | {name: every for name in method.predict(cohort(images))}

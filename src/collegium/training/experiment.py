@@ -1,5 +1,6 @@
 """A recipe made real: data, peers and method, built and checked before anything is written."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,10 +29,16 @@ class Learner(nn.Module):
         super().__init__()
         self.cohort = cohort
         self.method = method
+        self.shadow: Cohort | None = None
+        if method.shadow is not None:
+            self.shadow = copy.deepcopy(cohort).requires_grad_(False)
 
     def forward(self, images: Tensor, target: Tensor, progress: Progress) -> tuple[dict[str, Terms], Tensor]:
-        """Loss terms by player, and the peers' logits (M, B, C), detached."""
-        out = self.cohort(images)
+        """Loss terms by player, and the peers' logits (M, B, C), detached; images as for :meth:`Cohort.forward`."""
+        out: PeerOutputs = self.cohort(images)
+        if self.shadow is not None:
+            with torch.no_grad():
+                out = dataclasses.replace(out, shadow=self.shadow.forward_peers(images).logits)
         return self.method(out, target, progress), out.logits.detach()
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
@@ -42,6 +49,19 @@ class Learner(nn.Module):
             "ensemble": out.logits.mean(0),
             **{name: z.float() for name, z in self.method.predict(out).items()},
         }
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """What follows the ``step``-th optimizer step of the run, counted from 1."""
+        rule = self.method.shadow
+        if self.shadow is not None and rule is not None and step % rule.every == 0:
+            decay = min(1 - 1 / (step // rule.every + 1), rule.decay)
+            for copied, own in zip(self.shadow.parameters(), self.cohort.parameters(), strict=True):
+                copied.lerp_(own, 1 - decay)
+            if rule.decay == 0:
+                for stale, newest in zip(self.shadow.buffers(), self.cohort.buffers(), strict=True):
+                    stale.copy_(newest)
+        self.method.after_step(self.cohort, step)
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,9 @@ class Run:
         if min(recipe.batch_size, len(data.train)) < 2:
             raise UsageError("batch norm needs batches of 2 images or more")
         self.parameters = {player: [p for group in g for p in group["params"]] for player, g in groups.items()}
-        self.optimizers: dict[str, Optimizer] = {p: make_optimizer(recipe, g) for p, g in groups.items()}
+        self.optimizers: dict[str, Optimizer] = {
+            player: make_optimizer(recipe, g, learner.method.optimizers.get(player)) for player, g in groups.items()
+        }
         self.mixing = Mixing(data.num_classes, mixup=recipe.mixup, cutmix=recipe.cutmix)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
         self.compiled = cast(nn.Module, torch.compile(learner)) if recipe.compile else learner
@@ -144,6 +146,7 @@ class Run:
             seed=recipe.resolved_data_seed,
             device=fabric.device,
             channels_last=recipe.channels_last,
+            views=experiment.spec.num_peers if learner.method.own_views else 1,
         )
         self.scored = {"test": self.evaluation_batches(data.test)}
         if data.validation is not None:
@@ -219,6 +222,7 @@ class Run:
         with self.fabric.autocast():
             terms, logits = self.compiled(mixed, soft, self.progress)
         self.descend(terms)
+        self.learner.after_step(self.epoch * len(self.training_batches) + self.step + 1)
         self.tally.add(terms, logits, target)
 
     def descend(self, terms: Mapping[str, Terms]) -> None:

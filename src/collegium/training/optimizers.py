@@ -10,21 +10,25 @@ from collegium.method import ParameterGroup
 from collegium.training.recipe import Recipe
 
 
-def make_optimizer(recipe: Recipe, groups: list[ParameterGroup]) -> Optimizer:
-    """The run's optimizer for one player. Groups keep what the method sets; "base" holds their own top rate."""
+def make_optimizer(recipe: Recipe, groups: list[ParameterGroup], kind: str | None = None) -> Optimizer:
+    """One player's optimizer, the run's own where ``kind`` names no other.
+
+    Groups keep what the method sets; "base" holds their own top rate.
+    """
+    kind = kind or recipe.optimizer
     groups = [group for group in groups if group["params"]]
     # One kernel for all parameters, where torch has it; it would unscale fp16 gradients too late to clip them.
     fused = recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")
     resolved = []
     for group in groups:
-        base = recipe.learning_rate * group.get("learning_rate_scale", 1.0)
+        base = group.get("learning_rate", recipe.learning_rate) * group.get("learning_rate_scale", 1.0)
         decay = group.get("weight_decay", recipe.weight_decay)
         resolved.append({"params": group["params"], "lr": base, "base": base, "weight_decay": decay})
-    if recipe.optimizer == "sgd":
+    if kind == "sgd":
         nesterov = recipe.nesterov and recipe.momentum > 0
         return SGD(resolved, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
-    kind: type[Adam] = {"adam": Adam, "adamw": AdamW}[recipe.optimizer]
-    return kind(resolved, lr=recipe.learning_rate, fused=fused)
+    adam: type[Adam] = {"adam": Adam, "adamw": AdamW}[kind]
+    return adam(resolved, lr=recipe.learning_rate, fused=fused)
 
 
 def learning_rate_factor(recipe: Recipe, fraction: float) -> float:

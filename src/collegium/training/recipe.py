@@ -140,8 +140,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain YAML types, in the order of the fields."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        plain.update(method=dict(self.method), data=dict(self.data), milestones=list(self.milestones))
-        return plain
+        return {key: _lists(value) for key, value in plain.items()}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], source: str = "the recipe") -> "Recipe":
@@ -179,7 +178,16 @@ class Recipe:
     def differences(self, other: "Recipe") -> list[str]:
         """Where two recipes differ: ``["epochs: 30 here, 40 there"]``."""
         mine, theirs = self.to_dict(), other.to_dict()
+        for plain in (mine, theirs):
+            plain["data"].pop("workers", None)  # how many processes read the images changes none of them
         return [f"{key}: {mine[key]} here, {theirs[key]} there" for key in mine if mine[key] != theirs[key]]
+
+
+def _lists(value: Any) -> Any:
+    """Lists for tuples, all the way down, as YAML would give them back."""
+    if isinstance(value, Mapping):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _plain(value: Any) -> Any:
