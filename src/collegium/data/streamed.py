@@ -13,7 +13,7 @@ from collegium.errors import UsageError
 from .batches import AUGMENTATION, ORDER, Normalisation, check_place
 from .interface import ClassificationData
 from .seeds import generator, global_state_kept, seed_globally
-from .views import View, Views
+from .views import Ready, View, Views
 from .workers import Crew, default_workers
 
 Task = tuple[int, list[int]]
@@ -232,6 +232,11 @@ class _Maker:
 
     def _views(self, epoch: int, index: int) -> Tensor:
         """(views, H, W, C)"""
-        pixels = self.split.source.pixels(index)
         seed_globally(self.seed, AUGMENTATION, epoch, index)
-        return torch.stack([self.view(pixels).permute(1, 2, 0) for _ in range(self.views)])
+        pixels = self.split.source.pixels(index)
+        made = [self.view(pixels)]
+        for _ in range(1, self.views):
+            if isinstance(self.view, Ready):  # the source itself draws the view
+                pixels = self.split.source.pixels(index)
+            made.append(self.view(pixels))
+        return torch.stack([view.permute(1, 2, 0) for view in made])

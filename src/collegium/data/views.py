@@ -70,7 +70,7 @@ class Views:
         from torchvision.transforms import v2
 
         if self.ready:
-            return _Ready(self.image_size)
+            return Ready(self.image_size)
         steps: list[Any] = [v2.RandomResizedCrop(self.image_size, self.scale, self.ratio, antialias=True)]
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
@@ -93,12 +93,14 @@ class Views:
         from torchvision.transforms import v2
 
         if self.ready:
-            return _Ready(self.image_size)
+            return Ready(self.image_size)
         view: View = v2.Compose([v2.Resize(self.resize, antialias=True), v2.CenterCrop(self.image_size)])
         return view
 
 
-class _Ready:
+class Ready:
+    """The view of an image that its source has already made."""
+
     def __init__(self, image_size: tuple[int, int]) -> None:
         self.image_size = image_size
 
