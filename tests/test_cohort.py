@@ -213,3 +213,51 @@ def test_logits_are_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         out = cohort(IMAGES)
     assert out.logits.dtype == out.teacher.logits.dtype == torch.float32
+
+
+VIEWS = torch.randn(3, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("share", [None, "stage1"])
+def test_with_views_of_their_own_each_peer_sees_its_view(share):
+    peers = networks("resnet8", "resnet8", "resnet8")
+    cohort = Cohort(peers, share_until=share).eval()
+    out = cohort(VIEWS)
+    for k in range(3):
+        torch.testing.assert_close(out.logits[k], cohort.peer(k)(VIEWS[k]))
+        for ours, own in zip(out.features[k], cohort.peer(k).forward_features(VIEWS[k]), strict=True):
+            torch.testing.assert_close(ours, own)
+    if share is not None:
+        torch.testing.assert_close(out.trunk, out.features[0][1])
+
+
+def test_a_trunk_sees_all_views_at_once_and_a_teacher_the_first():
+    teacher = networks("resnet14")[0]
+    cohort = Cohort(networks("resnet8", "resnet8", "resnet8"), share_until="stem", teacher=teacher).eval()
+    seen = []
+    cohort.trunk["stem"].register_forward_hook(lambda module, arguments, output: seen.append(len(output)))
+    out = cohort(VIEWS)
+    assert seen == [12]
+    torch.testing.assert_close(out.teacher.logits, teacher(VIEWS[0]))
+
+
+def test_a_transformer_beside_a_convolution_gives_a_map_of_its_tokens():
+    peers = [
+        build("resnet8", num_classes=5),
+        build("timm/vit_tiny_patch16_224:img_size=32:patch_size=8", num_classes=5),
+    ]
+    spec = describe(Cohort(peers), (3, 32, 32), 5)
+    assert spec.last_shapes == ((64, 8, 8), (192, 4, 4))
+
+
+def test_a_teacher_whose_classifier_reads_tokens_has_none_to_start_from():
+    teacher = build("timm/vit_tiny_patch16_224:img_size=32:patch_size=8", num_classes=5)
+    spec = describe(Cohort(networks("resnet8"), teacher=teacher), (3, 32, 32), 5)
+    assert spec.teacher_shapes is not None and spec.teacher_classifier is None
+
+
+def test_like_parameters_with_other_layers_between_cannot_share_a_trunk():
+    first, second = networks("resnet8", "resnet8")
+    second.stages["stage1"] = nn.Sequential(*second.stages["stage1"], nn.ReLU6())
+    with pytest.raises(UsageError, match="differ up to stage1"):
+        Cohort([first, second], share_until="stage1")

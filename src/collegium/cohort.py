@@ -241,5 +241,5 @@ def _classifies(classifier: nn.Module, last_map: Tensor, logits: Tensor) -> bool
     """Whether a classifier reads the last map, and not tokens or a whole image."""
     try:
         return torch.equal(classifier(last_map), logits)
-    except (RuntimeError, UsageError):
+    except Exception:  # whatever a whole network says of a map in place of images
         return False

@@ -188,3 +188,16 @@ def test_a_cuda_device_gives_the_same_batches_without_waiting_for_it():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(images.cpu(), expected[0]) and torch.equal(targets.cpu(), expected[1])
+
+
+def test_views_of_an_image_differ_and_the_first_is_that_of_a_single_one():
+    split = Split(torch.randint(256, (12, 3, 8, 8), dtype=torch.uint8), torch.arange(12))
+    settings = dict(batch_size=6, mean=(0.5,) * 3, std=(0.25,) * 3, seed=3, augmentation=Augmentation(padding=2))
+    single = list(Batches(split, **settings).epoch(1))
+    double = list(Batches(split, **settings, views=2).epoch(1))
+    for (one, target), (two, same) in zip(single, double, strict=True):
+        assert two.shape == (2, 6, 3, 8, 8) and torch.equal(target, same)
+        assert torch.equal(two[0], one) and not torch.equal(two[1], one)
+        assert two[1].is_contiguous(memory_format=torch.channels_last)
+    resumed = list(Batches(split, **settings, views=2).epoch(1, first_step=1))
+    assert torch.equal(resumed[0][0], double[1][0])

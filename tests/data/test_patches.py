@@ -170,3 +170,13 @@ def test_a_large_scene_with_large_patches_stays_under_one_gibibyte():
     scored, kilobytes = map(int, done.stdout.split())
     assert scored == 9 * (60 * 79 - 20)
     assert kilobytes < 2**20
+
+
+def test_views_of_a_patch_are_turned_apart_and_the_first_is_that_of_a_single_one():
+    scene = torch.randn(9, 9, 2, generator=torch.Generator().manual_seed(0))
+    pixels = Pixels(torch.arange(81), torch.arange(81) % 3)
+    settings = dict(patch=5, batch_size=27, turn=True, shuffle=True, seed=1)
+    single = next(iter(PatchBatches(scene, pixels, **settings).epoch(0)))[0]
+    double = next(iter(PatchBatches(scene, pixels, **settings, views=2).epoch(0)))[0]
+    assert torch.equal(double[0], single) and not torch.equal(double[1], single)
+    torch.testing.assert_close(double[1].sum((2, 3)), single.sum((2, 3)))  # the same pixels, in another order

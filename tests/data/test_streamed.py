@@ -190,3 +190,13 @@ def test_a_cuda_device_gets_the_same_batches():
     expected = train(toy)
     torch.testing.assert_close(torch.cat(images).cpu(), expected[0])
     assert torch.equal(torch.cat(targets).cpu(), expected[1])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_of_an_image_differ_and_the_first_is_that_of_a_single_one(workers):
+    def first(views: int) -> Tensor:
+        batches = data(workers=workers).training_batches(batch_size=5, seed=0, device=CPU, views=views)
+        return list(batches.epoch(0))[0][0]
+
+    assert torch.equal(first(2)[0], first(1)) and not torch.equal(first(2)[1], first(1))
+    assert first(3).shape == (3, 5, 3, 16, 16)
