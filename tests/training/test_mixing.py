@@ -44,3 +44,15 @@ def test_with_both_each_batch_gets_one_and_the_generator_decides_everything() ->
     assert all(torch.equal(a, b) for a, b in zip(first, draw(), strict=True))
     pasted = [set(images.unique().tolist()) <= {0.0, 1.0, 2.0, 3.0} for images in first]
     assert any(pasted) and not all(pasted)
+
+
+def test_views_of_an_image_are_mixed_alike() -> None:
+    views = torch.stack([IMAGES, 10 * IMAGES])
+    for mixing in (Mixing(4, mixup=1.0), Mixing(4, cutmix=1.0)):
+        torch.manual_seed(2)
+        mixed, target = mixing(views, TARGET)
+        torch.manual_seed(2)
+        single, same = mixing(IMAGES, TARGET)
+        assert mixed.shape == views.shape
+        torch.testing.assert_close(mixed, torch.stack([single, 10 * single]))
+        assert torch.equal(target, same)

@@ -28,9 +28,17 @@ class Mixing:
             self.mixers += [v2.CutMix(alpha=cutmix, num_classes=num_classes)] if cutmix else []
 
     def __call__(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) and (B,) class indices or (B, classes) probabilities -> mixed images and (B, classes)."""
+        """(B, C, H, W) and (B,) class indices or (B, classes) probabilities -> mixed images and (B, classes).
+
+        Views (V, B, C, H, W) of an image are mixed alike, as they share a target.
+        """
         if not self.mixers:
             return images, target
         chosen = int(torch.randint(len(self.mixers), ())) if len(self.mixers) > 1 else 0
-        mixed, soft = self.mixers[chosen](images, target)
-        return mixed, soft
+        if images.ndim == 4:
+            mixed, soft = self.mixers[chosen](images, target)
+            return mixed, soft
+        views, batch, channels, height, width = images.shape
+        stacked = images.transpose(0, 1).reshape(batch, views * channels, height, width)
+        mixed, soft = self.mixers[chosen](stacked, target)
+        return mixed.reshape(batch, views, channels, height, width).transpose(0, 1), soft
