@@ -38,7 +38,7 @@ def test_it_is_downloaded_and_decoded_once(small, monkeypatch):
     assert data.class_names == ("bird", "cat") and data.train.targets.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.augmentation == Augmentation(4, "reflect", True) and data.image_shape == (3, 32, 32)
     assert [path.name for path in small.iterdir()] == ["CINIC-10"]
-    monkeypatch.setattr("collegium.data.image_files.read_image", None)
+    monkeypatch.setattr("collegium.data.decoding.image_files.read_image", None)
     assert cinic10(download=False).fingerprint() == data.fingerprint()
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from collegium.data import ImageData, StreamedData, load
-from collegium.data.layout import some
+from collegium.data.decoding.layout import some
 from collegium.errors import DataError, UsageError
 
 
@@ -49,8 +49,8 @@ def test_equal_small_images_are_kept_in_memory_and_read_once(tmp_path, write_ima
     assert isinstance(data, ImageData) and data.image_shape == (3, 16, 16)
     assert (data.augmentation.padding, data.augmentation.flip) == (2, True)
     assert data.mean == pytest.approx((0.5,) * 3, abs=0.05)  # of the images themselves
-    monkeypatch.setattr("collegium.data.image_files.read_image", None)
-    monkeypatch.setattr("collegium.data.verify.read_image", None)
+    monkeypatch.setattr("collegium.data.decoding.image_files.read_image", None)
+    monkeypatch.setattr("collegium.data.decoding.verify.read_image", None)
     again = load(f"folder:{root}")
     assert again.fingerprint() == data.fingerprint()
     monkeypatch.undo()

@@ -55,7 +55,7 @@ def test_columns_and_splits_are_found(hub, monkeypatch):
     assert isinstance(data, ImageData) and (data.name, data.class_names) == ("pets", ("cat", "dog"))
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 10, "validation": 4, "test": 6}
     assert (data.train.images[3].permute(1, 2, 0).numpy() == np.asarray(pictures(10, 0)[3]["img"])).all()
-    monkeypatch.setattr("collegium.data.reading._gather", None)
+    monkeypatch.setattr("collegium.data.decoding.reading._gather", None)
     assert load("huggingface:someone/pets", config="small").fingerprint() == data.fingerprint()
 
 

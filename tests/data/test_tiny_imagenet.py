@@ -42,11 +42,11 @@ def test_it_is_downloaded_and_decoded_once(small, monkeypatch):
     assert data.class_names == ("crane (n02)", "crane (n01)", "dog")
     assert data.train.targets.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert data.test.targets.tolist() == [0, 1, 2, 0] and data.image_shape == (3, 64, 64)
-    from collegium.data.pixels import read_image
+    from collegium.data.decoding.pixels import read_image
 
     last = small / "tiny-imagenet-200" / "val" / "images" / "03.JPEG"
     assert torch.equal(data.test.images[0], read_image(last))
-    monkeypatch.setattr("collegium.data.image_files.read_image", None)
+    monkeypatch.setattr("collegium.data.decoding.image_files.read_image", None)
     assert tiny_imagenet(download=False).fingerprint() == data.fingerprint()
 
 

@@ -149,7 +149,7 @@ def test_pixels_are_read_once(sets, monkeypatch):
     get = BySplit.__getitem__
     monkeypatch.setattr(BySplit, "__getitem__", lambda self, index: reads.append(index) or get(self, index))
     assert load("torchvision:BySplit").fingerprint() == first.fingerprint()
-    monkeypatch.setattr("collegium.data.reading._gather", None)
+    monkeypatch.setattr("collegium.data.decoding.reading._gather", None)
     assert load("torchvision:BySplit").fingerprint() == first.fingerprint()
     assert [path.name for path in sets.iterdir()] == [".collegium"]
 

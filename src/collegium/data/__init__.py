@@ -13,21 +13,21 @@ from .batches import Augmentation, Batches, PaddingMode, Split
 from .cifar import cifar10, cifar100
 from .cinic10 import cinic10
 from .datasets import from_datasets, is_dataset
+from .decoding.reading import Reading
+from .decoding.streamed import StreamedData, StreamedSplit
+from .decoding.views import Views
 from .digits import digits
 from .folder import folder
 from .huggingface import huggingface
+from .hyperspectral.scene_data import SceneData, from_scene
+from .hyperspectral.scenes import botswana, houston2013, indian_pines, ksc, pavia_university, salinas, salinas_a, scene
+from .hyperspectral.spectra import spectra
 from .imagenet import imagenet
 from .images import ImageData, from_arrays
 from .interface import BatchSource, ClassificationData, Samples
 from .own import OwnData, as_data, module
-from .reading import Reading
-from .scene_data import SceneData, from_scene
-from .scenes import botswana, houston2013, indian_pines, ksc, pavia_university, salinas, salinas_a, scene
-from .spectra import spectra
-from .streamed import StreamedData, StreamedSplit
 from .tiny_imagenet import tiny_imagenet
 from .torchvision_sets import torchvision
-from .views import Views
 
 __all__ = [
     "Augmentation",

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from collegium.errors import CollegiumError, DataError, UsageError
 
+from .decoding.passes import counted
+from .decoding.pixels import to_pixels
+from .decoding.reading import Reading, Shape, Unequal, hold_out_test, in_memory, read_all, streamed
+from .decoding.streamed import StreamedSplit
+from .decoding.workers import Crew, default_workers
 from .images import ImageData
 from .interface import ClassificationData
-from .passes import counted
-from .pixels import to_pixels
-from .reading import Reading, Shape, Unequal, hold_out_test, in_memory, read_all, streamed
 from .seeds import global_state_kept, seed_globally
-from .streamed import StreamedSplit
-from .workers import Crew, default_workers
 
 _PROBES = 32  # images of each split that are looked at before it is decided how to read them
 _PRINTS = 256  # images of each split that a fingerprint is made of

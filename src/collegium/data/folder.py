@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from collegium.errors import DataError
 from collegium.files import write_whole
 
-from .image_files import ImageFiles
+from .decoding.image_files import ImageFiles
+from .decoding.layout import lay_out, some
+from .decoding.passes import cache_folder
+from .decoding.reading import Reading, hold_out_test, in_memory, read_all, streamed
+from .decoding.streamed import StreamedSplit
+from .decoding.verify import Verified, verify
+from .decoding.views import Policy
 from .interface import ClassificationData
-from .layout import lay_out, some
-from .passes import cache_folder
-from .reading import Reading, hold_out_test, in_memory, read_all, streamed
-from .streamed import StreamedSplit
-from .verify import Verified, verify
-from .views import Policy
 
 
 def folder(

@@ -8,10 +8,10 @@ import torch
 from collegium.errors import DataError, UsageError
 
 from .datasets import Labelled, read_datasets
+from .decoding.reading import Reading
+from .decoding.views import Policy
 from .download import data_root
 from .interface import ClassificationData
-from .reading import Reading
-from .views import Policy
 
 _VALIDATION = ("validation", "valid", "val", "dev")
 _LABELS = ("label", "labels", "fine_label", "target", "class")

@@ -10,12 +10,12 @@ from typing import Any
 
 from collegium.errors import DataError
 
+from .decoding.image_files import class_folders
+from .decoding.reading import Reading
+from .decoding.views import Policy
 from .download import data_root
 from .folder import read_folder
-from .image_files import class_folders
 from .interface import ClassificationData
-from .reading import Reading
-from .views import Policy
 
 _CLASSES, _COUNTS = 1000, {"train": 1_281_167, "test": 50_000}
 _NAMES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt", "imagenet_class_index.json")

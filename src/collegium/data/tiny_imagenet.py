@@ -11,12 +11,12 @@ import torch
 from collegium.errors import DataError
 
 from .batches import Augmentation
+from .decoding.image_files import ImageFiles, list_images
+from .decoding.passes import cache_folder
+from .decoding.reading import read_all
+from .decoding.streamed import StreamedSplit
 from .download import data_root, fetch_folder
-from .image_files import ImageFiles, list_images
 from .images import ImageData, pixel_statistics
-from .passes import cache_folder
-from .reading import read_all
-from .streamed import StreamedSplit
 
 
 @dataclass(frozen=True)

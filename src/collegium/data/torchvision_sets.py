@@ -8,10 +8,10 @@ from typing import Any, Literal
 from collegium.errors import DataError, UsageError, nearest
 
 from .datasets import Labelled, labelled, read_datasets
+from .decoding.reading import Reading
+from .decoding.views import Policy
 from .download import data_root
 from .interface import ClassificationData
-from .reading import Reading
-from .views import Policy
 
 # What is mirrored there means something else.
 _DIRECTED = ("EMNIST", "GTSRB", "KMNIST", "MNIST", "Omniglot", "QMNIST", "RenderedSST2", "SEMEION", "SVHN", "USPS")

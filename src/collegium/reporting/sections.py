@@ -3,7 +3,7 @@
 from statistics import fmean
 from typing import Any
 
-from collegium.data.patches import PatchData
+from collegium.data.hyperspectral.patches import PatchData
 from collegium.reporting import words
 from collegium.reporting.colours import Style
 from collegium.reporting.evidence import Evidence

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from collegium.data.views import Views
+from collegium.data.decoding.views import Views
 from collegium.errors import UsageError
 
 IMAGE = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

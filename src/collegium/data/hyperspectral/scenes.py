@@ -8,7 +8,7 @@ import numpy as np
 
 from collegium.errors import DataError
 
-from .download import data_root, fetch
+from ..download import data_root, fetch
 from .mat_files import Array, pick, read_mat
 from .scene_data import SceneData, check_labels, from_scene
 from .scene_splits import SplitKind
@@ -279,7 +279,7 @@ def _loader(name: str) -> Callable[..., SceneData]:
             default is the environment's COLLEGIUM_DATA, else ~/.cache/collegium.
         download: download the files where they are not there and their owner offers them.
 
-    The other options are those of :func:`collegium.data.scene_data.from_scene`.
+    The other options are those of :func:`collegium.data.hyperspectral.scene_data.from_scene`.
 
     Raises:
         DataError: the files cannot be had, are damaged, or hold something else than is published.
@@ -328,7 +328,7 @@ def scene(
         truth_file: the file in the folder that holds the classes; by default all are searched.
         truth_variable: its variable; by default the only array with two axes.
 
-    The other options are those of :func:`collegium.data.scene_data.from_scene`.
+    The other options are those of :func:`collegium.data.hyperspectral.scene_data.from_scene`.
 
     Raises:
         DataError: there are no such files, they are damaged, or it is not clear which arrays are meant.

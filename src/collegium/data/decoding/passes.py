@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from collegium.files import write_whole
 
-from .batches import Split
-from .download import data_root
+from ..batches import Split
+from ..download import data_root
 
 T = TypeVar("T")
 

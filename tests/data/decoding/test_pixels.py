@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from collegium.data.pixels import read_image, to_pixels
+from collegium.data.decoding.pixels import read_image, to_pixels
 from collegium.errors import DataError, UsageError
 
 COLOUR = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10

@@ -3,8 +3,8 @@ import os
 import numpy as np
 import pytest
 
-from collegium.data import verify as module
-from collegium.data.verify import verify
+from collegium.data.decoding import verify as module
+from collegium.data.decoding.verify import verify
 
 
 def test_shapes_digests_and_broken_files(tmp_path, write_images):

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from collegium.data.workers import Crew, default_workers
+from collegium.data.decoding.workers import Crew, default_workers
 from collegium.errors import DataError, UsageError
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from collegium.errors import UsageError
 
-from .seeds import generator
+from ..seeds import generator
 
 SplitKind: TypeAlias = Literal["disjoint", "random"]
 Array: TypeAlias = NDArray[Any]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from collegium.data.patches import PatchBatches, Pixels
+from collegium.data.hyperspectral.patches import PatchBatches, Pixels
 from collegium.errors import UsageError
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from collegium.data import Reading
-from collegium.data.reading import IMAGENET_MEAN, MEMORY
+from collegium.data.decoding.reading import IMAGENET_MEAN, MEMORY
 from collegium.errors import UsageError
 
 SMALL = (3, 32, 32)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from collegium.errors import DataError, UsageError
 
-from .interface import describe
+from ..interface import describe
 from .patches import PatchBatches, PatchData, Pixels
 from .scene_splits import SplitKind, describe_split, split_pixels
 from .spectral import Normalise, parse_bands, principal_components, statistics
@@ -87,8 +87,8 @@ def from_scene(
         block: side in pixels of the blocks of a disjoint split.
         split_seed: of blocks and pixels.
 
-    `split` and what follows are explained at :func:`collegium.data.scene_splits.split_pixels`. Components, mean and
-    deviation are those of the training pixels alone.
+    `split` and what follows are explained at :func:`split_pixels`. Components, mean and deviation are those of the
+    training pixels alone.
 
     Raises:
         UsageError: a number is out of range, or a class has too few pixels for the split.

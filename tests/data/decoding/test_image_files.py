@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from collegium.data.image_files import ImageFiles, class_folders, list_images
+from collegium.data.decoding.image_files import ImageFiles, class_folders, list_images
 from collegium.errors import DataError
 
 

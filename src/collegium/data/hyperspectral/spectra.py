@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from collegium.errors import DataError
 
-from .download import data_root
+from ..download import data_root
 from .mat_files import read_mat
 from .patches import PatchData, Pixels
 from .scene_data import check_finite, check_labels, false_colours

@@ -7,8 +7,8 @@ import pytest
 import scipy.io
 
 import collegium.data as data
-from collegium.data import scenes
 from collegium.data.download import data_root
+from collegium.data.hyperspectral import scenes
 from collegium.errors import DataError
 
 SMALL = scenes.Scene(

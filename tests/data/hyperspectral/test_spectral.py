@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from collegium.data.spectral import parse_bands, principal_components, statistics
+from collegium.data.hyperspectral.spectral import parse_bands, principal_components, statistics
 from collegium.errors import UsageError
 
 

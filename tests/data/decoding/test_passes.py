@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from collegium.data import Split
-from collegium.data.passes import cache_folder, cached, counted
+from collegium.data.decoding.passes import cache_folder, cached, counted
 
 
 def split(value: int) -> Split:

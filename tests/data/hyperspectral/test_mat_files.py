@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from collegium.data.mat_files import pick, read_mat
+from collegium.data.hyperspectral.mat_files import pick, read_mat
 from collegium.errors import DataError
 
 HDF5_HEADER = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from collegium.data.scene_splits import PixelSplit, describe_split, near, overlap, split_pixels
+from collegium.data.hyperspectral.scene_splits import PixelSplit, describe_split, near, overlap, split_pixels
 from collegium.errors import UsageError
 
 SETTINGS = {"patch": 5, "per_class": 5, "train_share": 0.1, "validation": 0.0, "block": None, "seed": 0}

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from collegium.errors import UsageError
 
-from .batches import Augmentation, Split
-from .images import ImageData, own_statistics
+from ..batches import Augmentation, Split
+from ..images import ImageData, own_statistics
+from ..splits import hold_out
 from .passes import cached, counted
-from .splits import hold_out
 from .streamed import Source, StreamedData, StreamedSplit
 from .views import Policy, View, Views
 from .workers import Crew, default_workers

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from collegium.errors import DataError, UsageError
 
-from .interface import describe
+from ..interface import describe
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL converts
 

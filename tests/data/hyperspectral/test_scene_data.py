@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from collegium.data import from_scene
-from collegium.data.scene_data import SceneData
+from collegium.data.hyperspectral.scene_data import SceneData
 from collegium.errors import DataError, UsageError
 
 CPU = torch.device("cpu")
@@ -105,7 +105,7 @@ def test_the_whole_scene_comes_row_by_row():
 
 
 def test_large_patches_are_scored_in_smaller_batches(monkeypatch):
-    monkeypatch.setattr("collegium.data.patches.SCORING_BYTES", 7 * 4 * 6 * 25)
+    monkeypatch.setattr("collegium.data.hyperspectral.patches.SCORING_BYTES", 7 * 4 * 6 * 25)
     data = make()
     sizes = [len(t) for _, t in data.scoring_batches(data.test, batch_size=500, device=CPU).epoch(0)]
     assert set(sizes[:-1]) == {7} and sum(sizes) == len(data.test)

@@ -1,0 +1,1 @@
+"""Images in files or in data sets of others: found, checked, and decoded by worker processes."""
