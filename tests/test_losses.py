@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from collegium.losses import attention_map, cross_entropy, distill, others, ramp_up
+from collegium.losses import (
+    attention_map,
+    attention_transfer,
+    class_probabilities,
+    cross_entropy,
+    distill,
+    divergence,
+    others,
+    ramp_up,
+    same_size,
+    unit_attention,
+)
 
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-50, 50, width=32))
 TEMPERATURES = st.sampled_from([1.0, 2.0, 3.0, 4.0])
@@ -67,6 +78,18 @@ def test_distill_moves_the_student_alone(naive, array, temperature):
     q, p = naive.softmax(array(s) / temperature), naive.softmax(array(t) / temperature)
     torch.testing.assert_close(array(s.grad), temperature * (q - p) / 7, rtol=1e-4, atol=1e-7)
     assert t.grad is None
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_divergence_is_distill_with_a_teacher_that_learns_too(naive, array, temperature):
+    s, t = random(7, 5).requires_grad_(), random(7, 5, scale=2.0).requires_grad_()
+    value = divergence(s, t, temperature)
+    assert value == distill(s, t, temperature)
+    value.backward()
+    q, p = (naive.softmax(array(x) / temperature) for x in (s, t))
+    excess = np.log(p / q) - (p * np.log(p / q)).sum(-1, keepdims=True)
+    torch.testing.assert_close(array(s.grad), temperature * (q - p) / 7, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(array(t.grad), temperature * p * excess / 7, rtol=1e-4, atol=1e-6)
 
 
 def test_distill_is_computed_in_float32_whatever_comes_in():
@@ -129,6 +152,46 @@ def test_attention_map_is_the_mean_square_over_channels():
     ]
     torch.testing.assert_close(attention_map(x), torch.tensor(expected))
     assert attention_map(x.bfloat16()).dtype == torch.float32
+
+
+def test_unit_attention_has_length_one_for_each_image(array):
+    x = random(2, 3, 4, 5)
+    expected = array(attention_map(x)).reshape(2, 20)
+    expected /= np.sqrt((expected**2).sum(1, keepdims=True))
+    torch.testing.assert_close(array(unit_attention(x)), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_maps_are_averaged_down_to_the_smaller_size(array):
+    x, y = random(2, 3, 4, 6), random(2, 5, 8, 3)
+    a, b = same_size(x, y)
+    torch.testing.assert_close(array(a), array(x).reshape(2, 3, 4, 3, 2).mean(4), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(array(b), array(y).reshape(2, 5, 4, 2, 3).mean(3), rtol=1e-5, atol=1e-6)
+    assert same_size(x, x)[0] is x
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 2), (2, 8)])
+def test_attention_transfer_compares_unit_attention_at_the_smaller_size(array, height, width):
+    s, t = random(3, 2, 4, 4).requires_grad_(), random(3, 5, height, width).requires_grad_()
+    rows, columns = min(4, height), min(4, width)
+
+    def vector(f: np.ndarray) -> np.ndarray:
+        b, d, h, w = f.shape
+        a = (f.reshape(b, d, rows, h // rows, columns, w // columns).mean((3, 5)) ** 2).mean(1).reshape(b, -1)
+        return a / np.sqrt((a**2).sum(1, keepdims=True))
+
+    value = attention_transfer(s, t)
+    value.backward()
+    assert value.item() == pytest.approx(((vector(array(s)) - vector(array(t))) ** 2).mean(), rel=1e-4)
+    assert s.grad.any() and t.grad is None
+    assert attention_transfer(s.bfloat16(), t.bfloat16()).dtype == torch.float32
+    assert attention_transfer(s, -3 * s).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_class_probabilities_are_one_hot_for_indices_and_unchanged_otherwise():
+    y = torch.tensor([2, 0])
+    assert class_probabilities(y, 3).tolist() == [[0, 0, 1], [1, 0, 0]]
+    soft = torch.tensor([[0.5, 0.25, 0.25]])
+    assert class_probabilities(soft, 3) is soft
 
 
 @pytest.mark.parametrize("index", range(4))

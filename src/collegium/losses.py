@@ -31,10 +31,14 @@ def distill(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     The teacher is a constant: no gradient reaches it. Leading dimensions are broadcast.
     Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", https://arxiv.org/abs/1503.02531.
     """
-    log_p = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
+    return divergence(student, teacher.detach(), temperature)
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """What :func:`distill` is, for a teacher that learns from it too."""
+    log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
     log_q = F.log_softmax(student.float() / temperature, dim=-1)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
-    return divergence.mean(-1).sum() * temperature**2
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean(-1).sum() * temperature**2
 
 
 def ramp_up(progress: Progress, length: float) -> Tensor:
@@ -55,6 +59,36 @@ def ramp_up(progress: Progress, length: float) -> Tensor:
 def attention_map(feature: Tensor) -> Tensor:
     """Where a map is active: mean square over channels, (B, D, H, W) -> (B, H, W)."""
     return feature.float().square().mean(1)
+
+
+def same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps, each averaged down to the smaller height and width: (B, D, H, W), (B, D', H', W')."""
+    size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
+    a, b = (f if f.shape[2:] == size else F.adaptive_avg_pool2d(f.float(), size) for f in (first, second))
+    return a, b
+
+
+def unit_attention(feature: Tensor) -> Tensor:
+    """An attention map as a vector of length 1 for each image, (B, D, H, W) -> (B, H W)."""
+    return F.normalize(attention_map(feature).flatten(1))
+
+
+def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""How far two maps differ in where they are active: (B, D, H, W), (B, D', H', W') -> ().
+
+    .. math:: \operatorname{mean} \Big( \frac{A_s}{\|A_s\|} - \frac{A_t}{\|A_t\|} \Big)^2
+
+    A is :func:`attention_map`; a larger map is first averaged down to the smaller height and width. The teacher is a
+    constant. Zagoruyko and Komodakis, "Paying More Attention to Attention", https://arxiv.org/abs/1612.03928; the mean
+    over places as in the benchmark https://github.com/HobbitLong/RepDistiller.
+    """
+    a, b = map(unit_attention, same_size(student, teacher.detach()))
+    return (a - b).square().mean()
+
+
+def class_probabilities(target: Tensor, num_classes: int) -> Tensor:
+    """Class indices (B,) as one-hot probabilities (B, C); probabilities as they are."""
+    return F.one_hot(target, num_classes).float() if target.ndim == 1 else target.float()
 
 
 def others(x: Tensor, index: int) -> Tensor:

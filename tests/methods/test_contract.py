@@ -33,7 +33,7 @@ each_precision = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def built(name: str, peers: int, teacher: bool = False) -> tuple[Cohort, Method]:
     cls = methods.get(name)
     torch.manual_seed(0)
-    networks = [build("resnet8", num_classes=CLASSES) for _ in range(peers)]
+    networks = [build("resnet8", num_classes=CLASSES) for _ in range(max(peers, cls.min_peers))]
     trained = build("resnet8", num_classes=CLASSES) if teacher or cls.needs_teacher else None
     cohort = Cohort(networks, share_until="stage2", teacher=trained)
     return cohort, cls(describe(cohort, (3, 16, 16), CLASSES))

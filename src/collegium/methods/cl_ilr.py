@@ -1,0 +1,65 @@
+"""Collaborative learning with a shared intermediate-level representation."""
+
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from collegium.cohort import Cohort, CohortSpec, PeerOutputs
+from collegium.losses import cross_entropy, distill
+from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
+
+
+class CLILR(Method):
+    r"""Every head learns from the labels and from the mean of the other heads; the trunk gets the heads' mean gradient.
+
+    .. math:: L = \sum_h \Big[ \beta \, CE(z^{(h)}, y) + (1 - \beta) \, T^2 KL(q^{(h)} \,\|\, \sigma_T(z^{(h)})) \Big],
+        \qquad q^{(h)} = \sigma_T\Big(\frac{1}{H-1} \sum_{j \ne h} z^{(j)}\Big)
+
+    and where the H heads share a trunk (the intermediate-level representation, ILR), its gradient is 1/H of that of L,
+    so that the trunk learns at the pace of one head. Song and Chai, "Collaborative Learning for Deep Neural Networks",
+    NeurIPS 2018, https://arxiv.org/abs/1805.11761. The paper has four heads. Without a trunk the peers are its multiple
+    instances, and nothing is rescaled.
+
+    Differs from the paper: it splits the heads in a tree, two by two; here all leave one trunk, as in OKDDip's
+    experiments with CL-ILR (https://github.com/DefangChen/OKDDip-AAAI2020), which weigh and ramp the terms otherwise.
+    The soft loss is a divergence and not a cross-entropy, from which it differs by a constant.
+
+    Args:
+        spec: the cohort's shapes.
+        temperature: T, softens the predictions where heads teach.
+        beta: share of the labels' term, from 0 to 1.
+        rescale: whether the trunk's gradient is divided by the number of heads.
+    """
+
+    reconstructed = "the factor T^2"
+
+    def __init__(self, spec: CohortSpec, *, temperature: float = 2.0, beta: float = 0.5, rescale: bool = True) -> None:
+        super().__init__(spec)
+        self.temperature = positive("CLILR's temperature", temperature)
+        self.beta = share("CLILR's beta", beta)
+        self.rescale = rescale
+        self._rescaling: list[RemovableHandle] = []
+
+    def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
+        """One player owns everything; from here on the trunk's gradients are rescaled as they come.
+
+        The whole gradient of the trunk's weights comes through the trunk's output, so dividing theirs is dividing its.
+        A learning rate divided instead would also divide what weight decay does, and be undone by Adam.
+        """
+        for handle in self._rescaling:
+            handle.remove()
+        heads = cohort.num_peers
+        self._rescaling = [
+            parameter.register_hook(lambda gradient: gradient / heads)  # type: ignore[no-untyped-call]
+            for parameter in (trainable(cohort.trunk) if self.rescale else [])
+        ]
+        return super().players(cohort)
+
+    def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        z = out.logits
+        rest = (z.sum(0) - z) / (len(z) - 1)
+        return {
+            "peers": {
+                "hard": self.beta * cross_entropy(z, target),
+                "soft": (1 - self.beta) * distill(z, rest, self.temperature),
+            }
+        }

@@ -1,0 +1,69 @@
+"""Codistillation: peers that learn from stale copies of each other."""
+
+import torch
+from torch import Tensor
+
+from collegium.cohort import CohortSpec, PeerOutputs
+from collegium.errors import UsageError
+from collegium.losses import cross_entropy, distill, others
+from collegium.method import Method, Progress, Shadow, Terms, positive, share
+
+
+class Codistillation(Method):
+    r"""After a burn-in, every peer imitates the mean prediction of stale copies of the others.
+
+    .. math:: L = \sum_i \Big[ CE(z_i, y) + \psi\Big(\frac{1}{N-1} \sum_{j \ne i} \sigma_T(\bar z_j), \, z_i\Big) \Big],
+        \qquad \psi(p, z) = \lambda \, T^2 KL(p \,\|\, \sigma_T(z))
+
+    where the weights behind the logits :math:`\bar z_j` are those of peer j some steps ago. Anil et al., "Large Scale
+    Distributed Neural Network Training through Online Distillation", ICLR 2018, https://arxiv.org/abs/1804.03235,
+    with T = 1. Stale copies are what lets peers on many machines exchange nothing but weights, and rarely; on one
+    machine they show what that costs.
+
+    Differs from the paper: all peers learn from the same images, where the paper also has disjoint shares of the data.
+    psi is a divergence and not a cross-entropy, from which it differs by a constant. The norms of a copy see each batch
+    as its peer's do. The interval is that of a public re-implementation
+    (https://github.com/pfnet-research/sc20-online-codistillation).
+
+    Args:
+        spec: the cohort's shapes.
+        every: optimizer steps between two exchanges of copies; 0 keeps none, and peers learn from what the others
+            predict now.
+        burn_in: share of training before the peers begin to imitate.
+        weight: lambda, weight of the imitation.
+        temperature: T, softens all predictions.
+    """
+
+    reconstructed = "the burn-in and the interval of exchange"
+
+    def __init__(
+        self,
+        spec: CohortSpec,
+        *,
+        every: int = 50,
+        burn_in: float = 0.1,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(spec)
+        if every < 0:
+            raise UsageError(
+                f"Codistillation cannot exchange copies every {every} steps; take 1 or more, or 0 to keep no copies"
+            )
+        self.shadow = Shadow(decay=0, every=every) if every else None
+        self.burn_in = share("Codistillation's burn-in", burn_in)
+        self.weight = weight
+        self.temperature = positive("Codistillation's temperature", temperature)
+
+    def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        z = out.logits
+        stale = z if out.shadow is None else out.shadow
+        psi = torch.stack([self._imitate(z[i], others(stale, i)) for i in range(len(z))]).sum()
+        begun = (progress.fraction >= self.burn_in).to(psi)
+        return {"peers": {"ce": cross_entropy(z, target), "psi": begun * self.weight * psi}}
+
+    def _imitate(self, own: Tensor, rest: Tensor) -> Tensor:
+        """(B, C), (M - 1, B, C) -> ()"""
+        # Up to a constant, the logarithm of the mean probabilities: logits whose softmax is that mean.
+        log_mean = (rest.float() / self.temperature).log_softmax(-1).logsumexp(0)
+        return distill(own, self.temperature * log_mean, self.temperature)
