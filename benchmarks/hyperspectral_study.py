@@ -79,7 +79,7 @@ def targets(runs: Path, seeds: list[int]) -> Iterator[tuple[Path, dict[str, Any]
 
 
 def collect(runs: Path, study: str) -> dict[Row, dict[int, dict[str, Any]]]:
-    """row -> seed -> result with its provenance, of complete runs."""
+    """row -> seed -> result with its provenance, of the seeds that every row has complete runs of."""
     import yaml
 
     found: dict[Row, dict[int, dict[str, Any]]] = {}
@@ -88,7 +88,8 @@ def collect(runs: Path, study: str) -> dict[Row, dict[int, dict[str, Any]]]:
             result = json.loads(path.read_text())
             result["provenance"] = yaml.safe_load((path.parent / "recipe.yaml").read_text())["provenance"]
             found.setdefault(row, {})[result["seed"]] = result
-    return found
+    seeds = set.intersection(*(set(runs_) for runs_ in found.values()))
+    return {row: {seed: runs_[seed] for seed in sorted(seeds)} for row, runs_ in found.items()}
 
 
 def scores(result: dict[str, Any], predictor: str, metric: str) -> float:
