@@ -14,6 +14,7 @@ from collegium.losses import (
     cross_entropy,
     distill,
     divergence,
+    mean_prediction,
     others,
     ramp_up,
     same_size,
@@ -198,3 +199,11 @@ def test_class_probabilities_are_one_hot_for_indices_and_unchanged_otherwise():
 def test_others_leaves_out_one_and_keeps_the_order(index):
     assert others(torch.arange(4), index).tolist() == [k for k in range(4) if k != index]
     assert others(torch.zeros(4, 2, 3), index).shape == (3, 2, 3)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_mean_prediction_softens_to_the_mean_of_the_softened_predictions(temperature):
+    logits = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    mean = mean_prediction(logits, temperature)
+    expected = (logits / temperature).softmax(-1).mean(0)
+    torch.testing.assert_close((mean / temperature).softmax(-1), expected)

@@ -41,6 +41,11 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(-1).mean(-1).sum() * temperature**2
 
 
+def mean_prediction(logits: Tensor, temperature: float) -> Tensor:
+    """Logits (..., B, C) whose softened prediction is the mean of those of (M, ..., B, C), up to a constant."""
+    return temperature * (logits.float() / temperature).log_softmax(-1).logsumexp(0)
+
+
 def ramp_up(progress: Progress, length: float) -> Tensor:
     r"""Sigmoid ramp from :math:`e^{-5}` to 1 over the first ``length`` (a share) of training.
 

@@ -43,7 +43,7 @@ class CLILR(Method):
         """One player owns everything; from here on the trunk's gradients are rescaled as they come.
 
         The whole gradient of the trunk's weights comes through the trunk's output, so dividing theirs is dividing its.
-        A learning rate divided instead would also divide what weight decay does, and be undone by Adam.
+        A learning rate divided instead would also divide what weight decay does.
         """
         for handle in self._rescaling:
             handle.remove()

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.errors import UsageError
-from collegium.losses import cross_entropy, distill, others
+from collegium.losses import cross_entropy, distill, mean_prediction, others
 from collegium.method import Method, Progress, Shadow, Terms, positive, share
 
 
@@ -64,6 +64,4 @@ class Codistillation(Method):
 
     def _imitate(self, own: Tensor, rest: Tensor) -> Tensor:
         """(B, C), (M - 1, B, C) -> ()"""
-        # Up to a constant, the logarithm of the mean probabilities: logits whose softmax is that mean.
-        log_mean = (rest.float() / self.temperature).log_softmax(-1).logsumexp(0)
-        return distill(own, self.temperature * log_mean, self.temperature)
+        return distill(own, mean_prediction(rest, self.temperature), self.temperature)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from collegium.cohort import CohortSpec, PeerOutputs
-from collegium.losses import cross_entropy, distill, others
+from collegium.losses import cross_entropy, distill, mean_prediction, others
 from collegium.method import Method, Progress, Terms, positive
 
 
@@ -50,8 +50,6 @@ class DML(Method):
     def _imitate(self, own: Tensor, rest: Tensor) -> Tensor:
         """(B, C), (M - 1, B, C) -> ()"""
         if self.target == "ensemble":
-            # The logarithm of the mean probabilities, up to a constant: logits whose softmax is that mean.
-            log_mean = (rest.float() / self.temperature).log_softmax(-1).logsumexp(0)
-            return distill(own, self.temperature * log_mean, self.temperature)
+            return distill(own, mean_prediction(rest, self.temperature), self.temperature)
         total = distill(own, rest, self.temperature)
         return total / len(rest) if self.reduction == "mean" else total
