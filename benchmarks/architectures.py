@@ -20,7 +20,7 @@ from collegium.data import from_arrays
 from collegium.errors import CollegiumError
 from collegium.method import Progress
 from collegium.networks import Network
-from collegium.networks.adapt import AdaptedNetwork, TappedNetwork
+from collegium.networks.adapt import StagedNetwork, TappedNetwork
 from collegium.networks.timm_models import IntermediatesNetwork
 from collegium.training.experiment import build
 from collegium.training.recipe import Recipe
@@ -77,7 +77,7 @@ def family(network: Network) -> str:
 
 
 def how_read(network: Network) -> str:
-    kinds = {AdaptedNetwork: "stages", IntermediatesNetwork: TIMM_API, TappedNetwork: "hooks"}
+    kinds = {StagedNetwork: "stages", IntermediatesNetwork: TIMM_API, TappedNetwork: "hooks"}
     return kinds[type(network)]
 
 

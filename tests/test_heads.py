@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from collegium.errors import UsageError
-from collegium.heads import FusionModule, MatchSize, SumFusion
+from collegium.heads import FusionModule, MatchSize, SumFusion, regressor
 
 
 def parameters(module: nn.Module) -> int:
@@ -141,3 +141,25 @@ def test_sum_fusion_classifies_the_mean_of_the_maps(count):
 def test_sum_fusion_refuses_unlike_maps_naming_each():
     with pytest.raises(UsageError, match="resnet8 64x8x8, wrn_10_2 128x8x8.*--method ffl"):
         SumFusion([("resnet8", (64, 8, 8)), ("wrn_10_2", (128, 8, 8))], 10)
+
+
+@pytest.mark.parametrize(
+    ("student", "weights", "kind"),
+    [
+        ((3, 8, 6), 3 * 5, nn.Conv2d),
+        ((3, 16, 12), 3 * 5 * 9, nn.Conv2d),
+        ((3, 4, 3), 3 * 5 * 16, nn.ConvTranspose2d),
+        ((3, 16, 6), 3 * 5, nn.AdaptiveAvgPool2d),
+        ((3, 5, 5), 3 * 5, nn.AdaptiveAvgPool2d),
+        ((3, 32, 24), 3 * 5, nn.AdaptiveAvgPool2d),
+    ],
+)
+def test_a_regressor_brings_a_map_to_the_teacher_s_shape_and_sees_all_of_it(student, weights, kind):
+    module = regressor(student, (5, 8, 6))
+    (feature,) = maps(student)
+    feature.requires_grad_()
+    predicted = module(feature)
+    assert predicted.shape == (2, 5, 8, 6) and isinstance(module[0], kind)
+    assert parameters(module) == weights + 2 * 5
+    (predicted * torch.randn_like(predicted)).sum().backward()
+    assert feature.grad.abs().amin() > 0

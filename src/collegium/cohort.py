@@ -178,6 +178,23 @@ class Cohort(nn.Module):
         return PeerOutputs(logits=torch.stack(logits), features=tuple(features), trunk=trunk)
 
     @torch.no_grad()
+    def check_trunk(self, images: Tensor) -> None:
+        """Raises UsageError where a branch changes the trunk's output in place, which the others read too."""
+        if not self.trunk:
+            return
+        x = self._branch(0).fit(images)
+        for stage in self.trunk.values():
+            x = stage(x)
+        for k in range(self.num_peers):
+            before = x._version
+            self._branch(k).outputs(x)
+            if x._version != before:
+                raise UsageError(
+                    f"peer{k} ({self.names[k]}) changes the output of {list(self.trunk)[-1]} in place, so the peers "
+                    "cannot share a trunk there; cut after another stage"
+                )
+
+    @torch.no_grad()
     def _ask(self, teacher: Network, images: Tensor) -> TeacherOutputs:
         features, logits = teacher.outputs(teacher.fit(images))
         return TeacherOutputs(logits=logits.float(), features=features)
@@ -225,6 +242,7 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
                 trunk_shape = shapes[role][len(cohort.trunk) - 1]
             if role == "teacher" and _classifies(network.classifier, features[-1], logits):
                 teacher_classifier = network.classifier
+        cohort.check_trunk(images)
     finally:
         cohort.train(was_training)
     return CohortSpec(

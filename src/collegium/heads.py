@@ -112,3 +112,22 @@ class SumFusion(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """M maps (B, D, H, W) -> logits (B, C)."""
         return cast(Tensor, self.classifier(self.fuse(features)).float())
+
+
+def regressor(student: Shape, teacher: Shape) -> nn.Sequential:
+    """A convolution and a norm that bring a student's map to the shape of a teacher's.
+
+    Maps of one size need a 1x1 convolution, one twice as large a 3x3 one of stride 2, one half as large a transposed
+    4x4 one of stride 2; in any other case adaptive average pooling comes before a 1x1 convolution.
+    """
+    (channels, *size), (width, *goal) = student, teacher
+    layers: list[nn.Module]
+    if size == goal:
+        layers = [convolution(channels, width, 1)]
+    elif size == [2 * side for side in goal]:
+        layers = [convolution(channels, width, 3, stride=2)]
+    elif [2 * side for side in size] == goal:
+        layers = [nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False)]
+    else:
+        layers = [nn.AdaptiveAvgPool2d((goal[0], goal[1])), convolution(channels, width, 1)]
+    return nn.Sequential(*layers, nn.BatchNorm2d(width))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from collegium import networks
+from collegium.cohort import is_peer
 from collegium.errors import DataError, UsageError
 from collegium.files import write_whole
 from collegium.networks import Network
@@ -22,7 +23,9 @@ def save_peer(network: Network, folder: Path, **description: Any) -> None:
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.plain().state_dict().items()}
+    weights = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.plain().state_dict().items()
+    }
     config = {"network": network.name, "in_channels": network.in_channels, **description}
     write_whole(folder / "model.safetensors", save(weights))
     write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
@@ -99,7 +102,8 @@ def start_from(network: Network, index: int, path: str | Path) -> str:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    peers = sorted(Path(path).glob("peers/peer*"), key=lambda folder: int(folder.name.removeprefix("peer")))
+    named = [folder for folder in Path(path).glob("peers/peer*") if is_peer(folder.name)]
+    peers = sorted(named, key=lambda folder: int(folder.name.removeprefix("peer")))
     folder = peer_folder(peers[index % len(peers)] if peers else path)
     file = folder / "model.safetensors"
     try:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from collegium.cohort import Cohort, describe
 from collegium.errors import UsageError
 from collegium.networks import adapt
-from collegium.networks.adapt import AdaptedNetwork, TappedNetwork
+from collegium.networks.adapt import StagedNetwork, TappedNetwork
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -88,7 +88,7 @@ def test_children_become_stages_and_the_module_is_left_whole():
     module = Own()
     names = list(module.state_dict())
     network = adapted(module)
-    assert isinstance(network, AdaptedNetwork)
+    assert isinstance(network, StagedNetwork)
     assert network.paths == {
         "stage1": ("first.0", "first.1", "first.2"),
         "stage2": ("blocks.0.0", "blocks.0.1", "blocks.0.2"),

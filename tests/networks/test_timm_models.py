@@ -5,7 +5,7 @@ import torch
 from collegium.cohort import Cohort, describe
 from collegium.errors import UsageError
 from collegium.networks import build, check
-from collegium.networks.adapt import AdaptedNetwork
+from collegium.networks.adapt import StagedNetwork
 from collegium.networks.timm_models import IntermediatesNetwork
 from collegium.student import load_peer, save_peer
 
@@ -17,7 +17,7 @@ STAGED = ["resnet10t", "convnext_atto", "regnetx_002", "mobilenetv3_small_050", 
 def test_a_model_s_stages_give_its_logits_and_the_maps_of_timm_s_own_feature_api(model):
     torch.manual_seed(0)
     network = build(f"timm/{model}", num_classes=4, in_channels=2, image_size=(64, 64)).eval()
-    assert isinstance(network, AdaptedNetwork)
+    assert isinstance(network, StagedNetwork)
     images = torch.randn(2, 2, 64, 64)
     maps, logits = network.outputs(images)
     plain = network.plain()

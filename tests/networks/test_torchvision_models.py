@@ -5,7 +5,7 @@ from torchvision import models
 from collegium.cohort import Cohort, describe
 from collegium.errors import UsageError
 from collegium.networks import build, check
-from collegium.networks.adapt import AdaptedNetwork
+from collegium.networks.adapt import StagedNetwork
 
 STAGED = ["resnet18", "mobilenet_v3_small", "densenet121", "regnet_y_400mf", "convnext_tiny", "shufflenet_v2_x0_5"]
 
@@ -36,7 +36,7 @@ def test_imagenet_networks_share_a_trunk_cut_after_any_stage(cut):
 def test_a_model_s_stages_give_its_logits(model):
     torch.manual_seed(0)
     network = build(f"torchvision/{model}", num_classes=4, in_channels=5, image_size=(64, 64)).eval()
-    assert isinstance(network, AdaptedNetwork) and len(network.stage_names) >= 4
+    assert isinstance(network, StagedNetwork) and len(network.stage_names) >= 4
     images = torch.randn(2, 5, 64, 64)
     torch.testing.assert_close(network(images), network.plain()(images), rtol=1e-4, atol=1e-6)
     cohort = Cohort([network, build(f"torchvision/{model}", num_classes=4, in_channels=5)], share_until="stage2")

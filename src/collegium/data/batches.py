@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from collegium.errors import UsageError
+from collegium.seeds import generator
 
 from .interface import check_statistics
-from .seeds import generator
 
 PaddingMode: TypeAlias = Literal["zeros", "reflect"]
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from collegium.errors import CollegiumError, DataError, UsageError
+from collegium.seeds import global_state_kept, seed_globally
 
 from .decoding.passes import counted
 from .decoding.pixels import to_pixels
@@ -21,7 +22,6 @@ from .decoding.streamed import StreamedSplit
 from .decoding.workers import Crew, default_workers
 from .images import ImageData
 from .interface import ClassificationData
-from .seeds import global_state_kept, seed_globally
 
 _PROBES = 32  # images of each split that are looked at before it is decided how to read them
 _PRINTS = 256  # images of each split that a fingerprint is made of

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from collegium.errors import UsageError
+from collegium.seeds import generator
 
 from .interface import S, Samples
-from .seeds import generator
 
 
 def hold_out(split: S, share: float, seed: int) -> tuple[S, S]:

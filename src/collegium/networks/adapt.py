@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from collegium.errors import UsageError, nearest
 from collegium.networks.dry_run import Call, DryRun, MapReader, logits_of, tensor_of, watch
 from collegium.networks.network import Network, Stage, as_map
+from collegium.seeds import global_state_kept, seed_globally
 
 
-class AdaptedNetwork(Network):
-    """A network whose stages are children of somebody's module, run one after another.
+class CutNetwork(Network):
+    """Children of somebody's module as stages that run one after another, so that a trunk can be cut off.
 
     The classifier is the module itself with the children that became stages taken out, so what it does between and
     after them, it still does. The module itself is left as it was; parameters are shared with it.
@@ -94,27 +95,68 @@ class TappedNetwork(WholeNetwork):
     ) -> None:
         super().__init__(module, tuple(taps), **given)
         self.readers = dict(readers)
-        self.taps = {name: _Tap() for name in taps}
+        self.taps = {name: _Tap(path) for name, path in taps.items()}
         for name, path in taps.items():
             module.get_submodule(path).register_forward_hook(self.taps[name])
 
     def outputs(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        logits = logits_of(self.classifier(x))
-        return tuple(self.readers[name](tap.take()) for name, tap in self.taps.items()), logits
+        for tap in self.taps.values():
+            tap.open = True
+        output = self.classifier(x)
+        states = {name: tap.take(self.name) for name, tap in self.taps.items()}
+        return tuple(self.readers[name](state) for name, state in states.items()), logits_of(output)
+
+
+class StagedNetwork(TappedNetwork):
+    """A whole module, read by hooks, whose children also run as stages one after another: it can be cut.
+
+    Args:
+        module: gives logits.
+        stages: stage -> path -> child, in the order they run.
+        readers: stage -> what turns its last child's output into a map (B, D, H, W).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        stages: Mapping[str, Mapping[str, nn.Module]],
+        readers: Mapping[str, MapReader],
+        **given: Any,
+    ) -> None:
+        super().__init__(module, {name: list(children)[-1] for name, children in stages.items()}, readers, **given)
+        self.paths = {name: tuple(children) for name, children in stages.items()}
+
+    def cut_form(self) -> CutNetwork:
+        """The same network as stages one after another."""
+        module = self.classifier
+        children = {name: {path: module.get_submodule(path) for path in paths} for name, paths in self.paths.items()}
+        given: dict[str, Any] = {"in_channels": self.in_channels, "name": self.name, "image_size": self.image_size}
+        given["copies_images"] = self.copies_images
+        return CutNetwork(module, children, self.readers, **given)
+
+    def split_after(self, stage: str) -> tuple[dict[str, nn.Module], Network]:
+        return self.cut_form().split_after(stage)
 
 
 class _Tap:
-    """A hook that keeps what a module gave until it is taken."""
+    """A hook that keeps what a module gives while it is open, until that is taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.open = False
         self.output: Tensor | None = None
 
     def __call__(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        self.output = tensor_of(output)
+        if self.open:
+            self.output = tensor_of(output)
 
-    def take(self) -> Tensor:
-        output, self.output = self.output, None
-        assert output is not None
+    def take(self, name: str) -> Tensor:
+        output, self.output, self.open = self.output, None, False
+        if output is None:
+            raise UsageError(
+                f"{name} did not run its submodule {self.path} for this batch, so it has no map; name submodules that "
+                "always run with features="
+            )
         return output
 
 
@@ -159,16 +201,15 @@ def adapt(
         raise UsageError(
             f"{name} gives {tuple(run.logits.shape)} for {len(run.images)} images, not logits (images, classes)"
         )
-    given: dict[str, Any] = {"in_channels": image_shape[0], "name": name}
+    given: dict[str, Any] = {"in_channels": image_shape[0], "name": name, "copies_images": run.writes_images}
     if features:
         return _tapped(run, _named(features, run, name), given)
     stages = run.stages()
     if stages:
         children = {stage: {call.path: call.module for call in part} for stage, part in stages.items()}
-        network = AdaptedNetwork(
-            module, children, _readers({s: part[-1] for s, part in stages.items()}, run, name), **given
-        )
-        if _same(network, run):
+        readers = _readers({stage: part[-1] for stage, part in stages.items()}, run, name)
+        network = StagedNetwork(module, children, readers, **given)
+        if _same(network.cut_form(), run):
             return network
     return _tapped(run, run.taps(), given)
 
@@ -213,22 +254,26 @@ def replaced(module: nn.Module, by_path: Mapping[str, nn.Module]) -> nn.Module:
     return result
 
 
-@torch.no_grad()
 def _same(network: Network, run: DryRun) -> bool:
-    """Whether the stages one after another give the module's own logits, in evaluation and in training mode."""
+    """Whether the stages one after another are the module: the same logits and gradients, evaluating and training."""
     module = run.module
     training = [m for m in {*module.modules(), *network.modules()} if m.training]
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    parameters = [p for p in module.parameters() if p.requires_grad]
     try:
-        for mode in (False, True):
-            results: list[Tensor] = []
+        for mode, seed in ((False, 0), (True, 0), (True, 1), (True, 2)):
+            results: list[list[Tensor | None]] = []
             for model in (module, network):
-                with torch.random.fork_rng(devices=[]):
-                    torch.default_generator.manual_seed(0)  # dropout and stochastic depth draw alike
-                    results.append(logits_of(model.train(mode)(run.images)))
-                for name, buffer in module.named_buffers():
-                    buffer.copy_(buffers[name])
-            if not torch.allclose(results[0], results[1], rtol=1e-3, atol=1e-5):
+                with global_state_kept(), torch.enable_grad():
+                    seed_globally(seed)  # dropout and stochastic depth draw alike
+                    logits = logits_of(model.train(mode)(run.images.clone()))
+                    weights = torch.linspace(-1, 1, logits.numel(), device=logits.device).view_as(logits)
+                    gradients = torch.autograd.grad((logits * weights).sum(), parameters, allow_unused=True)
+                results.append([logits.detach(), *gradients])
+                with torch.no_grad():
+                    for name, buffer in module.named_buffers():
+                        buffer.copy_(buffers[name])
+            if not all(_close(a, b) for a, b in zip(*results, strict=True)):
                 return False
     except Exception:  # a module that needs more than one tensor from each child
         return False
@@ -238,3 +283,9 @@ def _same(network: Network, run: DryRun) -> bool:
         for submodule in training:
             submodule.training = True
     return True
+
+
+def _close(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()) + 1e-7)

@@ -37,6 +37,7 @@ class DryRun:
     calls: tuple[Call, ...]  # of all submodules, in the order they end
     logits: Tensor  # (B, classes)
     features: Tensor | None  # what its forward_features gave, where it has one
+    writes_images: bool = False  # whether it changed the images in place
 
     def stages(self) -> dict[str, list[Call]]:
         """The children that hand one tensor on from the images to the last map, grouped; {} where they do not."""
@@ -200,13 +201,16 @@ def watch(module: nn.Module, image_shape: tuple[int, int, int]) -> DryRun:
     training = [m for m in module.modules() if m.training]
     try:
         with _noting_features(module) as features:
-            logits = logits_of(module.eval()(images))
+            given = images.clone()
+            start = given._version
+            logits = logits_of(module.eval()(given))
     finally:
         for submodule in training:
             submodule.training = True
         for hook in hooks:
             hook.remove()
-    return DryRun(module, images, tuple(calls), logits, features[-1] if features else None)
+    written = given._version > start
+    return DryRun(module, given, tuple(calls), logits, features[-1] if features else None, written)
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 import re
 from typing import Any
 
-import yaml
-
 from collegium.errors import UsageError
+from collegium.yaml_text import parse_yaml
 
 
 def parse_peers(peers: str) -> list[str]:
@@ -34,10 +33,13 @@ def parse_options(text: str) -> dict[str, Any]:
         key, equals, value = entry.partition("=")
         if not key or (equals and not value):
             raise UsageError(f"cannot read the network's options {text!r}: write them as ':pretrained:drop_rate=0.1'")
-        options[key] = yaml.safe_load(value) if equals else True
+        options[key] = parse_yaml(value) if equals else True
     return options
 
 
 def untrained(name: str) -> str:
     """The name of the same network with random weights."""
-    return name.replace(":pretrained", "")
+    first, *options = name.split(":")
+    if first == "module" and options:  # what the network is called comes after the first colon
+        first, *options = f"{first}:{options[0]}", *options[1:]
+    return ":".join([first, *(option for option in options if option.partition("=")[0] != "pretrained")])

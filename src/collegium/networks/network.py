@@ -82,6 +82,7 @@ class Network(nn.Module):
         in_channels: channels of the images, checked on every call.
         name: how the network is called in messages and files.
         image_size: (H, W) that images are resized to, for a network that takes one size only.
+        copies_images: give the network a copy of the images, because it changes them in place.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Network(nn.Module):
         in_channels: int,
         name: str,
         image_size: tuple[int, int] | None = None,
+        copies_images: bool = False,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleDict(stages)
@@ -99,6 +101,7 @@ class Network(nn.Module):
         self.in_channels = in_channels
         self.name = name
         self.image_size = image_size
+        self.copies_images = copies_images
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -107,7 +110,7 @@ class Network(nn.Module):
     def fit(self, images: Tensor) -> Tensor:
         """The images (B, in_channels, H, W) in the one size that the network takes, where there is one."""
         if self.image_size is None or tuple(images.shape[2:]) == self.image_size:
-            return images
+            return images.clone() if self.copies_images else images
         return F.interpolate(images, self.image_size, mode="bilinear", align_corners=False, antialias=True)
 
     def outputs(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -142,6 +145,11 @@ class Network(nn.Module):
             cuts = ", ".join(names[:-1])
             raise UsageError(f"{self.name} cannot be cut after {stage!r}; it can be cut after: {cuts}")
         cut = names.index(stage) + 1
+        below, above = (
+            {id(p) for n in part for p in self.stages[n].parameters()} for part in (names[:cut], names[cut:])
+        )
+        if below & (above | {id(p) for p in self.classifier.parameters()}):
+            raise UsageError(f"{self.name} cannot be cut after {stage!r}: layers below and above it share weights")
         low = {name: self.stages[name] for name in names[:cut]}
         return low, self._with_stages({name: self.stages[name] for name in names[cut:]})
 

@@ -1,6 +1,8 @@
 """The user's own network, named by the function or class that makes it."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -32,16 +34,34 @@ def build(name: str, task: Task) -> Network | None:
     path, _, text = name.removeprefix("module:").partition(":")
     function, options = find(path), parse_options(text)
     features = str(options.pop("features", "")).split("+")
-    known = inspect.signature(function).parameters
+    known = parameters(function)
     asked = {"num_classes": task.num_classes, "in_channels": task.in_channels, "image_size": task.image_size}
     given = {key: value for key, value in asked.items() if key in known} | options
     try:
         made = function(**given)
     except TypeError as error:
         raise UsageError(f"{path} cannot be called with {', '.join(given) or 'nothing'}: {error}") from error
+    except Exception as error:
+        raise UsageError(f"{path} raised {type(error).__name__}: {error}") from error
     if not isinstance(made, nn.Module):
         raise UsageError(f"{path} made a {type(made).__name__}, not a torch.nn.Module")
     if isinstance(made, Network):
         made.name = name
         return made
     return adapt(made, image_shape=task.image_shape, name=name, features=[path for path in features if path])
+
+
+def parameters(function: Callable[..., Any]) -> set[str]:
+    """The keywords that a function or class takes; those that ``**keywords`` pass on to base classes too."""
+    kinds = function.__mro__ if inspect.isclass(function) else [function]
+    names: set[str] = set()
+    for kind in kinds:
+        if kind in (nn.Module, object):
+            break
+        if inspect.isclass(kind) and "__init__" not in vars(kind):
+            continue
+        known = inspect.signature(vars(kind)["__init__"] if inspect.isclass(kind) else kind).parameters
+        names |= set(known)
+        if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            break
+    return names

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium.errors import UsageError, nearest
-from collegium.networks.adapt import AdaptedNetwork, WholeNetwork, adapt
+from collegium.networks.adapt import StagedNetwork, WholeNetwork, adapt
 from collegium.networks.dry_run import MOST_PARTS
 from collegium.networks.names import parse_options
 from collegium.networks.network import Network, Task
@@ -71,9 +71,10 @@ def build(name: str, task: Task) -> Network | None:
         raise UsageError(f"timm cannot make {name}: {error}") from error
     except (RuntimeError, OSError) as error:
         raise UsageError(f"timm cannot load {name}: {str(error).splitlines()[0]}") from error
-    native = tuple(module.default_cfg.get("input_size", (3, 224, 224))[1:])
+    asked = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    native = tuple(asked or module.default_cfg.get("input_size", (3, 224, 224))[1:])
     network = adapt(module, image_shape=task.image_shape, name=name, native_size=native)
-    if isinstance(network, AdaptedNetwork):
+    if isinstance(network, StagedNetwork):
         return network
     return _by_intermediates(module, network, task) or network
 

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import yaml
 
 from collegium.errors import UsageError, nearest
 from collegium.options import check_kind
+from collegium.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,19 +210,10 @@ def _check(name: str, value: Any, legal: bool, expected: str) -> None:
         raise UsageError(f"{name} must be {expected}, got {value}")
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as YAML 1.2 and everybody who writes a recipe does."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping; UsageError says what is wrong with it."""
     try:
-        content = yaml.load(path.read_text(), Loader=_Loader)
+        content = parse_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

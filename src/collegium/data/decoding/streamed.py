@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from collegium.errors import UsageError
+from collegium.seeds import generator, global_state_kept, seed_globally
 
 from ..batches import AUGMENTATION, ORDER, Normalisation, check_place
 from ..interface import ClassificationData
-from ..seeds import generator, global_state_kept, seed_globally
 from .views import Ready, View, Views
 from .workers import Crew, default_workers
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from collegium.errors import UsageError
+from collegium.seeds import generator
 
 from ..batches import AUGMENTATION, ORDER, check_place
 from ..interface import ClassificationData, describe
-from ..seeds import generator
 
 _TURNS = 8  # the ways to turn and mirror a square
 SCORING_BYTES = 2**25  # of patches in one batch to score, at most

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from collegium.errors import UsageError
-
-from ..seeds import generator
+from collegium.seeds import generator
 
 SplitKind: TypeAlias = Literal["disjoint", "random"]
 Array: TypeAlias = NDArray[Any]

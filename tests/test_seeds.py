@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from collegium.data.seeds import generator
 from collegium.errors import UsageError
+from collegium.seeds import generator
 
 
 def draw(*path: int) -> list[int]:
