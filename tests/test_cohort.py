@@ -261,3 +261,11 @@ def test_like_parameters_with_other_layers_between_cannot_share_a_trunk():
     second.stages["stage1"] = nn.Sequential(*second.stages["stage1"], nn.ReLU6())
     with pytest.raises(UsageError, match="differ up to stage1"):
         Cohort([first, second], share_until="stage1")
+
+
+def test_a_branch_that_changes_the_trunk_s_output_is_refused():
+    peers = networks("resnet8", "resnet8")
+    peers[1].stages["stage2"] = nn.Sequential(nn.SiLU(inplace=True), peers[1].stages["stage2"])
+    cohort = Cohort(peers, share_until="stage1")
+    with pytest.raises(UsageError, match=r"peer1 \(resnet8\) changes the output of stage1 in place"):
+        describe(cohort, (3, 8, 8), 5)

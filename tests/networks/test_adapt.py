@@ -201,3 +201,91 @@ def test_what_cannot_be_a_peer_is_refused_in_one_sentence(module, reason):
 def test_a_network_s_own_complaint_is_passed_on():
     with pytest.raises(UsageError, match="own cannot take images of 3 channels, 8x8 pixels: wants 16 x 16"):
         adapt(Fixed(), image_shape=(3, 8, 8), name="own")
+
+
+class Frozen(Own):
+    """Its body gets no gradient, which no child knows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.first(x)
+            for block in self.blocks:
+                x = block(x)
+        return self.head(x.mean((2, 3)))
+
+
+class Writing(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.sub_(0.5).mul_(2))
+
+
+class Tied(Own):
+    """One layer below and above the first cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1))
+        self.twice[1].weight = self.twice[0].weight
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.twice[1](self.pool(self.twice[0](self.first(x)))).mean((2, 3)))
+
+
+class Dropping(Branching):
+    """Skips a layer now and then while it trains."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.left(x) if self.training else self.right(x)
+        return self.head(self.join(torch.cat([self.left(x), y], 1)).mean((2, 3)))
+
+
+def test_a_body_without_gradient_stays_without_and_cannot_be_cut():
+    network = adapted(Frozen())
+    network(IMAGES).sum().backward()
+    assert network.plain().first[0].weight.grad is None and network.plain().head.weight.grad is not None
+    with pytest.raises(UsageError, match="cannot be cut"):
+        network.split_after("stage1")
+
+
+def test_a_network_that_changes_its_images_gets_a_copy_of_them():
+    network = adapted(Writing()).eval()
+    images = IMAGES.clone()
+    maps, logits = network.outputs(network.fit(images))
+    assert torch.equal(images, IMAGES)
+    torch.testing.assert_close(logits, Own.forward(network.plain(), (IMAGES - 0.5) * 2))
+
+
+def test_a_cut_between_layers_that_share_weights_is_refused():
+    network = adapted(Tied())
+    with pytest.raises(UsageError, match="own cannot be cut after 'stage1': layers below and above it share weights"):
+        network.split_after("stage1")
+
+
+def test_a_map_that_was_not_computed_is_missed_by_name():
+    network = adapted(Dropping(), features=["right", "join"])
+    network.eval()(IMAGES)
+    with pytest.raises(UsageError, match="own did not run its submodule right for this batch"):
+        network.train()(IMAGES)
+
+
+def test_the_user_s_module_can_be_used_and_copied_after_training_with_it():
+    module = Own()
+    adapted(module).outputs(IMAGES)[1].sum().backward()
+    module(IMAGES)
+    copy.deepcopy(module)
+
+
+def test_weights_under_two_names_are_saved_under_both(tmp_path):
+    from collegium.student import load_peer, save_peer
+
+    def aliased() -> nn.Module:
+        module = Own()
+        module.again = module.first
+        return module
+
+    network = adapted(aliased()).eval()
+    save_peer(network, tmp_path, num_classes=5, image_size=[16, 16])
+    torch.testing.assert_close(load_peer(tmp_path, aliased())(IMAGES), network(IMAGES))

@@ -17,6 +17,17 @@ def net(num_classes, in_channels, image_size, width=4):
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(width * sides, num_classes))
 
+class Passing(nn.Sequential):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(nn.Conv2d(in_channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+
+class Child(Passing):
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+
+def broken(num_classes):
+    raise ValueError("a mistake of mine")
+
 def rigid():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
 
@@ -49,6 +60,10 @@ def test_a_function_without_keywords_is_called_with_nothing():
     assert build("module:my_networks.rigid", num_classes=5)(torch.randn(2, 3, 8, 8)).shape == (2, 5)
 
 
+def test_keywords_that_are_passed_on_to_a_base_class_are_found_there():
+    assert build("module:my_networks.Child", num_classes=7, in_channels=2)(torch.randn(2, 2, 8, 8)).shape == (2, 7)
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -67,6 +82,7 @@ def test_what_is_not_there_is_refused_before_any_data_are_read(name, reason):
     ("name", "reason"),
     [
         ("module:my_networks.not_a_net", "made a str, not a torch.nn.Module"),
+        ("module:my_networks.broken", "my_networks.broken raised ValueError: a mistake of mine"),
         ("module:my_networks.net:colour=red", "cannot be called with num_classes, .*colour"),
     ],
 )
