@@ -8,6 +8,7 @@ import collegium
 from collegium.data import load
 from collegium.errors import UsageError
 from collegium.networks import build
+from collegium.training.recipe import Recipe
 
 
 def arrays(seed: int, count: int = 24) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +89,7 @@ def test_the_page_is_written(tmp_path: Path) -> None:
         (dict(method={"name": "ffl", "temprature": 1}), "no option 'temprature'; did you mean 'temperature'"),
         (dict(method={"name": "dml", "target": "all"}), "target must be one of pairwise, ensemble, not 'all'"),
         (dict(data={"name": "digits", "per_class": 10_000}), "10000"),
-        (dict(data={"name": "digits", "validation": 1.5}), "validation"),
+        (dict(data={"name": "digits", "validation": 1.5}), "share to hold out"),
         (dict(data={"name": "digits", "per_class": "ten"}), "per_class must be a whole number or nothing, not 'ten'"),
         (dict(data=np.zeros(3)), "data must be a name, an ImageData, "),
         (dict(peers=["resnet8", "resnet8"]), "are torch modules, not str"),
@@ -115,3 +116,26 @@ def test_labels_out_of_range_are_refused() -> None:
     with pytest.raises(UsageError, match="label"):
         collegium.from_arrays((images, labels), (images, labels), class_names=("only", "two"))
     assert data.num_classes == 10
+
+
+def test_a_method_s_name_alone_keeps_the_config_s_options(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("method: {name: dml, temperature: 7}\npeers: 2xresnet8\ndata: {name: digits, per_class: 8}\n")
+    collegium.train(config=config, method="dml", data="digits", run=tmp_path / "a", **SMALL)
+    kept = Recipe.read(tmp_path / "a" / "recipe.yaml")
+    assert kept.method["temperature"] == 7 and kept.data["per_class"] == 8
+    collegium.train(config=config, method={"name": "dml"}, run=tmp_path / "b", **SMALL)
+    assert Recipe.read(tmp_path / "b" / "recipe.yaml").method["temperature"] == 1
+
+
+def test_a_run_needs_nothing_of_what_it_started_from_once_it_has_begun(tmp_path: Path) -> None:
+    given = dict(data={"name": "digits", "per_class": 4}, **SMALL)
+    collegium.train(method="independent", peers="2xresnet8", run=tmp_path / "source", **given)
+    started = dict(method="kd", peers="1xresnet8", run=tmp_path / "run", **given)
+    started |= dict(start_from=str(tmp_path / "source"), teacher=str(tmp_path / "source" / "peers" / "peer1"))
+    result = collegium.train(**started)
+    assert "peer0 (resnet8) starts from" in result["notes"][0]
+    (tmp_path / "source").rename(tmp_path / "elsewhere")
+    assert collegium.evaluate(tmp_path / "run")["peer0"] == result["predictors"]["peer0"]["last"]
+    assert collegium.report(tmp_path / "run").is_file()
+    assert collegium.train(**started) == result

@@ -51,7 +51,8 @@ def train(
     """
     from collegium.training.loop import train as run_training
 
-    values: dict[str, Any] = {} if config is None else Recipe.read(config).to_dict()
+    base = {} if config is None else Recipe.read(config).to_dict()
+    values: dict[str, Any] = dict(base)
     values |= recipe
     own: dict[str, Any] = {}
     if isinstance(data, str | Mapping):
@@ -69,6 +70,9 @@ def train(
         values["teacher"] = _describe(teacher)
     elif teacher is not None:
         values["teacher"] = teacher
+    for part in ("method", "data"):
+        if part in base and values[part] == base[part]["name"]:
+            values[part] = base[part]  # a name alone leaves the config's options for it
     resolved = Recipe.from_dict(values, "the call")
     return run_training(resolved, run or default_run(resolved), **own, overwrite=overwrite, quiet=quiet)
 

@@ -4,12 +4,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import run, tiny, weights
 from torch import Tensor, nn
 
 from collegium.cohort import Cohort, PeerOutputs
+from collegium.data import from_scene
 from collegium.errors import TrainingError, UsageError
 from collegium.method import Method, ParameterGroup, Progress, Terms, trainable
 from collegium.methods.ffl import FFL
@@ -279,3 +281,11 @@ def test_kd_and_the_two_stage_dualnet_learn_from_a_finished_run(tmp_path: Path) 
     dualnet = run(tmp_path / "dualnet", method="dualnet", **alone)
     assert set(dualnet["predictors"]) == {"peer0", "ensemble", "fused", "fused_classifier", "classifiers_mean"}
     assert dualnet["reconstructed"] == ""
+
+
+def test_cutmix_is_refused_where_a_label_is_the_centre_pixel_s(tmp_path: Path) -> None:
+    cube = np.random.default_rng(0).normal(size=(20, 20, 4))
+    scene = from_scene(cube, np.arange(400).reshape(20, 20) % 3, patch=3, split="random", per_class=10)
+    experiment = build(tiny(data={"name": "python:scene"}, cutmix=1.0), data=scene)
+    with pytest.raises(UsageError, match="centre pixel, which CutMix pastes over; take mixup"):
+        Run(experiment, RunFolder(tmp_path), make_fabric(experiment.recipe), quiet=True)

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -63,6 +63,9 @@ class ClassificationData(abc.ABC, Generic[S]):
         UsageError: fewer than two classes, an empty split, a label outside 0..num_classes-1, `mean` or `std` without
             one (for std positive) value a channel.
     """
+
+    labels_areas: ClassVar[bool] = True
+    """Whether a label stands for all of an image, so that pasted parts of two images mix their labels by area."""
 
     name: str
     train: S

@@ -10,7 +10,7 @@ from .interface import S, Samples
 
 
 def hold_out(split: S, share: float, seed: int) -> tuple[S, S]:
-    """Holds out the same share of every class for validation.
+    """Holds out the same share of every class.
 
     Args:
         split: N images.
@@ -21,19 +21,19 @@ def hold_out(split: S, share: float, seed: int) -> tuple[S, S]:
         (train, validation), disjoint, together all of `split`, each in its order.
 
     Raises:
-        UsageError: `share` is not between 0 and 1, or so small or large that one side would be empty.
+        UsageError: `share` is not between 0 and 1, or so small or large that one side would have none of a class.
     """
     if not 0 < share < 1:
-        raise UsageError(f"the share held out for validation is {share}: give a fraction between 0 and 1")
+        raise UsageError(f"the share to hold out is {share}: give a fraction between 0 and 1")
     held = torch.zeros(len(split), dtype=torch.bool)
-    for members in _shuffled_classes(split, seed):
-        held[members[: int(share * len(members) + 0.5)]] = True
-    count = int(held.sum())
-    if count in (0, len(split)):
-        raise UsageError(
-            f"holding out {share} of each class leaves {count} images for validation and "
-            f"{len(split) - count} of {len(split)} to train on: give another share"
-        )
+    for label, members in enumerate(_shuffled_classes(split, seed)):
+        count = int(share * len(members) + 0.5)
+        if count in (0, len(members)):
+            raise UsageError(
+                f"holding out {share} of class {label} holds out {count} of its {len(members)} images, and leaves "
+                f"{len(members) - count} to train on: give another share, or the class more images"
+            )
+        held[members[:count]] = True
     return split.subset((~held).nonzero()[:, 0]), split.subset(held.nonzero()[:, 0])
 
 

@@ -81,11 +81,19 @@ def build(
     peers: Sequence[nn.Module] | None = None,
     data: ClassificationData[Any] | None = None,
     teacher: nn.Module | None = None,
+    begun: bool = False,
 ) -> Experiment:
     """Builds everything a recipe names; what is given from Python takes the recipe's place.
 
     Each peer starts from its own random weights, the same ones for every method, so that methods can be
     compared peer by peer. The global random state is left as it was.
+
+    Args:
+        recipe: the run.
+        peers: networks from Python in place of those that the recipe names.
+        data: data from Python in place of those that the recipe names.
+        teacher: a trained network from Python in place of the one that the recipe names.
+        begun: a checkpoint will bring the weights: what the peers start from is not looked for.
 
     Raises:
         UsageError: what the recipe names does not exist or does not fit together.
@@ -110,11 +118,13 @@ def build(
     cohort_peers = [networks.as_network(peer, data.image_shape) for peer in peers or ()]
     for k, name in enumerate(names):
         with _seeded(recipe.resolved_weight_seed, k):
-            cohort_peers.append(networks.build(name, **asked))
+            cohort_peers.append(networks.build(networks.untrained(name) if begun else name, **asked))
     if teacher is None and recipe.teacher is not None:
         teacher = load_peer(recipe.teacher)
     notes = [*data.notes, *_resized(cohort_peers, data.image_size)]
-    if recipe.start_from is not None:
+    if recipe.start_from is not None and begun:
+        notes += [f"The peers started from {recipe.start_from}."]
+    elif recipe.start_from is not None:
         notes += [start_from(peer, k, recipe.start_from) for k, peer in enumerate(cohort_peers)]
     frozen = None if teacher is None else networks.as_network(teacher, data.image_shape)
     cohort = Cohort(cohort_peers, share_until=recipe.share_until, teacher=frozen)

@@ -66,12 +66,16 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the state is saved, the same call goes on from there.
     """
     folder = RunFolder(run)
-    experiment = build(recipe, peers=peers, data=data, teacher=teacher)
+    begun = bool(folder.saved_checkpoints()) and not overwrite
+    teacher = teacher or (folder.teacher() if begun else None)
+    experiment = build(recipe, peers=peers, data=data, teacher=teacher, begun=begun)
     folder.check(experiment.recipe, overwrite=overwrite)
     prepared = Run(experiment, folder, make_fabric(recipe), quiet=quiet)
     with folder.locked():
         folder.check(experiment.recipe, overwrite=overwrite)  # another process may have been here since
         folder.open(experiment.recipe, provenance(prepared.fabric.device), overwrite=overwrite)
+        if recipe.teacher is not None and not recipe.teacher.startswith("python:"):
+            folder.keep_teacher(recipe.teacher)
         return folder.result() or prepared.complete()
 
 
@@ -102,7 +106,7 @@ def restore(
         recipe = dataclasses.replace(recipe, device="cpu", precision=precision)
     if data is not None:
         data = data.normalised_like(tuple(state["mean"]), tuple(state["std"]))
-    experiment = build(recipe, peers=peers, data=data, teacher=teacher)
+    experiment = build(recipe, peers=peers, data=data, teacher=teacher or folder.teacher(), begun=True)
     restored = Run(experiment, folder, make_fabric(recipe), quiet=True)
     with own_random_state(restored.fabric.device):
         restored.load_state_dict(state)
@@ -134,6 +138,10 @@ class Run:
         self.optimizers: dict[str, Optimizer] = {
             player: make_optimizer(recipe, g, learner.method.optimizers.get(player)) for player, g in groups.items()
         }
+        if recipe.cutmix and not data.labels_areas:
+            raise UsageError(
+                f"a label of {data.name} is that of the centre pixel, which CutMix pastes over; take mixup"
+            )
         self.mixing = Mixing(data.num_classes, mixup=recipe.mixup, cutmix=recipe.cutmix)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
         self.compiled = cast(nn.Module, torch.compile(learner)) if recipe.compile else learner

@@ -4,6 +4,7 @@ recipe.yaml        everything resolved, with versions, commit, hardware
 metrics.csv        one row an epoch: every term, every predictor
 tensorboard/       the same as events
 split.csv          which pixels of a scene train and score
+teacher/           a copy of the frozen teacher, where the method has one
 checkpoints/       the training state, the newest few
 peers/peer0/       a trained peer: model.safetensors and config.json
 result.json        last and best scores of every predictor, cost, time; written when the run is complete
@@ -21,9 +22,11 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 from collegium.errors import TrainingError, UsageError
 from collegium.files import write_whole
+from collegium.student import load_peer, peer_folder
 from collegium.training.recipe import Recipe
 
 
@@ -38,6 +41,20 @@ class RunFolder:
         self.split_file = self.path / "split.csv"
         self.report_file = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
+
+    def keep_teacher(self, path: str) -> None:
+        """Copies a trained network here, so that the run can go on and be looked at without the original."""
+        target = self.path / "teacher"
+        if not target.exists():
+            temporary = self.path / "teacher.part"
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(peer_folder(path), temporary)
+            temporary.replace(target)
+
+    def teacher(self) -> nn.Module | None:
+        """The copy of the teacher; None where there is none."""
+        target = self.path / "teacher"
+        return load_peer(target) if target.exists() else None
 
     def peer(self, index: int) -> Path:
         return self.path / "peers" / f"peer{index}"

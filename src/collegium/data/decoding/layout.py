@@ -34,7 +34,7 @@ def some(names: Sequence[str]) -> str:
 def _places(root: Path) -> dict[str, str]:
     """The folder of each split, relative to the root; the root itself where there are class folders in it."""
     if not root.is_dir():
-        raise DataError(f"there is no folder {root}")
+        raise DataError(f"{root} is a file, not a folder" if root.exists() else f"there is no folder {root}")
     there = set(class_folders(root))
     if not there:
         raise DataError(f"{root} has no folders: expected train/CLASS/* and test/CLASS/*, or CLASS/*, in it")

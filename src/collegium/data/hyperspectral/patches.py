@@ -1,6 +1,8 @@
 """Patches around the pixels of one scene, cut on the fly on the device where the scene lies."""
 
+import csv
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -173,6 +175,8 @@ class PatchData(ClassificationData[Pixels]):
             it, or the splits share a pixel.
     """
 
+    labels_areas = False  # the label is the centre pixel's
+
     cube: Tensor
     colours: Tensor
     patch: int
@@ -261,11 +265,13 @@ class PatchData(ClassificationData[Pixels]):
     def split_table(self) -> str:
         """Every pixel that is used, as CSV: split, row, column (both from 0) and the name of its class."""
         width = self.cube.shape[1]
-        lines = ["split,row,column,class"]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["split", "row", "column", "class"])
         for name, split in self.splits.items():
             for position, target in zip(split.positions.tolist(), split.targets.tolist(), strict=True):
-                lines.append(f'{name},{position // width},{position % width},"{self.class_names[target]}"')
-        return "\n".join(lines) + "\n"
+                writer.writerow([name, position // width, position % width, self.class_names[target]])
+        return text.getvalue()
 
     @cached_property
     def normalised(self) -> Tensor:

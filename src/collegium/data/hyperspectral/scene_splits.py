@@ -156,7 +156,18 @@ def describe_split(split: PixelSplit, shape: tuple[int, ...], patch: int) -> str
     return (
         f"The split is spatially disjoint, in blocks of {split.block} x {split.block} pixels: {inside:,} of {count:,} "
         f"test pixels lie inside a training patch of {size} pixels ({split.dropped:,} that did were dropped), and "
-        f"{touching / count:.1%} of the test patches overlap one."
+        f"{touching / count:.1%} of the test patches overlap one.{_of_validation(split, shape, patch)}"
+    )
+
+
+def _of_validation(split: PixelSplit, shape: tuple[int, ...], patch: int) -> str:
+    """How many validation pixels lie among the training pixels; nothing where there are none."""
+    if len(split.validation) == 0:
+        return ""
+    inside = int(near(split.train, shape, patch // 2).flatten()[split.validation].sum())
+    return (
+        f" Validation pixels come from the training blocks: {inside:,} of {len(split.validation):,} lie inside a "
+        "training patch, so their scores flatter."
     )
 
 

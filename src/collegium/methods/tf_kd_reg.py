@@ -1,0 +1,53 @@
+"""Teacher-free knowledge distillation by a regulariser."""
+
+from torch import Tensor
+
+from collegium.cohort import CohortSpec, PeerOutputs
+from collegium.errors import UsageError
+from collegium.losses import class_probabilities, cross_entropy, distill
+from collegium.method import Method, Progress, Terms, positive, share
+
+
+class TfKDReg(Method):
+    r"""Each peer imitates a designed teacher, which is nearly uniform and always right; peers ignore each other.
+
+    .. math:: L = \sum_k \Big[ (1 - \alpha) \, CE(z_k, y) + \alpha \, KL(u \,\|\, \sigma_1(z_k)) \Big], \qquad
+        u = \sigma_\tau(p), \qquad p_c = a \text{ if } c = y, \text{ else } \frac{1 - a}{C - 1}
+
+    Yuan, Tay, Li, Wang and Feng, "Revisiting Knowledge Distillation via Label Smoothing Regularization", CVPR 2020,
+    https://arxiv.org/abs/1909.11723; code
+    https://github.com/yuanli2333/Teacher-free-Knowledge-Distillation. As in the code the probabilities p are softened
+    as if they were logits, and the peer's prediction is not softened.
+
+    Differs from the code: the divergence is the mean over the batch for any number of classes; the code's constant
+    100 comes to the same for 100 classes alone. Labels that are mixed or smoothed mix the designed teachers.
+
+    Args:
+        spec: the cohort's shapes.
+        alpha: share of the designed teacher, from 0 to 1 (the authors' value for ResNet-18).
+        temperature: tau, softens the designed teacher.
+        correct: a, its probability of the true class before that.
+    """
+
+    min_peers = 1
+
+    def __init__(
+        self, spec: CohortSpec, *, alpha: float = 0.1, temperature: float = 20.0, correct: float = 0.99
+    ) -> None:
+        super().__init__(spec)
+        self.alpha = share("Tf-KD's alpha", alpha)
+        self.temperature = positive("Tf-KD's temperature", temperature)
+        self.correct = share("Tf-KD's probability of the true class", correct)
+        if spec.num_classes < 2:
+            raise UsageError("Tf-KD's designed teacher needs 2 or more classes, the data have 1")
+        self.wrong = (1 - correct) / (spec.num_classes - 1)
+
+    def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        labels = class_probabilities(target, out.logits.shape[-1])
+        designed = self.wrong + (self.correct - self.wrong) * labels
+        return {
+            "peers": {
+                "ce": (1 - self.alpha) * cross_entropy(out.logits, target),
+                "regulariser": self.alpha * distill(out.logits, designed / self.temperature, 1.0),
+            }
+        }
