@@ -137,9 +137,9 @@ def table(rows: list[Row]) -> str:
         f"`resnet20`, on {BATCH} random images of {SIDE}×{SIDE} pixels a step, and looks at losses and gradients.",
         "",
         f"{len(passed)} of {len(rows)} architectures from {families} families passed. {reads['stages']} run as stages "
-        "one after another (proved on each by comparing logits and gradients), so like peers can share any part of them as a "
-        f"trunk. The maps of {reads[TIMM_API]} are read by timm's `forward_intermediates`, those of {reads['hooks']} by "
-        "hooks; they stay whole.",
+        "one after another (proved on each by comparing logits and gradients), so like peers can share any part as "
+        f"a trunk. The maps of {reads[TIMM_API]} are read by timm's `forward_intermediates`, those of "
+        f"{reads['hooks']} by hooks; they stay whole.",
         "",
         "*Sees*: the size that images are resized to where the network takes no other. *Maps*: channels × height × "
         "width after every stage.",
