@@ -35,7 +35,7 @@ class PeerOutputs:
     features: tuple[tuple[Tensor, ...], ...]  # peer -> stage -> (B, D, H, W); the classifier pools the last
     trunk: Tensor | None = None  # (B, D, H, W), the shared trunk's output; of the first peer's view if they have own
     teacher: TeacherOutputs | None = None
-    shadow: Tensor | None = None  # (M, B, C), logits of the copies that follow the peers; in training alone
+    shadow: Tensor | None = None  # (M, B, C), of copies that follow, in training alone; (1, B, C), of a hybrid, always
 
     @property
     def last_features(self) -> tuple[Tensor, ...]:

@@ -36,10 +36,13 @@ class Shadow(NamedTuple):
     d is ``decay``, and in the beginning no more than 1 - 1 / (update + 1), so that the first weights are forgotten.
     A decay of 0 makes the copy a stale one, which stays as it is between its updates. Running statistics of norms are
     the copy's own where decay is above 0, and copied with the weights where it is 0.
+
+    With ``hybrid`` there is one copy, which follows the mean of the peers' weights; the peers must be of one kind.
     """
 
     decay: float = 0.999
     every: int = 1
+    hybrid: bool = False
 
 
 class Method(nn.Module, abc.ABC):
@@ -58,6 +61,8 @@ class Method(nn.Module, abc.ABC):
     """Whether every peer sees its own random view of each training image."""
     shadow: Shadow | None = None
     """How a copy of the peers follows them, where the method learns from one: :attr:`PeerOutputs.shadow`."""
+    one_network: Mapping[str, int] = {}
+    """Predictors that are one network alone, and the index of the peer that is as large: for what they cost."""
     reconstructed: str = ""
     """What had to be reconstructed because no text or code of the authors states it; printed with every result."""
 

@@ -125,6 +125,7 @@ class FFSD(Method):
     """
 
     min_peers = 3
+    one_network = {"leader": -1}
     optimizers = {"decoders": "adam"}
 
     def __init__(

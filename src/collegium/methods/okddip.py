@@ -61,6 +61,7 @@ class OKDDip(Method):
     """
 
     min_peers = 3
+    one_network = {"leader": -1}
 
     def __init__(
         self,

@@ -34,4 +34,5 @@ def costs(learner: Learner, image_shape: tuple[int, int, int]) -> dict[str, dict
     }
     result["ensemble"] = {"parameters": count(*peers), "flops": flops(lambda: cohort.forward_peers(images))}
     every = {"parameters": count(cohort, method), "flops": flops(lambda: learner.predict(images))}
-    return result | {name: every for name in method.predict(cohort(images))}
+    alone = {name: result[f"peer{index % len(peers)}"] for name, index in method.one_network.items()}
+    return result | {name: alone.get(name, every) for name in learner.predict(images) if name not in result}

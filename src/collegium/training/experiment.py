@@ -16,7 +16,7 @@ from collegium import methods, networks
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe
 from collegium.data import ClassificationData
 from collegium.errors import UsageError
-from collegium.method import Method, Progress, Terms
+from collegium.method import Method, Progress, Shadow, Terms
 from collegium.options import check_options, keywords
 from collegium.student import load_peer, start_from
 from collegium.training.recipe import Recipe
@@ -31,36 +31,50 @@ class Learner(nn.Module):
         self.method = method
         self.shadow: Cohort | None = None
         if method.shadow is not None:
-            self.shadow = copy.deepcopy(cohort).requires_grad_(False)
+            followed = Cohort([cohort.peer(0)]) if method.shadow.hybrid else cohort
+            self.shadow = copy.deepcopy(followed).requires_grad_(False)
+            self._follow(method.shadow, 0.0)
 
     def forward(self, images: Tensor, target: Tensor, progress: Progress) -> tuple[dict[str, Terms], Tensor]:
         """Loss terms by player, and the peers' logits (M, B, C), detached; images as for :meth:`Cohort.forward`."""
-        out: PeerOutputs = self.cohort(images)
-        if self.shadow is not None:
-            with torch.no_grad():
-                out = dataclasses.replace(out, shadow=self.shadow.forward_peers(images).logits)
+        out = self._outputs(images)
         return self.method(out, target, progress), out.logits.detach()
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         """Logits (B, C) of every predictor: the peers, their mean ("ensemble"), and the method's own."""
-        out: PeerOutputs = self.cohort(images)
+        out = self._outputs(images)
         return {
             **{f"peer{k}": z for k, z in enumerate(out.logits)},
             "ensemble": out.logits.mean(0),
             **{name: z.float() for name, z in self.method.predict(out).items()},
         }
 
+    def _outputs(self, images: Tensor) -> PeerOutputs:
+        out: PeerOutputs = self.cohort(images)
+        rule = self.method.shadow
+        if self.shadow is None or rule is None or not (self.training or rule.hybrid):
+            return out
+        if rule.hybrid and images.ndim == 5:
+            images = images[0]
+        with torch.no_grad():
+            return dataclasses.replace(out, shadow=self.shadow.forward_peers(images).logits)
+
+    @torch.no_grad()
+    def _follow(self, rule: Shadow, decay: float) -> None:
+        assert self.shadow is not None
+        sources = [self.cohort.peer(k) for k in range(self.cohort.num_peers)] if rule.hybrid else [self.cohort]
+        for copied, *own in zip(self.shadow.parameters(), *(s.parameters() for s in sources), strict=True):
+            copied.lerp_(torch.stack(own).mean(0), 1 - decay)
+        if rule.decay == 0:
+            for stale, *newest in zip(self.shadow.buffers(), *(s.buffers() for s in sources), strict=True):
+                stale.copy_(torch.stack(newest).double().mean(0))
+
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """What follows the ``step``-th optimizer step of the run, counted from 1."""
         rule = self.method.shadow
         if self.shadow is not None and rule is not None and step % rule.every == 0:
-            decay = min(1 - 1 / (step // rule.every + 1), rule.decay)
-            for copied, own in zip(self.shadow.parameters(), self.cohort.parameters(), strict=True):
-                copied.lerp_(own, 1 - decay)
-            if rule.decay == 0:
-                for stale, newest in zip(self.shadow.buffers(), self.cohort.buffers(), strict=True):
-                    stale.copy_(newest)
+            self._follow(rule, min(1 - 1 / (step // rule.every + 1), rule.decay))
         self.method.after_step(self.cohort, step)
 
 

@@ -1,0 +1,84 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from collegium.cohort import Cohort, describe
+from collegium.errors import UsageError
+from collegium.methods.okdph import OKDPH
+from collegium.networks import build
+from collegium.training.experiment import Learner
+
+PEERS = pytest.mark.parametrize("peers", [2, 3])
+
+
+def learner_of(peers: int, **options: object) -> Learner:
+    torch.manual_seed(0)
+    cohort = Cohort([build("resnet8", num_classes=5) for _ in range(peers)])
+    return Learner(cohort, OKDPH(describe(cohort, (3, 8, 8), 5), **options))
+
+
+@PEERS
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_peers_imitate_the_mean_of_all_logits(naive, array, at, random_outputs, spec_of, labels, peers, hybrid):
+    out = random_outputs(peers)
+    shadow = torch.randn(1, 6, 5, generator=torch.Generator().manual_seed(0))
+    out = dataclasses.replace(out, shadow=shadow if hybrid else None)
+    method = OKDPH(spec_of(out))
+    terms = method(out, labels, at(0))["peers"]
+    z, y = array(out.logits), array(labels)
+    told = np.concatenate([z, array(shadow)]).mean(0) if hybrid else z.mean(0)
+    assert list(terms) == ["ce", "kd"]
+    assert terms["ce"].item() == pytest.approx(0.8 * sum(naive.cross_entropy(one, y) for one in z), rel=1e-5)
+    assert terms["kd"].item() == pytest.approx(0.8 * sum(naive.kd(one, told, 4) for one in z), rel=1e-4)
+    terms["kd"].backward()
+    q, p = naive.softmax(z / 4), naive.softmax(told / 4)
+    torch.testing.assert_close(array(out.logits.grad), 0.8 * 4 * (q - p) / 6, rtol=1e-4, atol=1e-6)
+    predicted = method.predict(out)
+    assert list(predicted) == ["hybrid"] * hybrid
+    assert not hybrid or torch.equal(predicted["hybrid"], shadow[0])
+
+
+@PEERS
+@pytest.mark.parametrize("views", [True, False])
+def test_the_hybrid_network_has_the_mean_of_the_peers_weights_from_the_start(at, peers, views):
+    learner = learner_of(peers)
+    expected = build("resnet8", num_classes=5)
+    states = [learner.cohort.peer(k).state_dict() for k in range(peers)]
+    expected.load_state_dict(
+        {name: torch.stack([s[name] for s in states]).double().mean(0).to(states[0][name].dtype) for name in states[0]}
+    )
+    images = torch.randn(peers, 4, 3, 8, 8)
+    out = learner._outputs(images if views else images[0])
+    assert out.shadow.shape == (1, 4, 5) and not out.shadow.requires_grad
+    torch.testing.assert_close(out.shadow[0], expected.train()(images[0]))
+    learner.eval()
+    predicted = learner.predict(images[0])
+    assert set(predicted) == {"ensemble", "hybrid", *(f"peer{k}" for k in range(peers))}
+
+
+@pytest.mark.parametrize(("step", "share"), [(1, 1.0), (2, 0), (3, 0), (4, 0.25), (7, 0), (8, 0.25)])
+def test_peers_return_to_their_mean_which_stays(step, share):
+    learner = learner_of(2, gamma=0.25, interval=4)
+    before = [[p.clone() for p in learner.cohort.peer(k).parameters()] for k in range(2)]
+    learner.after_step(step)
+    copied = list(learner.shadow.parameters())
+    for a, b, old_a, old_b, mean in zip(
+        *(learner.cohort.peer(k).parameters() for k in range(2)), *before, copied, strict=True
+    ):
+        torch.testing.assert_close(mean, (old_a + old_b) / 2)
+        torch.testing.assert_close(a, old_a + share * (mean - old_a))
+        torch.testing.assert_close(b, old_b + share * (mean - old_b))
+
+
+def test_unlike_peers_are_refused():
+    cohort = Cohort([build("resnet8", num_classes=5), build("resnet14", num_classes=5)])
+    with pytest.raises(UsageError, match="one kind, not resnet8, resnet14; write for example --peers 2xresnet8"):
+        OKDPH(describe(cohort, (3, 8, 8), 5))
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"gamma": 1.5}, {"interval": 0}])
+def test_impossible_settings_are_refused(random_outputs, spec_of, options):
+    with pytest.raises(UsageError, match=f"OKDPH's {next(iter(options))} must be"):
+        OKDPH(spec_of(random_outputs(2)), **options)

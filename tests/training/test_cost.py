@@ -1,0 +1,35 @@
+"""What predictors cost at inference."""
+
+from helpers import tiny
+
+from collegium.training.cost import costs
+from collegium.training.experiment import build
+
+
+def found(**changes):
+    experiment = build(tiny(share_until=None, **changes))
+    return costs(experiment.learner, experiment.data.image_shape)
+
+
+def test_a_peer_costs_itself_and_the_ensemble_all_peers() -> None:
+    cost = found(method="independent", peers="resnet8,resnet14")
+    assert cost["peer0"]["parameters"] == 77_754
+    assert cost["ensemble"]["parameters"] == cost["peer0"]["parameters"] + cost["peer1"]["parameters"]
+    assert cost["ensemble"]["flops"] == cost["peer0"]["flops"] + cost["peer1"]["flops"]
+
+
+def test_a_predictor_on_all_features_costs_all_peers_and_its_head() -> None:
+    cost = found(method="ffl", peers="2xresnet8")
+    assert cost["fused"]["parameters"] > cost["ensemble"]["parameters"] == 2 * 77_754
+    assert cost["fused"]["flops"] > cost["ensemble"]["flops"]
+
+
+def test_a_predictor_that_is_one_network_costs_one() -> None:
+    cost = found(method="okddip", peers="2xresnet8,resnet14")
+    assert cost["leader"] == cost["peer2"]
+    cost = found(method="okdph", peers="2xresnet8")
+    assert cost["hybrid"] == cost["peer0"]
+
+
+def test_copies_that_follow_the_peers_cost_nothing_at_inference() -> None:
+    assert found(method="pcl", peers="2xresnet8")["pcl_e"]["parameters"] < 2 * 77_754 + 2_000
