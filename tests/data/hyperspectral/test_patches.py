@@ -148,6 +148,12 @@ LARGE = """
 import numpy as np, torch
 from collegium.data import from_scene
 torch.set_num_threads(1)
+
+def peak():
+    # Not getrusage, which remembers the process that this one was forked from.
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+
+imported = peak()
 cube = np.random.default_rng(0).integers(0, 8000, (610, 340, 103), dtype=np.uint16)
 truth = np.zeros((610, 340), dtype=np.uint8)
 for label in range(9):
@@ -157,19 +163,17 @@ cpu = torch.device("cpu")
 for patches, _ in data.training_batches(batch_size=90, seed=0, device=cpu).epoch(0):
     assert patches.shape == (90, 103, 27, 27)
 scored = sum(len(t) for _, t in data.scoring_batches(data.test, batch_size=500, device=cpu).epoch(0))
-# Not getrusage, which remembers the process that this one was forked from.
-peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(scored, peak)
+print(scored, peak() - imported)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in kB on Linux")
-def test_a_large_scene_with_large_patches_stays_under_one_gibibyte():
-    """All its patches at once would take 12 GiB."""
+def test_a_large_scene_with_large_patches_takes_half_a_gibibyte():
+    """All its patches at once would take 12 GiB. What importing torch takes differs from build to build."""
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     scored, kilobytes = map(int, done.stdout.split())
     assert scored == 9 * (60 * 79 - 20)
-    assert kilobytes < 2**20
+    assert kilobytes < 2**19
 
 
 def test_views_of_a_patch_are_turned_apart_and_the_first_is_that_of_a_single_one():
