@@ -99,3 +99,14 @@ def class_probabilities(target: Tensor, num_classes: int) -> Tensor:
 def others(x: Tensor, index: int) -> Tensor:
     """All but entry ``index`` of the first dimension: (M, ...) -> (M - 1, ...)."""
     return torch.cat([x[:index], x[index + 1 :]])
+
+
+def virtual_teacher(target: Tensor, num_classes: int, correct: float = 0.99, temperature: float = 20.0) -> Tensor:
+    """Logits (B, C) of a teacher that is made of the labels alone, nearly uniform and always right.
+
+    Its probabilities, ``correct`` for the true class and an equal share of the rest for each other, are softened as
+    if they were logits; mixed or smoothed labels mix its teachers. Yuan et al., CVPR 2020,
+    https://arxiv.org/abs/1909.11723, as in the authors' code.
+    """
+    wrong = (1 - correct) / (num_classes - 1)
+    return (wrong + (correct - wrong) * class_probabilities(target, num_classes)) / temperature

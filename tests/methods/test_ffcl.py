@@ -7,7 +7,8 @@ import torch
 
 from collegium.cohort import Cohort, PeerOutputs, describe
 from collegium.errors import UsageError
-from collegium.methods.ffcl import FFCL, virtual_teacher
+from collegium.losses import virtual_teacher
+from collegium.methods.ffcl import FFCL
 from collegium.networks import build
 
 PEERS = pytest.mark.parametrize("peers", [2, 3])

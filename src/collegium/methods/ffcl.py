@@ -6,7 +6,14 @@ from torch import Tensor
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.heads import FusionModule
-from collegium.losses import attention_transfer, class_probabilities, cross_entropy, distill, others, ramp_up
+from collegium.losses import (
+    attention_transfer,
+    cross_entropy,
+    distill,
+    others,
+    ramp_up,
+    virtual_teacher,
+)
 from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
 
 
@@ -120,9 +127,3 @@ class FFCL(Method):
 
     def maps(self, out: PeerOutputs) -> dict[str, Tensor]:
         return {} if self.fusion is None else {"fused": self.fusion.fuse(out.last_features)}
-
-
-def virtual_teacher(target: Tensor, num_classes: int) -> Tensor:
-    """Logits (B, C) of Tf-KD's teacher: correct, and softened until almost nothing but the right class is said."""
-    y = class_probabilities(target, num_classes)
-    return (0.99 * y + 0.01 * (1 - y) / max(1, num_classes - 1)) / 20

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.errors import UsageError
-from collegium.losses import class_probabilities, cross_entropy, distill
+from collegium.losses import cross_entropy, distill, virtual_teacher
 from collegium.method import Method, Progress, Terms, positive, share
 
 
@@ -40,14 +40,12 @@ class TfKDReg(Method):
         self.correct = share("Tf-KD's probability of the true class", correct)
         if spec.num_classes < 2:
             raise UsageError("Tf-KD's designed teacher needs 2 or more classes, the data have 1")
-        self.wrong = (1 - correct) / (spec.num_classes - 1)
 
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
-        labels = class_probabilities(target, out.logits.shape[-1])
-        designed = self.wrong + (self.correct - self.wrong) * labels
+        designed = virtual_teacher(target, out.logits.shape[-1], self.correct, self.temperature)
         return {
             "peers": {
                 "ce": (1 - self.alpha) * cross_entropy(out.logits, target),
-                "regulariser": self.alpha * distill(out.logits, designed / self.temperature, 1.0),
+                "regulariser": self.alpha * distill(out.logits, designed, 1.0),
             }
         }
