@@ -171,7 +171,7 @@ def adapt(
     """A peer made of any module that maps images (B, C, H, W) to logits (B, classes).
 
     Args:
-        module: it is not changed, and shares its parameters with the peer.
+        module: it shares its parameters with the peer, and gets hooks that do nothing but when the peer runs.
         image_shape: (C, H, W) of the images it will be given.
         name: how the network is called in messages and files.
         features: paths of the submodules whose outputs are the maps, in order, the last one's the one before the
