@@ -169,7 +169,7 @@ print(scored, peak() - imported)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in kB on Linux")
 def test_a_large_scene_with_large_patches_takes_half_a_gibibyte():
-    """All its patches at once would take 12 GiB. What importing torch takes differs from build to build."""
+    """All its patches at once would take 12 GiB. What importing torch takes differs, most on a first time."""
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     scored, kilobytes = map(int, done.stdout.split())
     assert scored == 9 * (60 * 79 - 20)
