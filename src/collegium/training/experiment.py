@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from collegium import data as datasets
 from collegium import methods, networks
@@ -63,11 +64,12 @@ class Learner(nn.Module):
     def _follow(self, rule: Shadow, decay: float) -> None:
         assert self.shadow is not None
         sources = [self.cohort.peer(k) for k in range(self.cohort.num_peers)] if rule.hybrid else [self.cohort]
-        for copied, *own in zip(self.shadow.parameters(), *(s.parameters() for s in sources), strict=True):
-            copied.lerp_(torch.stack(own).mean(0), 1 - decay)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # one kernel for all parameters
+        average(list(self.shadow.parameters()), _means([list(s.parameters()) for s in sources]), None)
         if rule.decay == 0:
-            for stale, *newest in zip(self.shadow.buffers(), *(s.buffers() for s in sources), strict=True):
-                stale.copy_(torch.stack(newest).double().mean(0))
+            means = _means([list(s.buffers()) for s in sources])
+            for stale, newest in zip(self.shadow.buffers(), means, strict=True):
+                stale.copy_(newest)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -76,6 +78,13 @@ class Learner(nn.Module):
         if self.shadow is not None and rule is not None and step % rule.every == 0:
             self._follow(rule, min(1 - 1 / (step // rule.every + 1), rule.decay))
         self.method.after_step(self.cohort, step)
+
+
+def _means(networks: list[list[Tensor]]) -> list[Tensor]:
+    """The mean of each tensor over networks of one kind; of a single network its own."""
+    if len(networks) == 1:
+        return networks[0]
+    return [torch.stack(tensors).double().mean(0).to(tensors[0].dtype) for tensors in zip(*networks, strict=True)]
 
 
 @dataclass(frozen=True)
