@@ -16,6 +16,7 @@ RECIPE = ROOT / "recipes" / "every_method.yaml"
 # name -> what differs from the recipe.
 STUDY: dict[str, dict[str, Any]] = {
     "independent": {},
+    "teacher": {"peers": "resnet32"},  # early, for others wait for it
     "dml": {"method": {"name": "dml"}},
     "ffl": {"method": {"name": "ffl"}, "share_until": "stage2"},
     "one": {"method": {"name": "one"}, "share_until": "stage2"},
@@ -32,7 +33,6 @@ STUDY: dict[str, dict[str, Any]] = {
     "switokd": {"method": {"name": "switokd"}},
     "tf_kd_reg": {"method": {"name": "tf_kd_reg"}},
     "label_smoothing": {"label_smoothing": 0.1},
-    "teacher": {"peers": "resnet32"},
     "kd": {"method": {"name": "kd"}, "teacher": "teacher"},
     "at": {"method": {"name": "at"}, "teacher": "teacher"},
     "fitnets": {"method": {"name": "fitnets"}, "teacher": "teacher"},
