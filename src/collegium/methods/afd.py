@@ -37,11 +37,13 @@ class Discriminator(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for width, stride in ((128, 1), (256, 2), (512, 2)):
-            layers += [convolution(channels, width, 3, stride), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
-            channels = width
-        self.layers = nn.Sequential(*layers, GlobalPoolClassifier(channels, 1))
+        width = 2 * channels
+        self.layers = nn.Sequential(
+            convolution(channels, width, 3, stride=2),
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(0.2),
+            GlobalPoolClassifier(width, 1),
+        )
 
     def forward(self, feature: Tensor) -> Tensor:
         return cast(Tensor, self.layers(feature)).float().squeeze(1).sigmoid()
@@ -62,8 +64,8 @@ class AFD(Method):
     Three players: ``peers`` descend the logit loss, ``adversarial`` (the same networks and the transfer layers T)
     the loss L_G by an Adam of its own, ``discriminators`` the loss L_D by another.
 
-    Reconstructed, as no text at hand states them: the layers of D (three 3x3 convolutions, the second and third of
-    stride 2, with norm and leaky ReLU, then a linear layer on the pooled map) and of T (for peers of unlike widths a
+    Reconstructed, as no text at hand states them: the layers of D (a 3x3 convolution of stride 2 to twice the channels,
+    norm, leaky ReLU, then a linear layer on the pooled map) and of T (for peers of unlike widths a
     1x1 convolution, norm and ReLU; none for like ones), the settings of the adversarial step, T = 3, "mutual" for more
     than two networks, and that in the direct alignment the other's map stands still. Differs from the paper: all
     gradients of a batch are taken at the same weights, before any step.
