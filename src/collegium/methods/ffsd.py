@@ -234,7 +234,8 @@ class FFSD(Method):
 
 def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """d of whole maps of one shape, (B, D, H, W) -> (); the teacher is a constant."""
-    a, b = (F.normalize(f.float().flatten(1)) for f in (student, teacher.detach()))
+    # Channels last: a view of maps that are laid out so, and no copy.
+    a, b = (F.normalize(f.float().permute(0, 2, 3, 1).flatten(1)) for f in (student, teacher.detach()))
     return (a - b).square().mean()
 
 

@@ -1,0 +1,176 @@
+"""What every method costs to train, per step, relative to its peers alone and to two independent networks.
+
+python benchmarks/method_cost.py [--peers resnet20] [--batch-size 128] [--rounds 7] [--out results/method_cost]
+
+Each method trains in a process of its own, on one thread. Its steps alternate with those of two references: *peers
+alone*, the same peers (on the same trunk, if they share one) with cross-entropy and the same optimizer, without any of
+the library's training code; and *independent*, two whole networks alike, trained in the same way. A step is forward,
+backward and update; loading images is left out. Time is CPU time, whose median over rounds tells the ratio even on a
+machine that does other things meanwhile. FLOPs of one step are counted by torch. Memory is the process's largest resident
+set during the method's first steps, over what it was before the networks were built.
+"""
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+# Settings of the methods whose peers are not two networks apart. At batch 128 the teacher is of the peers' kind.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "one": {"share": True},
+    "ffl": {"share": True},
+    "cl_ilr": {"share": True},
+    "okddip": {"count": 3, "share": True},
+    "pcl": {"count": 3, "share": True},
+    "ffsd": {"count": 3},
+}
+
+
+def measure(job: tuple[str, dict[str, Any], str, int, int]) -> dict[str, Any]:
+    """One method, in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from collegium import methods, networks
+    from collegium.cohort import Cohort
+    from collegium.data import ImageData, Split
+    from collegium.data.batches import NO_AUGMENTATION
+    from collegium.training.engine import make_fabric
+    from collegium.training.experiment import build
+    from collegium.training.loop import Run
+    from collegium.training.optimizers import make_optimizer
+    from collegium.training.recipe import Recipe
+    from collegium.training.run_folder import RunFolder
+
+    name, options, network, batch_size, rounds = job
+    setting = {"count": 2, "share": False} | SETTINGS.get(name, {})
+    count, share = setting["count"], "stage2" if setting["share"] else None
+    split = Split(torch.zeros(batch_size, 3, 32, 32, dtype=torch.uint8), torch.arange(batch_size) % 100)
+    labels, ones = tuple(map(str, range(100))), (1.0, 1.0, 1.0)
+    data = ImageData(
+        name="blank", train=split, test=split, class_names=labels, mean=ones, std=ones, augmentation=NO_AUGMENTATION
+    )
+    recipe = Recipe(
+        method={"name": name, **options}, peers=f"{count}x{network}", share_until=share, batch_size=batch_size,
+        teacher="python:teacher" if methods.get(name).needs_teacher else None, device="cpu",
+    )  # fmt: skip
+
+    def steps_of_cohort(peers: int, share: str | None) -> Callable[[], None]:
+        cohort = Cohort([networks.build(network, num_classes=100) for _ in range(peers)], share_until=share)
+        cohort = cohort.to(memory_format=torch.channels_last)
+        optimizer = make_optimizer(recipe, [{"params": list(cohort.parameters())}])
+        one_view = images[0] if images.ndim == 5 else images
+
+        def step() -> None:
+            z = cohort(one_view).logits
+            loss = torch.stack([torch.nn.functional.cross_entropy(peer, target) for peer in z]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+    before = _resident()
+    views = 1
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = networks.build(network, num_classes=100) if recipe.teacher else None
+        run = Run(build(recipe, data=data, teacher=teacher), RunFolder(folder), make_fabric(recipe), quiet=True)
+    run.learner.train()
+    views = count if run.learner.method.own_views else 1
+    target = torch.randint(100, (batch_size,))
+    images = torch.randn(views * batch_size, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    images = images.unflatten(0, (views, batch_size)) if views > 1 else images
+    contenders = {"method": lambda: run._one_step(images, target, 0.6)}
+    for _ in range(2):
+        contenders["method"]()
+    memory = _peak() - before
+    contenders["peers alone"] = steps_of_cohort(count, share)
+    contenders["independent"] = steps_of_cohort(2, None)
+    flops, seconds = {}, {}
+    for who, step in contenders.items():
+        step()
+        with FlopCounterMode(display=False) as counter:
+            step()
+        flops[who] = counter.get_total_flops()
+    taken: dict[str, list[float]] = {who: [] for who in contenders}
+    for _ in range(rounds):
+        for who, step in contenders.items():
+            begun = time.process_time()
+            step()
+            taken[who].append(time.process_time() - begun)
+    seconds = {who: median(times) for who, times in taken.items()}
+    return {
+        "method": name, "options": options, "peers": recipe.peers, "share_until": share, "seconds": seconds,
+        "flops": flops, "memory_mb": memory / 2**20,
+        "shadow": run.learner.shadow is not None, "own_views": run.learner.method.own_views,
+        "players": len(run.optimizers), "teacher": recipe.teacher is not None,
+    }  # fmt: skip
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """Time, FLOPs and memory; ratios to the references of the same process."""
+    lines = [
+        "| method | peers | time, x peers alone | time, x two independent | FLOPs, x peers alone "
+        "| FLOPs, x two independent | memory, MB | besides one pass of the peers |",
+        "|" + "---|" * 8,
+    ]
+    for row in rows:
+        seconds, flops = row["seconds"], row["flops"]
+        extra = [
+            *(["copies that follow"] if row["shadow"] else []),
+            *(["a view for each peer"] if row["own_views"] else []),
+            *(["a frozen teacher"] if row["teacher"] else []),
+            *([f"{row['players']} players"] if row["players"] > 1 else []),
+        ]
+        name = " ".join([row["method"], *(f"{k}={v}" for k, v in row["options"].items())])
+        peers = row["peers"] + (f", sharing until {row['share_until']}" if row["share_until"] else "")
+        ratios = [
+            f"{kind['method'] / kind[who]:.2f}" for kind in (seconds, flops) for who in ("peers alone", "independent")
+        ]
+        lines.append(f"| {name} | {peers} | {' | '.join(ratios)} | {row['memory_mb']:.0f} | {', '.join(extra)} |")
+    return lines
+
+
+def main() -> None:
+    from collegium import methods
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", default="resnet20", help="one network's name")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--methods", default=",".join(methods.names()))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    jobs: list[tuple[str, dict[str, Any], str, int, int]] = []
+    for name in options.methods.split(","):
+        variants: list[dict[str, Any]] = [{}, {"adversarial": "l1"}] if name == "afd" else [{}]
+        jobs += [(name, variant, options.peers, options.batch_size, options.rounds) for variant in variants]
+    rows = []
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for row in pool.imap(measure, jobs, chunksize=1):
+            rows.append(row)
+            print(markdown([row])[-1], flush=True)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "rows.json").write_text(json.dumps(rows, indent=2) + "\n")
+        (options.out / "README.md").write_text("\n".join(markdown(rows)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
