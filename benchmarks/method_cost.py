@@ -6,8 +6,8 @@ Each method trains in a process of its own, on one thread. Its steps alternate w
 alone*, the same peers (on the same trunk, if they share one) with cross-entropy and the same optimizer, without any of
 the library's training code; and *independent*, two whole networks alike, trained in the same way. A step is forward,
 backward and update; loading images is left out. Time is CPU time, whose median over rounds tells the ratio even on a
-machine that does other things meanwhile. FLOPs of one step are counted by torch. Memory is the process's largest resident
-set during the method's first steps, over what it was before the networks were built.
+machine that does other things meanwhile. FLOPs of one step are counted by torch. Memory is the process's largest
+resident set during the method's first steps, over what it was before the networks were built.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """The losses that methods are sums of. All are computed in float32, whatever the precision of the networks."""
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +65,8 @@ def ramp_up(progress: Progress, length: float) -> Tensor:
 def attention_map(feature: Tensor) -> Tensor:
     """Where a map is active: mean square over channels, (B, D, H, W) -> (B, H, W)."""
     feature = feature.float()
-    return torch.linalg.vecdot(feature, feature, dim=1) / feature.shape[1]  # one pass, where squares need two
+    # One pass over the map, where squares and their mean are two.
+    return cast(Tensor, torch.linalg.vecdot(feature, feature, dim=1)) / feature.shape[1]
 
 
 def same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
