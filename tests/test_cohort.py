@@ -269,3 +269,128 @@ def test_a_branch_that_changes_the_trunk_s_output_is_refused():
     cohort = Cohort(peers, share_until="stage1")
     with pytest.raises(UsageError, match=r"peer1 \(resnet8\) changes the output of stage1 in place"):
         describe(cohort, (3, 8, 8), 5)
+
+
+def tree(*names: str, share_until: str = "stage1,stage2") -> Cohort:
+    return Cohort(networks(*(names or ["resnet8"] * 4)), share_until=share_until)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(
+    ("peers", "stages"),
+    [(4, "stem,stage1"), (4, "stage1,stage2"), (6, "stem,stage2"), (8, "stem,stage1,stage2"), (8, "stage1, stage2")],
+)
+def test_peers_on_a_tree_say_what_each_says_as_a_whole_network(peers, stages, own):
+    whole = networks(*["resnet8"] * peers)
+    cohort = Cohort(whole, share_until=stages).eval()
+    images = torch.randn(peers, 2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    out = cohort(images if own else images[0])
+    for k in range(peers):
+        seen = images[k if own else 0]
+        assert cohort.peer(k).stage_names == ("stem", "stage1", "stage2", "stage3")
+        torch.testing.assert_close(out.logits[k], cohort.peer(k)(seen))
+        for ours, its_own in zip(out.features[k], cohort.peer(k).forward_features(seen), strict=True):
+            torch.testing.assert_close(ours, its_own)
+        assert all(not torch.allclose(out.logits[k], z) for z in out.logits[:k])
+    torch.testing.assert_close(out.logits[0], whole[0](images[0]))  # each part is that of the first peer on it
+    torch.testing.assert_close(out.trunk, out.features[0][whole[0].stage_names.index(stages.partition(",")[0])])
+
+
+def test_a_tree_is_parts_of_the_peers_each_shared_by_those_above_it():
+    cohort = Cohort(whole := networks(*["resnet8"] * 8), share_until="stem,stage1,stage2")
+    assert [list(peers) for _, peers in cohort.shared] == [
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        *([0, 1, 2, 3], [4, 5, 6, 7]),
+        *([0, 1], [2, 3], [4, 5], [6, 7]),
+    ]
+    stages = ["stem"] + ["stage1"] * 2 + ["stage2"] * 4
+    for (part, peers), stage in zip(cohort.shared, stages, strict=True):
+        assert list(part) == [stage]
+        assert part[stage] is whole[peers[0]].stages[stage]
+        assert all(cohort.peer(k).stages[stage] is part[stage] for k in peers)
+    once = sum(parameters(whole[0].stages[stage]) for stage in stages)
+    assert parameters(cohort) == once + 8 * (parameters(whole[0].stages["stage3"]) + parameters(whole[0].classifier))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_every_part_of_a_tree_is_computed_once(own):
+    cohort, seen = tree(), []
+    for number, (part, _) in enumerate(cohort.shared):
+        for name, stage in part.items():
+            stage.register_forward_hook(
+                lambda *call, number=number, name=name: seen.append((number, name, len(call[2])))
+            )
+    cohort(torch.cat([VIEWS, VIEWS[:1]]) if own else IMAGES)
+    wide = (16, 8, 8) if own else (4, 4, 4)
+    assert seen == [
+        (0, "stem", wide[0]),
+        (0, "stage1", wide[0]),
+        (1, "stage2", wide[1]),
+        (2, "stage2", wide[2]),
+    ]
+
+
+def test_one_stage_gives_the_parameters_the_names_they_always_had():
+    names = {name.partition(".")[0] for name in tree(share_until="stage2").state_dict()}
+    assert names == {"trunk", "branches"}
+
+
+def test_gradients_meet_where_peers_do():
+    cohort = tree()
+    out = cohort(IMAGES)
+    losses = out.logits.square().sum((1, 2))
+    for part, peers in cohort.shared:
+        weight = next(part.parameters())
+        each = [torch.autograd.grad(z, weight, retain_graph=True)[0] for z in losses]
+        assert [bool(g.any()) for g in each] == [k in peers for k in range(4)]
+        (together,) = torch.autograd.grad(losses.sum(), weight, retain_graph=True)
+        torch.testing.assert_close(together, sum(each[k] for k in peers), rtol=1e-4, atol=1e-4)
+
+
+def test_the_trunk_of_a_tree_is_what_all_share():
+    spec = describe(tree(), (3, 8, 8), 5)
+    assert spec.trunk_shape == spec.feature_shapes[3][1] == (16, 8, 8)
+
+
+def test_a_copy_of_a_tree_has_weights_of_its_own_and_says_the_same():
+    cohort = tree().eval()
+    twin = copy.deepcopy(cohort)
+    torch.testing.assert_close(twin(IMAGES).logits, cohort(IMAGES).logits)
+    assert {id(p) for p in twin.parameters()}.isdisjoint({id(p) for p in cohort.parameters()})
+
+
+def test_halves_of_unlike_kinds_share_what_all_have_alike():
+    cohort = tree("resnet8", "resnet8", "resnet14", "resnet14", share_until="stem,stage2").eval()
+    out = cohort(IMAGES)
+    for k in range(4):
+        torch.testing.assert_close(out.logits[k], cohort.peer(k)(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("names", "stages", "message"),
+    [
+        (["resnet8"] * 3, "stage1,stage2", r"3 peers cannot share until stage1,stage2: .* give 4, 6, 8 or another"),
+        (["resnet8"] * 2, "stage1,stage2", "2 peers cannot share"),
+        (["resnet8"] * 6, "stem,stage1,stage2", "6 peers cannot share .* give 8, 12, 16 or another multiple of 4"),
+        (["resnet8"] * 4, "stage2,stage1", "stage2,stage1: name each stage once and in the order .* stem, stage1, sta"),
+        (["resnet8"] * 4, "stage1,stage1", "stage1,stage1: name each stage once"),
+        (["resnet8"] * 4, "stage1,layer2", "cut after 'layer2'; it can be cut after: stage2"),
+        (["resnet8"] * 4, "stage1,", "cut after ''"),
+        (["resnet8"] * 4, "stage1,stage3", "cut after 'stage3'"),
+        (["resnet8", "resnet8", "resnet14", "resnet14"], "stage1,stage2", r"peer0 .* and peer2 \(resnet14\) differ"),
+        (["resnet8", "resnet8", "resnet8", "resnet14"], "stem,stage2", r"peer2 .* and peer3 \(resnet14\) differ up to"),
+    ],
+)
+def test_trees_that_cannot_be_are_refused(names, stages, message):
+    with pytest.raises(UsageError, match=message):
+        tree(*names, share_until=stages)
+
+
+@pytest.mark.parametrize(("stage", "message"), [("stage2", "peer2 .* output of stage1"), ("stage3", "peer2 .* stage2")])
+def test_a_limb_that_changes_what_it_is_given_is_refused(stage, message):
+    peers = networks(*["resnet8"] * 4)
+    peers[2].stages[stage] = changed = nn.Sequential(nn.SiLU(inplace=True), peers[2].stages[stage])
+    if stage == "stage2":  # the limb of the second half
+        peers[3].stages[stage] = copy.deepcopy(changed)
+    with pytest.raises(UsageError, match=message):
+        describe(Cohort(peers, share_until="stage1,stage2"), (3, 8, 8), 5)

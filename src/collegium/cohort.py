@@ -6,6 +6,7 @@ Letters in shapes: M peers, B batch, C classes, D channels.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class PeerOutputs:
 
     logits: Tensor  # (M, B, C), float32
     features: tuple[tuple[Tensor, ...], ...]  # peer -> stage -> (B, D, H, W); the classifier pools the last
-    trunk: Tensor | None = None  # (B, D, H, W), the shared trunk's output; of the first peer's view if they have own
+    trunk: Tensor | None = None  # (B, D, H, W), output of what all share; of the first peer's view if they have own
     teacher: TeacherOutputs | None = None
     shadow: Tensor | None = None  # (M, B, C), of copies that follow, in training alone; (1, B, C), of a hybrid, always
 
@@ -50,7 +51,7 @@ class CohortSpec:
     names: tuple[str, ...]  # the peers' networks
     num_classes: int
     feature_shapes: tuple[tuple[tuple[int, ...], ...], ...]  # peer -> stage -> (D, H, W)
-    trunk_shape: tuple[int, ...] | None = None  # (D, H, W)
+    trunk_shape: tuple[int, ...] | None = None  # (D, H, W), of the output of what all peers share
     teacher_shapes: tuple[tuple[int, ...], ...] | None = None  # stage -> (D, H, W)
     teacher_classifier: nn.Module | None = None  # of its last map to logits; frozen, for methods that start from a copy
 
@@ -70,16 +71,19 @@ class CohortSpec:
 
 
 class Cohort(nn.Module):
-    """Separate peers, or branches on a shared trunk, with an optional frozen teacher.
+    """Separate peers, branches on a shared trunk, or the leaves of a tree, with an optional frozen teacher.
 
     Args:
         peers: whole networks. They must start from different weights: equal peers have nothing to teach.
         share_until: the last stage that the peers share. The first peer's stages up to there become the
-            trunk, and every peer keeps the stages above for itself.
+            trunk, and every peer keeps the stages above for itself. With more stages, "stage1,stage2", the trunk
+            ends after the first; there the peers part in two halves, each of which shares a limb, its first peer's
+            stages up to the next; and so on, until above the last stage each is alone.
         teacher: a trained network; it is frozen, stays in evaluation mode and is never exported.
 
     Raises:
-        UsageError: no peers, equal peers, a trunk that a peer lacks or shapes differently.
+        UsageError: no peers, equal peers, a trunk or limb that a peer lacks or shapes differently, stages out of
+            order, or peers that cannot be halved so often.
     """
 
     def __init__(
@@ -90,13 +94,20 @@ class Cohort(nn.Module):
             raise UsageError("a cohort needs at least one peer")
         self._refuse_equal(peers)
         self.names = tuple(peer.name for peer in peers)
-        self.trunk = nn.ModuleDict()
+        stages = [] if share_until is None else [stage.strip() for stage in share_until.split(",")]
+        self._refuse_impossible_splits(peers, stages)
+        parts: list[nn.ModuleDict] = []
+        self._sharing: list[range] = []  # the peers of each part
+        for split, stage in enumerate(stages):
+            lows, peers = zip(*(peer.split_after(stage) for peer in peers), strict=True)
+            size = len(peers) // 2**split
+            for first in range(0, len(peers), size):
+                self._refuse_unlike(lows, range(first, first + size), stage)
+                parts.append(nn.ModuleDict(lows[first]))
+                self._sharing.append(range(first, first + size))
+        self.trunk = parts[0] if parts else nn.ModuleDict()
+        self.limbs = nn.ModuleList(parts[1:])
         self.branches = nn.ModuleList(peers)
-        if share_until is not None:
-            lows, highs = zip(*(peer.split_after(share_until) for peer in peers), strict=True)
-            self._refuse_unlike_trunks(lows, share_until)
-            self.trunk = nn.ModuleDict(lows[0])
-            self.branches = nn.ModuleList(highs)
         self.teacher = teacher
         if teacher is not None:
             teacher.requires_grad_(False).eval()
@@ -113,13 +124,29 @@ class Cohort(nn.Module):
                         "build each from its own random start"
                     )
 
-    def _refuse_unlike_trunks(self, lows: Sequence[dict[str, nn.Module]], share_until: str) -> None:
+    def _refuse_impossible_splits(self, peers: Sequence[Network], stages: Sequence[str]) -> None:
+        known = list(peers[0].stage_names)
+        places = [known.index(stage) for stage in stages if stage in known]
+        if places != sorted(set(places)):
+            raise UsageError(
+                f"the peers cannot share until {','.join(stages)}: name each stage once and in the order that "
+                f"{self.names[0]} runs them, {', '.join(known)}"
+            )
+        halves = 2 ** (len(stages) - 1) if stages else 1
+        if halves > 1 and (len(peers) % halves or len(peers) < 2 * halves):
+            raise UsageError(
+                f"{len(peers)} peers cannot share until {','.join(stages)}: they part in two halves after each stage "
+                f"but the last; give {2 * halves}, {3 * halves}, {4 * halves} or another multiple of {halves}"
+            )
+
+    def _refuse_unlike(self, lows: Sequence[dict[str, nn.Module]], peers: range, share_until: str) -> None:
         # Parameters say how wide the layers are, the text of the modules what else they do.
         shapes = [[(str(stage), *(p.shape for p in stage.parameters())) for stage in low.values()] for low in lows]
-        for k, shape in enumerate(shapes):
-            if shape != shapes[0]:
+        a = peers[0]
+        for k in peers:
+            if shapes[k] != shapes[a]:
                 raise UsageError(
-                    f"peer0 ({self.names[0]}) and peer{k} ({self.names[k]}) differ up to {share_until}, so they "
+                    f"peer{a} ({self.names[a]}) and peer{k} ({self.names[k]}) differ up to {share_until}, so they "
                     "cannot share a trunk there; leave share_until out or take peers of one kind"
                 )
 
@@ -127,10 +154,17 @@ class Cohort(nn.Module):
     def num_peers(self) -> int:
         return len(self.branches)
 
+    @property
+    def shared(self) -> list[tuple[nn.ModuleDict, range]]:
+        """The trunk, then the limbs, each with the peers that share it."""
+        parts = cast(Sequence[nn.ModuleDict], (self.trunk, *self.limbs))
+        return list(zip(parts, self._sharing, strict=False))  # where nothing is shared the trunk is empty
+
     def peer(self, index: int) -> Network:
-        """Peer ``index`` as a whole network, trunk included; its modules are this cohort's own."""
+        """Peer ``index`` as a whole network, what it shares included; its modules are this cohort's own."""
         branch = self._branch(index)
-        return branch.on_trunk(dict(self.trunk.items())) if self.trunk else branch
+        low = {name: stage for part, peers in self.shared if index in peers for name, stage in part.items()}
+        return branch.on_trunk(low) if low else branch
 
     def _branch(self, index: int) -> Network:
         branch = self.branches[index]
@@ -156,43 +190,60 @@ class Cohort(nn.Module):
         return replace(out, teacher=self._ask(self.teacher, images[0] if images.ndim == 5 else images))
 
     def forward_peers(self, images: Tensor) -> PeerOutputs:
-        """Images as for :meth:`forward` -> outputs of all peers; the trunk is computed once for each view."""
-        views = list(images) if images.ndim == 5 else [images] * self.num_peers
-        low: list[list[Tensor]] = [[] for _ in views]  # view -> map after each stage of the trunk
+        """Images as for :meth:`forward` -> outputs of all peers; what they share is computed once for each view."""
+        own = images.ndim == 5
+
+        def by_peer(x: Tensor, count: int) -> Sequence[Tensor]:
+            return x.chunk(count) if own else [x] * count
+
         if self.trunk:
-            x = self._branch(0).fit(images.flatten(0, 1) if images.ndim == 5 else images)
-            for stage in self.trunk.values():
+            states = list(by_peer(self._branch(0).fit(images.flatten(0, 1) if own else images), self.num_peers))
+        else:
+            views = images if own else [images] * self.num_peers
+            states = [self._branch(k).fit(view) for k, view in enumerate(views)]
+        maps: list[list[Tensor]] = [[] for _ in states]  # peer -> map after each stage
+        for part, peers in self.shared:
+            x = torch.cat([states[k] for k in peers]) if own else states[peers[0]]
+            for stage in part.values():
                 x = stage(x)
-                feature = read_map(stage, x)
-                parts = feature.chunk(len(views)) if images.ndim == 5 else [feature] * len(views)
-                for maps, part in zip(low, parts, strict=True):
-                    maps.append(part)
-            views = list(x.chunk(len(views))) if images.ndim == 5 else [x] * len(views)
-        features, logits = [], []
-        for k, view in enumerate(views):
-            branch = self._branch(k)
-            high, z = branch.outputs(view if self.trunk else branch.fit(view))
-            features.append((*low[k], *high))
+                for k, feature in zip(peers, by_peer(read_map(stage, x), len(peers)), strict=True):
+                    maps[k].append(feature)
+            states[peers.start : peers.stop] = by_peer(x, len(peers))
+        logits = []
+        for k, state in enumerate(states):
+            high, z = self._branch(k).outputs(state)
+            maps[k] += high
             logits.append(z.float())
-        trunk = low[0][-1] if self.trunk else None
-        return PeerOutputs(logits=torch.stack(logits), features=tuple(features), trunk=trunk)
+        trunk = maps[0][len(self.trunk) - 1] if self.trunk else None
+        return PeerOutputs(logits=torch.stack(logits), features=tuple(map(tuple, maps)), trunk=trunk)
 
     @torch.no_grad()
     def check_trunk(self, images: Tensor) -> None:
-        """Raises UsageError where a branch changes the trunk's output in place, which the others read too."""
+        """Raises UsageError where a limb or branch changes in place what it is given, which others read too."""
         if not self.trunk:
             return
-        x = self._branch(0).fit(images)
-        for stage in self.trunk.values():
-            x = stage(x)
-        for k in range(self.num_peers):
+        states = [self._branch(0).fit(images)] * self.num_peers
+        ends = [""] * self.num_peers  # the last stage that each peer has come through
+        for part, peers in self.shared:
+            x = states[peers[0]]
             before = x._version
-            self._branch(k).outputs(x)
-            if x._version != before:
-                raise UsageError(
-                    f"peer{k} ({self.names[k]}) changes the output of {list(self.trunk)[-1]} in place, so the peers "
-                    "cannot share a trunk there; cut after another stage"
-                )
+            for stage in part.values():
+                x = stage(x)
+            if ends[peers[0]]:
+                self._refuse_changed(states[peers[0]], before, peers[0], ends[peers[0]])
+            for k in peers:
+                states[k], ends[k] = x, list(part)[-1]
+        for k, state in enumerate(states):
+            before = state._version
+            self._branch(k).outputs(state)
+            self._refuse_changed(state, before, k, ends[k])
+
+    def _refuse_changed(self, state: Tensor, version: int, peer: int, stage: str) -> None:
+        if state._version != version:
+            raise UsageError(
+                f"peer{peer} ({self.names[peer]}) changes the output of {stage} in place, so the peers cannot share a "
+                "trunk there; cut after another stage"
+            )
 
     @torch.no_grad()
     def _ask(self, teacher: Network, images: Tensor) -> TeacherOutputs:

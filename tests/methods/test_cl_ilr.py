@@ -86,6 +86,52 @@ def test_dividing_the_gradient_of_the_trunk_s_weights_is_dividing_that_of_its_ou
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
 
 
+def test_in_a_tree_the_gradient_is_divided_at_every_split_by_what_meets_there(at):
+    """As the paper does it: the outputs of trunk and limbs are forwarded as they are, and halve what comes back."""
+    cohort = cohort_of(4, "stage1,stage2")
+    expected = gradients(cohort_of(4, "stage1,stage2"), at)
+    method = CLILR(describe(cohort, (3, 8, 8), 5))
+    for part, _ in cohort.shared:
+        last = list(part.values())[-1]
+        last.register_forward_hook(lambda *call: call[2].register_hook(lambda gradient: gradient / 2) and None)
+    sum(method(cohort(IMAGES), TARGET, at(0))["peers"].values()).backward()
+    for name, parameter in cohort.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+def test_every_part_of_a_tree_gets_its_heads_gradients_or_their_mean(at, rescale):
+    """By hand: the losses are sums over heads, each head's loss teaches its own logits alone."""
+    found = gradients(cohort_of(4, "stage1,stage2"), at, rescale=rescale)
+    cohort = cohort_of(4, "stage1,stage2")
+    z = cohort(IMAGES).logits
+    label = torch.nn.functional.one_hot(TARGET, 5)
+    rest = torch.stack([(z.sum(0) - z[k]) / 3 for k in range(4)]).detach()
+    p, q = (z / 2).softmax(-1), (rest / 2).softmax(-1)
+    with torch.no_grad():
+        towards = (0.5 * (z.softmax(-1) - label) + 0.5 * 2 * (p - q)) / len(TARGET)  # dL / dz
+    named = {id(p): name for name, p in cohort.named_parameters()}
+    counted = 0
+    for part, heads in [*cohort.shared, *((branch, [k]) for k, branch in enumerate(cohort.branches))]:
+        weights = list(part.parameters())
+        each = [torch.autograd.grad(z[h], weights, towards[h], retain_graph=True) for h in heads]
+        for weight, *by_head in zip(weights, *each, strict=True):
+            expected = sum(by_head) / (len(heads) if rescale else 1)
+            torch.testing.assert_close(found[named[id(weight)]], expected, rtol=1e-3, atol=1e-6)
+            counted += 1
+    assert counted == len(found)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_tree_is_rescaled_once_however_often_its_players_are_asked_for(at, times):
+    cohort = cohort_of(4, "stem,stage2")
+    found = gradients(cohort, at, times=times)
+    plain = gradients(cohort_of(4, "stem,stage2"), at, rescale=False)
+    for name, gradient in plain.items():
+        share = {"trunk": 1 / 4, "limbs": 1 / 2, "branches": 1}[name.partition(".")[0]]
+        torch.testing.assert_close(found[name], gradient * share, rtol=1e-4, atol=1e-6)
+
+
 def test_asked_again_without_rescaling_it_takes_the_rescaling_away(at):
     cohort = cohort_of(2)
     method = CLILR(describe(cohort, (3, 8, 8), 5))

@@ -24,6 +24,18 @@ def test_a_recipes_options_are_written_in_one_line():
     assert words.entry(entry) == "ffl (temperature 3, ekd yes)"
 
 
+@pytest.mark.parametrize(
+    ("share_until", "text"),
+    [
+        (None, "nothing"),
+        ("stage2", "all up to stage2"),
+        ("stem, stage1,stage2", "all up to stem, halves up to stage1, halves of those up to stage2"),
+    ],
+)
+def test_what_peers_share_is_said(share_until: str | None, text: str):
+    assert words.shared(share_until) == text
+
+
 def test_the_verdict_holds_the_runs_numbers_and_compares_with_no_baseline(evidence: Evidence):
     text = words.verdict(evidence)
     for name in ("ensemble", "fused"):

@@ -9,25 +9,26 @@ from collegium.method import Method, ParameterGroup, Progress, Terms, positive, 
 
 
 class CLILR(Method):
-    r"""Every head learns from the labels and from the mean of the other heads; the trunk gets the heads' mean gradient.
+    r"""Every head learns from the labels and from the mean of the other heads; what they share gets the mean gradient.
 
     .. math:: L = \sum_h \Big[ \beta \, CE(z^{(h)}, y) + (1 - \beta) \, T^2 KL(q^{(h)} \,\|\, \sigma_T(z^{(h)})) \Big],
         \qquad q^{(h)} = \sigma_T\Big(\frac{1}{H-1} \sum_{j \ne h} z^{(j)}\Big)
 
-    and where the H heads share a trunk (the intermediate-level representation, ILR), its gradient is 1/H of that of L,
-    so that the trunk learns at the pace of one head. Song and Chai, "Collaborative Learning for Deep Neural Networks",
-    NeurIPS 2018, https://arxiv.org/abs/1805.11761. The paper has four heads. Without a trunk the peers are its multiple
-    instances, and nothing is rescaled.
+    and what n of the H heads share (the intermediate-level representation, ILR) gets 1/n of the gradient of L, so that
+    it learns at the pace of one head: at every split the gradient is divided by the number of parts that meet there.
+    Song and Chai, "Collaborative Learning for Deep Neural Networks", NeurIPS 2018, https://arxiv.org/abs/1805.11761.
+    The paper has four heads that split in a tree, two by two: four peers and ``--share-until stage1,stage2``. With one
+    stage all leave one trunk, as in OKDDip's experiments with CL-ILR (https://github.com/DefangChen/OKDDip-AAAI2020),
+    which weigh and ramp the terms otherwise; without any the peers are the paper's multiple instances, and nothing is
+    rescaled.
 
-    Differs from the paper: it splits the heads in a tree, two by two; here all leave one trunk, as in OKDDip's
-    experiments with CL-ILR (https://github.com/DefangChen/OKDDip-AAAI2020), which weigh and ramp the terms otherwise.
-    The soft loss is a divergence and not a cross-entropy, from which it differs by a constant.
+    Differs from the paper: the soft loss is a divergence and not a cross-entropy, from which it differs by a constant.
 
     Args:
         spec: the cohort's shapes.
         temperature: T, softens the predictions where heads teach.
         beta: share of the labels' term, from 0 to 1.
-        rescale: whether the trunk's gradient is divided by the number of heads.
+        rescale: whether the gradient of what heads share is divided by their number.
     """
 
     reconstructed = "the factor T^2"
@@ -40,17 +41,18 @@ class CLILR(Method):
         self._rescaling: list[RemovableHandle] = []
 
     def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
-        """One player owns everything; from here on the trunk's gradients are rescaled as they come.
+        """One player owns everything; from here on the gradients of what heads share are rescaled as they come.
 
-        The whole gradient of the trunk's weights comes through the trunk's output, so dividing theirs is dividing its.
-        A learning rate divided instead would also divide what weight decay does.
+        The whole gradient of a part's weights comes through its output, so dividing theirs is dividing its, and a
+        division at every split multiplies up to one by the number of heads. A learning rate divided instead would
+        also divide what weight decay does.
         """
         for handle in self._rescaling:
             handle.remove()
-        heads = cohort.num_peers
         self._rescaling = [
-            parameter.register_hook(lambda gradient: gradient / heads)  # type: ignore[no-untyped-call]
-            for parameter in (trainable(cohort.trunk) if self.rescale else [])
+            parameter.register_hook(lambda gradient, heads=heads: gradient / len(heads))  # type: ignore[no-untyped-call]
+            for part, heads in (cohort.shared if self.rescale else [])
+            for parameter in trainable(part)
         ]
         return super().players(cohort)
 

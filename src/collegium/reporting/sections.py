@@ -40,7 +40,7 @@ def column_head(label: str, unit: str = "", tip: str | None = None) -> Html:
 def heading(evidence: Evidence) -> Html:
     result, recipe = evidence.result, evidence.recipe
     facts = [
-        f"peers share all up to {recipe.share_until}" if recipe.share_until else "peers share nothing",
+        f"peers share {words.shared(recipe.share_until)}",
         f"{result['training_images']:,} training and {result['test_images']:,} test images",
         f"seed {result['seed']}",
         words.plural(result["epochs"], "epoch"),
@@ -185,7 +185,7 @@ def trained(evidence: Evidence) -> Html:
     rows = [
         ("method", words.entry(recipe.method)),
         ("peers", words.networks(result["peers"])),
-        ("shared", f"all up to {recipe.share_until}" if recipe.share_until else "nothing"),
+        ("shared", words.shared(recipe.share_until)),
         ("data", words.entry(recipe.data)),
         (
             "training",

@@ -39,6 +39,15 @@ def networks(names: Sequence[str]) -> str:
     return ", ".join(name if n == 1 else f"{n} × {name}" for name, n in Counter(names).items())
 
 
+def shared(share_until: str | None) -> str:
+    """``"stage1,stage2"`` -> ``"all up to stage1, halves up to stage2"``."""
+    if share_until is None:
+        return "nothing"
+    stages = [stage.strip() for stage in share_until.split(",")]
+    whose = ["all", "halves", *["halves of those"] * len(stages)]
+    return ", ".join(f"{who} up to {stage}" for who, stage in zip(whose, stages, strict=False))
+
+
 def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
