@@ -11,11 +11,13 @@ resident set during the method's first steps, over what it was before the networ
 """
 
 import argparse
+import dataclasses
 import json
 import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -35,66 +37,41 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def measure(job: tuple[str, dict[str, Any], str, int, int]) -> dict[str, Any]:
     """One method, in this process."""
     import torch
-
-    torch.set_num_threads(1)
+    from contenders import batch, peers_alone, random_images
     from torch.utils.flop_counter import FlopCounterMode
 
     from collegium import methods, networks
-    from collegium.cohort import Cohort
-    from collegium.data import ImageData, Split
-    from collegium.data.batches import NO_AUGMENTATION
     from collegium.training.engine import make_fabric
     from collegium.training.experiment import build
     from collegium.training.loop import Run
-    from collegium.training.optimizers import make_optimizer
     from collegium.training.recipe import Recipe
     from collegium.training.run_folder import RunFolder
 
+    torch.set_num_threads(1)
     name, options, network, batch_size, rounds = job
     setting = {"count": 2, "share": False} | SETTINGS.get(name, {})
     count, share = setting["count"], "stage2" if setting["share"] else None
-    split = Split(torch.zeros(batch_size, 3, 32, 32, dtype=torch.uint8), torch.arange(batch_size) % 100)
-    labels, ones = tuple(map(str, range(100))), (1.0, 1.0, 1.0)
-    data = ImageData(
-        name="blank", train=split, test=split, class_names=labels, mean=ones, std=ones, augmentation=NO_AUGMENTATION
-    )
     recipe = Recipe(
         method={"name": name, **options}, peers=f"{count}x{network}", share_until=share, batch_size=batch_size,
         teacher="python:teacher" if methods.get(name).needs_teacher else None, device="cpu",
     )  # fmt: skip
 
-    def steps_of_cohort(peers: int, share: str | None) -> Callable[[], None]:
-        cohort = Cohort([networks.build(network, num_classes=100) for _ in range(peers)], share_until=share)
-        cohort = cohort.to(memory_format=torch.channels_last)
-        optimizer = make_optimizer(recipe, [{"params": list(cohort.parameters())}])
-        one_view = images[0] if images.ndim == 5 else images
-
-        def step() -> None:
-            z = cohort(one_view).logits
-            loss = torch.stack([torch.nn.functional.cross_entropy(peer, target) for peer in z]).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        return step
-
+    data = random_images(batch_size)
     before = _resident()
-    views = 1
     with tempfile.TemporaryDirectory() as folder:
         teacher = networks.build(network, num_classes=100) if recipe.teacher else None
         run = Run(build(recipe, data=data, teacher=teacher), RunFolder(folder), make_fabric(recipe), quiet=True)
     run.learner.train()
     views = count if run.learner.method.own_views else 1
-    target = torch.randint(100, (batch_size,))
-    images = torch.randn(views * batch_size, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    images = images.unflatten(0, (views, batch_size)) if views > 1 else images
-    contenders = {"method": lambda: run._one_step(images, target, 0.6)}
+    images, target = batch(batch_size, run.fabric.device, views=views)
+    contenders: dict[str, Callable[[], None]] = {"method": lambda: run._one_step(images, target, 0.6)}
     for _ in range(2):
         contenders["method"]()
     memory = _peak() - before
-    contenders["peers alone"] = steps_of_cohort(count, share)
-    contenders["independent"] = steps_of_cohort(2, None)
-    flops, seconds = {}, {}
+    contenders["peers alone"] = peers_alone(recipe, images, target)
+    two = dataclasses.replace(recipe, peers=f"2x{network}", share_until=None)
+    contenders["independent"] = peers_alone(two, images, target)
+    flops: dict[str, int] = {}
     for who, step in contenders.items():
         step()
         with FlopCounterMode(display=False) as counter:
@@ -162,8 +139,8 @@ def main() -> None:
         variants: list[dict[str, Any]] = [{}, {"adversarial": "l1"}] if name == "afd" else [{}]
         jobs += [(name, variant, options.peers, options.batch_size, options.rounds) for variant in variants]
     rows = []
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for row in pool.imap(measure, jobs, chunksize=1):
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for row in pool.map(measure, jobs):
             rows.append(row)
             print(markdown([row])[-1], flush=True)
     if options.out:
