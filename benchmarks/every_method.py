@@ -1,22 +1,36 @@
-"""Every method under one recipe, several seeds each, on 50 CIFAR-100 images of each class.
+"""Every method under one recipe, three seeds each, on 50 CIFAR-100 images of each class.
 
 python benchmarks/every_method.py run      trains; goes on where it was interrupted
+python benchmarks/every_method.py cost     measures what a step of every row costs, on a machine that does nothing else
+python benchmarks/every_method.py table    writes results/every_method from the runs that are complete
 """
 
 import argparse
-import os
+import dataclasses
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grid import train_all
+from method_cost import measure_all
+
+from collegium.study.cell import Cell
+from collegium.study.executor import LocalExecutor
+from collegium.study.rows import ONE_NETWORK, Findings, Row, findings
+from collegium.study.statistics import spread
+from collegium.study.study import Study
+from collegium.study.table import StudyTable, written
+from collegium.training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
-RECIPE = ROOT / "recipes" / "every_method.yaml"
+RESULTS = ROOT / "results" / "every_method"
+BASE = Recipe.read(ROOT / "recipes" / "every_method.yaml")
+TWO, THREE, TEACHER = "2xresnet14", "3xresnet14", "resnet32"
 
-# name -> what differs from the recipe.
-STUDY: dict[str, dict[str, Any]] = {
+# Methods of three are given three peers; those whose authors share the low stages of like peers share them here.
+# OKDPH returns to the mean of the weights once an epoch, which has 78 steps.
+ROWS: dict[str, dict[str, Any]] = {
     "independent": {},
-    "teacher": {"peers": "resnet32"},  # early, for others wait for it
     "dml": {"method": {"name": "dml"}},
     "ffl": {"method": {"name": "ffl"}, "share_until": "stage2"},
     "one": {"method": {"name": "one"}, "share_until": "stage2"},
@@ -24,49 +38,158 @@ STUDY: dict[str, dict[str, Any]] = {
     "kdcl": {"method": {"name": "kdcl"}},
     "mcl": {"method": {"name": "mcl"}},
     "okdph": {"method": {"name": "okdph", "interval": 78}},
-    "okddip": {"method": {"name": "okddip"}, "peers": "3xresnet14", "share_until": "stage2"},
-    "pcl": {"method": {"name": "pcl"}, "peers": "3xresnet14", "share_until": "stage2"},
+    "afd": {"method": {"name": "afd"}},
+    "afd, L1": {"method": {"name": "afd", "adversarial": "l1"}},
     "codistillation": {"method": {"name": "codistillation"}},
     "mfef": {"method": {"name": "mfef"}},
     "ffcl": {"method": {"name": "ffcl"}},
     "dualnet": {"method": {"name": "dualnet"}},
     "switokd": {"method": {"name": "switokd"}},
     "tf_kd_reg": {"method": {"name": "tf_kd_reg"}},
-    "label_smoothing": {"label_smoothing": 0.1},
-    "kd": {"method": {"name": "kd"}, "teacher": "teacher"},
-    "at": {"method": {"name": "at"}, "teacher": "teacher"},
-    "fitnets": {"method": {"name": "fitnets"}, "teacher": "teacher"},
-    "ab": {"method": {"name": "ab"}, "teacher": "teacher"},
-    "ffsd": {"method": {"name": "ffsd"}, "peers": "3xresnet14"},
-    "independent_3": {"peers": "3xresnet14"},
-    "afd": {"method": {"name": "afd"}},
-    "afd_l1": {"method": {"name": "afd", "adversarial": "l1"}},
-    "afd_cyclic": {"method": {"name": "afd", "scheme": "cyclic"}, "peers": "3xresnet14"},
+    "label smoothing": {"label_smoothing": 0.1},
+    "kd": {"method": {"name": "kd"}},
+    "at": {"method": {"name": "at"}},
+    "fitnets": {"method": {"name": "fitnets"}},
+    "ab": {"method": {"name": "ab"}},
+    "independent, three": {"peers": THREE},
+    "okddip": {"method": {"name": "okddip"}, "peers": THREE, "share_until": "stage2"},
+    "pcl": {"method": {"name": "pcl"}, "peers": THREE, "share_until": "stage2"},
+    "ffsd": {"method": {"name": "ffsd"}, "peers": THREE},
+    "afd, cycle of three": {"method": {"name": "afd"}, "peers": THREE},
 }
+OFFLINE = ("kd", "at", "fitnets", "ab")
 
 
-def jobs(runs: Path, rows: list[str], seeds: list[int]) -> list[tuple[Path, dict[str, Any]]]:
-    """Every row with every seed; a teacher is the run of the same seed."""
+def cells(rows: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """The runs, seed by seed, a teacher before all that learn from it."""
     found = []
     for seed in seeds:
+        base = dataclasses.replace(BASE, seed=seed)
+        if set(rows) & set(OFFLINE):
+            found.append(Cell(f"teacher · {TEACHER}", dataclasses.replace(base, peers=TEACHER)))
         for row in rows:
-            keywords = {"config": RECIPE, "seed": seed, **STUDY[row]}
-            if "teacher" in keywords:
-                keywords["teacher"] = str(runs / f"{keywords['teacher']}-{seed}")
-            found.append((runs / f"{row}-{seed}", keywords))
+            recipe = dataclasses.replace(base, **ROWS[row])
+            found.append(Cell(_label(row), recipe, f"teacher · {TEACHER}" if row in OFFLINE else None))
     return found
+
+
+def _label(row: str) -> str:
+    return f"{row} · {ROWS[row].get('peers', TWO)}"
+
+
+def reference(rows: Sequence[str]) -> dict[str, str]:
+    """Row -> the independent networks that it is compared with, as many as its peers."""
+    alone = {TWO: "independent", THREE: "independent, three"}
+    against = {row: alone[ROWS[row].get("peers", TWO)] for row in rows}
+    return {_label(row): _label(other) for row, other in against.items() if other != row and other in rows}
+
+
+def write_results(study: Study) -> None:
+    """The table with cost and memory, the chart, every run, and the discussion."""
+    found = findings(study)
+    table = StudyTable(found)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "runs.csv").write_text(table.runs_csv())
+    (RESULTS / "summary.csv").write_text(table.summary_csv())
+    measured = json.loads((RESULTS / "cost.json").read_text())
+    costs = {f"{row['row']} · {row['peers']}": row for row in measured}
+    text = [
+        "# Every method under one recipe",
+        "",
+        "ResNet-14 peers (181 k parameters, 53 MFLOPs each) from scratch on 5,000 CIFAR-100 images, 50 of each class, "
+        "for 30 epochs, scored on the whole test set of 10,000.",
+        "",
+        *markdown(found, costs),
+        "",
+        " ".join(table.caption),
+        "",
+        *[f"- {problem}" for problem in table.problems],
+        "",
+        "![Accuracy by method](accuracy.svg)",
+        "",
+        (RESULTS / "discussion.md").read_text().strip(),
+        "",
+    ]
+    (RESULTS / "README.md").write_text("\n".join(text))
+    chart(found)
+
+
+def markdown(found: Findings, costs: dict[str, dict[str, Any]]) -> list[str]:
+    """A line a row: accuracy of every predictor, the gain, and what training costs."""
+    heads = ["", "peers", "n", "one network, %", "gain, points", "p", "ensemble, %", "method's own, %"]
+    heads += ["time, × two independent", "FLOPs, × two independent", "memory, MB"]
+    lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
+    for row in found.rows:
+        if not row.results:
+            continue
+        compared = found.comparisons.get((row.label, ONE_NETWORK))
+        gain = p = ""
+        if compared is not None:
+            gain = written(compared.gain.spread, sign=True)
+            p = "" if compared.p is None else f"{compared.p:.2f}"
+        own = "<br>".join(f"{name} {_accuracy(row, name)}" for name in row.own)
+        ensemble = _accuracy(row, "ensemble") if len(row.result["peers"]) > 1 else ""
+        cost = costs.get(row.label)
+        ratios = ["", "", ""]
+        if cost is not None:
+            ratios = [f"{cost[what]['method'] / cost[what]['independent']:.2f}" for what in ("seconds", "flops")]
+            ratios.append(f"{cost['memory_mb']:.0f}")
+        cells = [row.method, row.cohort, str(len(row.results)), _accuracy(row, ONE_NETWORK), gain, p, ensemble, own]
+        lines.append(f"| {' | '.join([*cells, *ratios])} |")
+    return lines
+
+
+def _accuracy(row: Row, predictor: str) -> str:
+    return written(spread(list(row.scores(predictor).values())))
+
+
+def chart(found: Findings) -> None:
+    """One dot a seed: one network, the ensemble, and the method's own predictors."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams |= {"svg.hashsalt": "collegium", "font.size": 10}
+    from matplotlib import pyplot
+
+    rows = [row for row in found.rows if row.results][::-1]
+    figure, axes = pyplot.subplots(figsize=(7.5, 0.42 * len(rows) + 1.2), layout="constrained")
+    kinds = [("one network", "#0072B2", 0.22), ("ensemble", "#555555", 0.0), ("method's own", "#D55E00", -0.22)]
+    for kind, colour, offset in kinds:
+        points = []
+        for y, row in enumerate(rows):
+            several = len(row.result["peers"]) > 1
+            names = {"one network": [ONE_NETWORK], "ensemble": ["ensemble"] if several else [], "method's own": row.own}
+            points += [(score, y + offset) for name in names[kind] for score in row.scores(name).values()]
+        x, y_shifted = zip(*points, strict=True)
+        axes.scatter(x, y_shifted, color=colour, s=16, label=kind)
+    axes.set_yticks(range(len(rows)), [f"{row.method}  ({row.cohort.partition('x')[0]})" for row in rows])
+    baseline = next(row for row in rows if row.method == "independent")
+    axes.axvline(spread(list(baseline.scores(ONE_NETWORK).values())).mean, color="#0072B2", alpha=0.4, linewidth=1)
+    axes.set_xlabel("top-1 accuracy on the test images (%), one dot a seed")
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figure.savefig(RESULTS / "accuracy.svg", metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["run"])
-    parser.add_argument("--runs", type=Path, default=Path("runs/every_method"))
-    parser.add_argument("--rows", default=",".join(STUDY))
+    parser.add_argument("command", choices=["run", "cost", "table"])
+    parser.add_argument("--study", type=Path, default=ROOT / "studies" / "every_method")
+    parser.add_argument("--rows", default=";".join(ROWS))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int)
     options = parser.parse_args()
-    rows, seeds = options.rows.split(","), [int(seed) for seed in options.seeds.split(",")]
-    train_all(jobs(options.runs.resolve(), rows, seeds), options.workers)
+    rows, seeds = options.rows.split(";"), [int(seed) for seed in options.seeds.split(",")]
+    if options.command == "table":
+        write_results(Study.open(options.study))
+    elif options.command == "cost":
+        jobs = [(row, dataclasses.replace(BASE, **ROWS[row]).to_dict(), 7) for row in rows]
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / "cost.json").write_text(json.dumps(measure_all(jobs), indent=2) + "\n")
+    else:
+        study = Study(options.study, cells(rows, seeds), reference=reference(rows))
+        study.run(LocalExecutor(options.workers))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,17 +25,17 @@ from typing import Any
 
 # Settings of the methods whose peers are not two networks apart. At batch 128 the teacher is of the peers' kind.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "one": {"share": True},
-    "ffl": {"share": True},
-    "cl_ilr": {"share": True},
-    "okddip": {"count": 3, "share": True},
-    "pcl": {"count": 3, "share": True},
+    "one": {"share_until": "stage2"},
+    "ffl": {"share_until": "stage2"},
+    "cl_ilr": {"share_until": "stage2"},
+    "okddip": {"count": 3, "share_until": "stage2"},
+    "pcl": {"count": 3, "share_until": "stage2"},
     "ffsd": {"count": 3},
 }
 
 
-def measure(job: tuple[str, dict[str, Any], str, int, int]) -> dict[str, Any]:
-    """One method, in this process."""
+def measure(job: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
+    """A row's name, its recipe and a number of rounds -> what it costs, measured in this process."""
     import torch
     from contenders import batch, peers_alone, random_images
     from torch.utils.flop_counter import FlopCounterMode
@@ -48,28 +48,23 @@ def measure(job: tuple[str, dict[str, Any], str, int, int]) -> dict[str, Any]:
     from collegium.training.run_folder import RunFolder
 
     torch.set_num_threads(1)
-    name, options, network, batch_size, rounds = job
-    setting = {"count": 2, "share": False} | SETTINGS.get(name, {})
-    count, share = setting["count"], "stage2" if setting["share"] else None
-    recipe = Recipe(
-        method={"name": name, **options}, peers=f"{count}x{network}", share_until=share, batch_size=batch_size,
-        teacher="python:teacher" if methods.get(name).needs_teacher else None, device="cpu",
-    )  # fmt: skip
-
-    data = random_images(batch_size)
+    name, plain, rounds = job
+    recipe = Recipe.from_dict(plain)
+    kinds = networks.parse_peers(recipe.peers)
+    data = random_images(recipe.batch_size)
     before = _resident()
     with tempfile.TemporaryDirectory() as folder:
-        teacher = networks.build(network, num_classes=100) if recipe.teacher else None
+        teacher = networks.build(kinds[0], num_classes=100) if methods.get(recipe.method_name).needs_teacher else None
         run = Run(build(recipe, data=data, teacher=teacher), RunFolder(folder), make_fabric(recipe), quiet=True)
     run.learner.train()
-    views = count if run.learner.method.own_views else 1
-    images, target = batch(batch_size, run.fabric.device, views=views)
+    views = len(kinds) if run.learner.method.own_views else 1
+    images, target = batch(recipe.batch_size, run.fabric.device, views=views)
     contenders: dict[str, Callable[[], None]] = {"method": lambda: run._one_step(images, target, 0.6)}
     for _ in range(2):
         contenders["method"]()
     memory = _peak() - before
     contenders["peers alone"] = peers_alone(recipe, images, target)
-    two = dataclasses.replace(recipe, peers=f"2x{network}", share_until=None)
+    two = dataclasses.replace(recipe, peers=f"2x{kinds[0]}", share_until=None)
     contenders["independent"] = peers_alone(two, images, target)
     flops: dict[str, int] = {}
     for who, step in contenders.items():
@@ -85,11 +80,27 @@ def measure(job: tuple[str, dict[str, Any], str, int, int]) -> dict[str, Any]:
             taken[who].append(time.process_time() - begun)
     seconds = {who: median(times) for who, times in taken.items()}
     return {
-        "method": name, "options": options, "peers": recipe.peers, "share_until": share, "seconds": seconds,
-        "flops": flops, "memory_mb": memory / 2**20,
-        "shadow": run.learner.shadow is not None, "own_views": run.learner.method.own_views,
-        "players": len(run.optimizers), "teacher": recipe.teacher is not None,
-    }  # fmt: skip
+        "row": name,
+        "peers": recipe.peers,
+        "share_until": recipe.share_until,
+        "seconds": seconds,
+        "flops": flops,
+        "memory_mb": memory / 2**20,
+        "shadow": run.learner.shadow is not None,
+        "own_views": run.learner.method.own_views,
+        "players": len(run.optimizers),
+        "teacher": teacher is not None,
+    }
+
+
+def measure_all(jobs: Sequence[tuple[str, dict[str, Any], int]]) -> list[dict[str, Any]]:
+    """Each in a process of its own, one after another."""
+    rows = []
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for row in pool.map(measure, jobs):
+            rows.append(row)
+            print(markdown([row])[-1], flush=True)
+    return rows
 
 
 def _resident() -> int:
@@ -115,12 +126,11 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
             *(["a frozen teacher"] if row["teacher"] else []),
             *([f"{row['players']} players"] if row["players"] > 1 else []),
         ]
-        name = " ".join([row["method"], *(f"{k}={v}" for k, v in row["options"].items())])
         peers = row["peers"] + (f", sharing until {row['share_until']}" if row["share_until"] else "")
         ratios = [
             f"{kind['method'] / kind[who]:.2f}" for kind in (seconds, flops) for who in ("peers alone", "independent")
         ]
-        lines.append(f"| {name} | {peers} | {' | '.join(ratios)} | {row['memory_mb']:.0f} | {', '.join(extra)} |")
+        lines.append(f"| {row['row']} | {peers} | {' | '.join(ratios)} | {row['memory_mb']:.0f} | {', '.join(extra)} |")
     return lines
 
 
@@ -134,15 +144,19 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(methods.names()))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    jobs: list[tuple[str, dict[str, Any], str, int, int]] = []
+    jobs = []
     for name in options.methods.split(","):
-        variants: list[dict[str, Any]] = [{}, {"adversarial": "l1"}] if name == "afd" else [{}]
-        jobs += [(name, variant, options.peers, options.batch_size, options.rounds) for variant in variants]
-    rows = []
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        for row in pool.map(measure, jobs):
-            rows.append(row)
-            print(markdown([row])[-1], flush=True)
+        setting = {"count": 2, "share_until": None} | SETTINGS.get(name, {})
+        for variant in [{}, {"adversarial": "l1"}] if name == "afd" else [{}]:
+            recipe = {
+                "method": {"name": name, **variant},
+                "peers": f"{setting['count']}x{options.peers}",
+                "share_until": setting["share_until"],
+                "batch_size": options.batch_size,
+                "device": "cpu",
+            }
+            jobs.append((" ".join([name, *variant.values()]), recipe, options.rounds))
+    rows = measure_all(jobs)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "rows.json").write_text(json.dumps(rows, indent=2) + "\n")
