@@ -65,8 +65,9 @@ def ramp_up(progress: Progress, length: float) -> Tensor:
 def attention_map(feature: Tensor) -> Tensor:
     """Where a map is active: mean square over channels, (B, D, H, W) -> (B, H, W)."""
     feature = feature.float()
-    # One pass over the map, where squares and their mean are two.
-    return cast(Tensor, torch.linalg.vecdot(feature, feature, dim=1)) / feature.shape[1]
+    with torch.autocast(feature.device.type, enabled=False):
+        # One pass over the map, where squares and their mean are two.
+        return cast(Tensor, torch.linalg.vecdot(feature, feature, dim=1)) / feature.shape[1]
 
 
 def same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

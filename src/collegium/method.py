@@ -59,6 +59,8 @@ class Method(nn.Module, abc.ABC):
     """The optimizer of each player that has another one than the run's."""
     own_views: bool = False
     """Whether every peer sees its own random view of each training image."""
+    images_per_class: int = 1
+    """How many images at least a training batch holds of every class that is in it."""
     shadow: Shadow | None = None
     """How a copy of the peers follows them, where the method learns from one: :attr:`PeerOutputs.shadow`."""
     one_network: Mapping[str, int] = {}

@@ -7,6 +7,11 @@ import torch
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.methods.mcl import MCL, contrastive_loss
+from collegium.training.engine import make_fabric
+from collegium.training.experiment import build
+from collegium.training.loop import Interrupted, Run, restore, train
+from collegium.training.recipe import Recipe
+from collegium.training.run_folder import RunFolder
 
 PEERS = pytest.mark.parametrize("peers", [2, 3, 4])
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0])  # the fourth image is the only one of its class
@@ -159,3 +164,49 @@ def test_unlike_peers_have_embeddings_of_one_width(at):
 def test_impossible_settings_are_refused(random_outputs, spec_of, options):
     with pytest.raises(UsageError, match=f"MCL's {next(iter(options))}"):
         MCL(spec_of(random_outputs(2)), **options)
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_in_the_loop_every_image_has_another_of_its_class(tmp_path, pairs):
+    method = {"name": "mcl", "pairs": pairs}
+    recipe = Recipe.from_dict(
+        dict(method=method, peers="2xresnet8", data={"name": "digits", "per_class": 7}, batch_size=12, device="cpu")
+    )
+    running = Run(build(recipe), RunFolder(tmp_path), make_fabric(recipe), quiet=True)
+    counts = [torch.bincount(target, minlength=10) for _, target in running.training_batches.epoch(0)]
+    assert len(counts) == 5
+    held = torch.stack(counts)
+    assert set(held.flatten().tolist()) == {0, 2} if pairs else bool((held == 1).any())
+
+
+def test_batches_that_pairs_do_not_fill_are_refused(tmp_path):
+    recipe = Recipe.from_dict(dict(method={"name": "mcl"}, peers="2xresnet8", batch_size=21, device="cpu"))
+    with pytest.raises(UsageError, match="the batch size is 21, .* a multiple of 2"):
+        Run(build(recipe), RunFolder(tmp_path), make_fabric(recipe), quiet=True)
+
+
+def test_a_run_on_pairs_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    recipe = Recipe.from_dict(
+        dict(
+            method={"name": "mcl"},
+            peers="2xresnet8",
+            data={"name": "digits", "per_class": 7},
+            batch_size=12,
+            epochs=2,
+            device="cpu",
+        )
+    )
+    train(recipe, tmp_path / "whole", quiet=True)
+    step = Run._one_step
+
+    def stop(self, *arguments):
+        step(self, *arguments)
+        self.stop_requested = (self.epoch, self.step) == (1, 2)
+
+    monkeypatch.setattr(Run, "_one_step", stop)
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    train(recipe, tmp_path / "run", quiet=True)
+    whole, again = (restore(tmp_path / name).learner.state_dict() for name in ("whole", "run"))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)

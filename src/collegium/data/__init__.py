@@ -24,12 +24,13 @@ from .hyperspectral.scenes import botswana, houston2013, indian_pines, ksc, pavi
 from .hyperspectral.spectra import spectra
 from .imagenet import imagenet
 from .images import ImageData, from_arrays
-from .interface import BatchSource, ClassificationData, Samples
+from .interface import WHOLE, BatchSource, ClassificationData, Samples, Share
 from .own import OwnData, as_data, module
 from .tiny_imagenet import tiny_imagenet
 from .torchvision_sets import torchvision
 
 __all__ = [
+    "WHOLE",
     "Augmentation",
     "BatchSource",
     "Batches",
@@ -39,6 +40,7 @@ __all__ = [
     "Reading",
     "Samples",
     "SceneData",
+    "Share",
     "Split",
     "StreamedData",
     "StreamedSplit",

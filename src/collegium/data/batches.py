@@ -10,11 +10,10 @@ from torch import Tensor
 from collegium.errors import UsageError
 from collegium.seeds import generator
 
-from .interface import check_statistics
+from .interface import WHOLE, Share, check_statistics
+from .order import AUGMENTATION, Order
 
 PaddingMode: TypeAlias = Literal["zeros", "reflect"]
-
-ORDER, AUGMENTATION = 0, 1  # what a stream of random numbers is for
 
 
 @dataclass(frozen=True)
@@ -142,10 +141,12 @@ class Batches:
         channels_last: the memory layout of the images; otherwise contiguous (B, C, H, W).
         views: how many differently augmented views of each image a batch holds; with more than one its images are
             (views, B, C, H, W). The first is that of a single one.
+        images_per_class: how many images at least a batch holds of every class that is in it, see :class:`Order`.
+        share: what is made of each batch, where others make the rest; B is then its size.
 
     Raises:
         UsageError: an empty split, a batch size below 1, a negative seed, mean or std without one value a
-            channel, images too small for the augmentation.
+            channel, images too small for the augmentation, batches that cannot be shared equally.
     """
 
     def __init__(
@@ -161,6 +162,8 @@ class Batches:
         drop_last: bool = True,
         channels_last: bool = True,
         views: int = 1,
+        images_per_class: int = 1,
+        share: Share = WHOLE,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size is {batch_size}: give 1 or more")
@@ -173,8 +176,15 @@ class Batches:
         self.augmentation = augmentation or NO_AUGMENTATION
         self.augmentation.check((height, width))
 
-        self.batch_size, self.seed, self.views = batch_size, seed, views
-        self.shuffle, self.drop_last = shuffle, drop_last
+        self.batch_size, self.seed, self.views, self.share = batch_size, seed, views, share
+        self._order = Order(
+            split.targets,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            images_per_class=images_per_class,
+        )
         self._images = split.images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C); a view where channels-last
         self._targets = split.targets
         device = self._device = split.images.device
@@ -183,8 +193,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Steps in an epoch."""
-        full, rest = divmod(len(self._targets), self.batch_size)
-        return max(full, 1) if self.drop_last else full + (rest > 0)
+        return len(self._order)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch.
@@ -207,22 +216,21 @@ class Batches:
         return self._normalise(images.permute(0, 2, 3, 1).contiguous())
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        count, padding = len(self._targets), self.augmentation.padding
         # All draws of an epoch are made and moved at once: steps then need no transfer from the host.
-        order = torch.arange(count)
-        if self.shuffle:
-            order = torch.randperm(count, generator=generator(self.seed, ORDER, epoch))
-        order = self._to_device(order)
+        order = self._order.epoch(epoch)
+        count, padding = len(order), self.augmentation.padding
+        order = self._draw(order)
         random = generator(self.seed, AUGMENTATION, epoch)
         draws = [
             (
-                self._to_device(torch.randint(-padding, padding + 1, (2, count), generator=random)),
-                self._to_device(torch.randint(2, (count,), generator=random) > 0),
+                self._draw(torch.randint(-padding, padding + 1, (2, count), generator=random)),
+                self._draw(torch.randint(2, (count,), generator=random) > 0),
             )
             for _ in range(self.views)
         ]
+        size = self.share.size(min(self.batch_size, count))
         for step in range(first_step, len(self)):
-            here = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            here = slice(step * size, (step + 1) * size)
             index = order[here]
             views = [self._pick(index, shifts[0, here], shifts[1, here], flips[here]) for shifts, flips in draws]
             images = self._normalise(views[0] if self.views == 1 else torch.cat(views))
@@ -255,6 +263,10 @@ class Batches:
         images = self._images.view(-1, channels).index_select(0, pixel.flatten())
         images = images.view(len(index), height, width, channels)
         return images if inside is None else images * inside[..., None]
+
+    def _draw(self, draws: Tensor) -> Tensor:
+        """What was drawn for an epoch (..., N): of it what this process needs, on the device."""
+        return self._to_device(self.share.cut(draws, self.batch_size))
 
     def _to_device(self, draws: Tensor) -> Tensor:
         if self._device.type == "cuda":

@@ -12,7 +12,7 @@ from torch import Tensor
 from collegium.errors import UsageError
 
 from .batches import NO_AUGMENTATION, Augmentation, Batches, Split
-from .interface import ClassificationData, describe
+from .interface import WHOLE, ClassificationData, Share, describe
 
 Array: TypeAlias = "NDArray[Any] | Tensor"
 Pair: TypeAlias = tuple[Array, Array]
@@ -54,7 +54,15 @@ class ImageData(ClassificationData[Split]):
         return digest.hexdigest()[:16]
 
     def training_batches(
-        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True, views: int = 1
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        channels_last: bool = True,
+        views: int = 1,
+        images_per_class: int = 1,
+        share: Share = WHOLE,
     ) -> Batches:
         return Batches(
             self.train.to(device),
@@ -65,6 +73,8 @@ class ImageData(ClassificationData[Split]):
             augmentation=self.augmentation,
             channels_last=channels_last,
             views=views,
+            images_per_class=images_per_class,
+            share=share,
         )
 
     def scoring_batches(

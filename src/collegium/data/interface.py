@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,42 @@ class Samples(Protocol):
     def subset(self, indices: Tensor) -> Self:
         """The images at `indices` (K,), in that order."""
         ...
+
+
+class Share(NamedTuple):
+    """What one of several processes makes of every training batch: its part of ``ranks`` equal ones, in their order."""
+
+    rank: int = 0
+    ranks: int = 1
+    before: int = 0
+    """How many images in front of its part it makes too; those in front of the first part are the batch's last."""
+
+    def size(self, batch_size: int) -> int:
+        """How many images this process makes of every batch.
+
+        Raises:
+            UsageError: the parts would not be equal.
+        """
+        part, rest = divmod(batch_size, self.ranks)
+        if rest:
+            fit = sorted({max(self.ranks, batch_size - rest), batch_size - rest + self.ranks})
+            raise UsageError(
+                f"{self.ranks} processes cannot share batches of {batch_size} images equally; "
+                f"take a batch size of {' or '.join(map(str, fit))}"
+            )
+        return self.before + part
+
+    def cut(self, x: Tensor, batch_size: int) -> Tensor:
+        """What belongs to the images of an epoch (..., N): the entries of those that this process makes, in order."""
+        if self.ranks == 1:
+            return x
+        whole = min(batch_size, x.shape[-1])
+        batches = x[..., : x.shape[-1] // whole * whole].reshape(*x.shape[:-1], -1, whole)
+        end = (self.rank + 1) * whole // self.ranks
+        return batches[..., torch.arange(end - self.size(whole), end) % whole].flatten(-2)
+
+
+WHOLE = Share()
 
 
 class BatchSource(Protocol):
@@ -116,12 +152,26 @@ class ClassificationData(abc.ABC, Generic[S]):
 
     @abc.abstractmethod
     def training_batches(
-        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True, views: int = 1
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        channels_last: bool = True,
+        views: int = 1,
+        images_per_class: int = 1,
+        share: Share = WHOLE,
     ) -> BatchSource:
         """The training images, shuffled and augmented; a last batch that is not full is left out.
 
+        Of every batch of ``batch_size`` images one process makes its ``share``: the same images, augmented alike,
+        that the whole batch would hold.
+
         With more than one of `views`, a batch holds as many differently augmented views of each of its images:
         (views, B, C, H, W). The first is that of a single one.
+
+        With more than one of `images_per_class`, a batch holds at least so many images of every class that is in it,
+        as :class:`collegium.data.order.Order` deals them.
         """
 
     @abc.abstractmethod

@@ -26,14 +26,18 @@ class AB(Method):
     .. math:: L = \sum_k \Big[ (1 - \alpha) \, CE(z_k, y)
         + \alpha \, T^2 KL(\sigma_T(z_t) \,\|\, \sigma_T(z_k)) \Big]
 
-    Heo, Lee, Yun and Choi, "Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons",
-    AAAI 2019, https://arxiv.org/abs/1811.03233; code https://github.com/bhheo/AB_distillation. Weights and lengths
-    are those of the common benchmark protocol (https://github.com/HobbitLong/RepDistiller), where 30 epochs of
-    initialisation come before 240 others.
+    Source: Heo, Lee, Yun and Choi, "Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden
+    Neurons", AAAI 2019, https://arxiv.org/abs/1811.03233; code https://github.com/bhheo/AB_distillation. Weights
+    and lengths are those of the common benchmark protocol (https://github.com/HobbitLong/RepDistiller), where 30
+    epochs of initialisation come before 240 others.
 
     Differs from the source: the peers' maps are read where the stages end, after the ReLU of networks that end in
     one, not before it; for the teacher, whose sign alone counts, that is the same. Both phases share one optimizer
     and one schedule of the learning rate, and every map has a connector, also where the shapes are equal.
+
+    Known from: the code of that benchmark.
+
+    When to use: with a trained teacher whose last maps are convolutional. Nothing is measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes; it must have a teacher.

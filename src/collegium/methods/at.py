@@ -11,13 +11,19 @@ from collegium.method import Method, Progress, Terms, positive
 class AT(Method):
     r"""A peer's maps are to be active in the places where those of a trained teacher are.
 
-    .. math:: L = \sum_k \Big[ CE(z_k, y) + \beta \sum_l \operatorname{mean}
+    .. math:: L = \sum_k \Big[ CE(z_k, y) + \beta \sum_l \mathrm{mean}
         \Big( \frac{A_{k,l}}{\|A_{k,l}\|} - \frac{A_{t,l}}{\|A_{t,l}\|} \Big)^2 \Big], \qquad
         A = \frac{1}{D} \sum_d f_d^2
 
-    Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, https://arxiv.org/abs/1612.03928; code
-    https://github.com/szagoruyko/attention-transfer. The mean over places and beta are those of the common benchmark
-    protocol (https://github.com/HobbitLong/RepDistiller). A larger map is averaged down to the size of the smaller.
+    Source: Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017,
+    https://arxiv.org/abs/1612.03928; code https://github.com/szagoruyko/attention-transfer. The mean over places
+    and beta are those of the common benchmark protocol (https://github.com/HobbitLong/RepDistiller). A larger map
+    is averaged down to the size of the smaller.
+
+    Known from: the code of that benchmark.
+
+    When to use: with a trained teacher, when what it says of places is to be passed on: no layer is added, and maps
+    may differ in width and size. Nothing is measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes; it must have a teacher.

@@ -16,10 +16,18 @@ class DML(Method):
     .. math:: L = \sum_i \Big[ CE(z_i, y)
         + \frac{1}{M-1} \sum_{j \ne i} T^2 KL(\sigma_T(z_j) \,\|\, \sigma_T(z_i)) \Big]
 
-    Zhang, Xiang, Hospedales and Lu, "Deep Mutual Learning", CVPR 2018, https://arxiv.org/abs/1706.00384, with T = 1.
-    Differs from the paper: the peers update together from one forward pass, not in turn. The authors' code
-    (https://github.com/YingZhangDUT/Deep-Mutual-Learning) does so too, and sums over the others
-    (``reduction="sum"``).
+    Source: Zhang, Xiang, Hospedales and Lu, "Deep Mutual Learning", CVPR 2018, https://arxiv.org/abs/1706.00384,
+    with T = 1; code https://github.com/YingZhangDUT/Deep-Mutual-Learning.
+
+    Differs from the paper: the peers update together from one forward pass, not in turn. The authors' code does so
+    too, and sums over the others (``reduction="sum"``).
+
+    Known from: the authors' code; the mean over the others and the updates in turn were not checked against the
+    paper's text.
+
+    When to use: when a single network is to be better calibrated: in ``results/cifar100_50_per_class`` its
+    calibration error falls from 8.3 % to 3.8 % at the accuracy of training alone (-0.20 ± 0.60 points, three
+    seeds), while the ensemble loses 2.2 points, for peers that imitate each other agree.
 
     Args:
         spec: the cohort's shapes.

@@ -18,8 +18,10 @@ class DualNet(Method):
     .. math:: f = \frac{1}{K} \sum_k f_k, \qquad L = CE(z_f, y) + \lambda \sum_k CE(z_k, y), \qquad
         z = z_f + \lambda \sum_k z_k
 
-    Hou, Liu and Wang, "DualNet: Learn Complementary Features for Image Recognition", ICCV 2017,
-    https://doi.org/10.1109/ICCV.2017.62; code https://github.com/ustc-vim/dualnet. Two forms:
+    Source: Hou, Liu and Wang, "DualNet: Learn Complementary Features for Image Recognition", ICCV 2017,
+    https://doi.org/10.1109/ICCV.2017.62; code https://github.com/ustc-vim/dualnet.
+
+    Two forms:
 
     - joint (no teacher): all extractors in one run; with ``alternate`` they take turns, one epoch each.
     - two-stage (the cohort has a teacher): the frozen teacher is the first extractor, the peers are trained to
@@ -30,8 +32,17 @@ class DualNet(Method):
 
     Differs from the source: the authors published no recipe of the joint form. Its loss weights and the scores are
     those of the released configurations, the alternation is our reading of the FFL paper's description; the
-    classifier of a resting peer rests with it. In the
-    two-stage form the peers' own classifiers learn at the run's rate (the authors' at a tenth of it on CIFAR-100).
+    classifier of a resting peer rests with it. In the two-stage form the peers' own classifiers learn at the run's
+    rate (the authors' at a tenth of it on CIFAR-100).
+
+    Known from: the authors' released configurations.
+
+    Reconstructed: the schedule of the joint form.
+
+    When to use: as the baseline of FFL, or when all extractors are kept at inference. In
+    ``results/cifar100_50_per_class`` taking turns gives 24.9 % fused and 17.4 % for one network, where training
+    alone gives 31.8 %; with ``alternate=False`` (one seed) the fused prediction reaches 35.1 %, level with the
+    ensemble of independent networks.
 
     Args:
         spec: the cohort's shapes; all last maps must have one shape.

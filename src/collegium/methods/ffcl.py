@@ -30,14 +30,23 @@ class FFCL(Method):
     transfer between the last stages (in both directions, the other side constant), and u(y) the virtual teacher of
     Tf-KD, made of the label alone: softmax of (0.99 for the true class, an equal share of 0.01 for the others) / 20.
 
-    Li, Sun, Gou, Du and Ou, "Feature fusion-based collaborative learning for knowledge distillation", International
-    Journal of Distributed Sensor Networks 17(11), 2021, https://doi.org/10.1177/15501477211057037; no code is public.
-    The abstract names the parts: response- and feature-based knowledge of different layers, concatenated features,
-    a network regularisation with positive knowledge. The equations, weights and stages are our reconstruction, from
-    FFL, attention transfer (https://arxiv.org/abs/1612.03928, the benchmark's weight 1000, half in each direction)
-    and Tf-KD (https://arxiv.org/abs/1909.11723). The ramp holds the feature term back too: with the full weight
-    from the start, the attention of untrained peers collapses to one pattern for all images, which costs nothing and
-    teaches nothing. The paper pairs a larger and a smaller network; any peers do here.
+    Source: Li, Sun, Gou, Du and Ou, "Feature fusion-based collaborative learning for knowledge distillation",
+    International Journal of Distributed Sensor Networks 17(11), 2021, https://doi.org/10.1177/15501477211057037; no
+    code is public.
+
+    Differs from the paper: it pairs a larger and a smaller network; any peers do here.
+
+    Known from: the abstract alone, which names the parts: response- and feature-based knowledge of different
+    layers, concatenated features, a network regularisation with positive knowledge.
+
+    Reconstructed: the equations, weights and stages, from FFL, attention transfer
+    (https://arxiv.org/abs/1612.03928, the benchmark's weight 1000, half in each direction) and Tf-KD
+    (https://arxiv.org/abs/1909.11723). The ramp holds the feature term back too: with the full weight from the
+    start, the attention of untrained peers collapses to one pattern for all images, which costs nothing and teaches
+    nothing.
+
+    When to use: to try these parts together or, by its switches, one by one; its numbers are not those of the
+    paper. No result is known, and nothing is measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes.

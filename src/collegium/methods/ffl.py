@@ -17,12 +17,19 @@ class FFL(Method):
     .. math:: L = \sum_k CE(z_k, y) + CE(z_f, y) + w(e) \Big[ T^2 KL(\sigma_T(z_e) \,\|\, \sigma_T(z_f))
         + \sum_k T^2 KL(\sigma_T(z_f) \,\|\, \sigma_T(z_k)) \Big]
 
-    Kim, Hyun, Chung and Kwak, "Feature Fusion for Online Mutual Knowledge Distillation", ICPR 2020,
-    https://arxiv.org/abs/1904.09058; code https://github.com/Jangho-Kim/FFL-pytorch. The predictor ``fused`` is
-    the paper's FFL, a peer is its FFL-S. Like peers share all but the last stage, unlike peers stand apart.
+    Source: Kim, Hyun, Chung and Kwak, "Feature Fusion for Online Mutual Knowledge Distillation", ICPR 2020,
+    https://arxiv.org/abs/1904.09058; code https://github.com/Jangho-Kim/FFL-pytorch. The predictor ``fused`` is the
+    paper's FFL, a peer is its FFL-S. Like peers share all but the last stage, unlike peers stand apart.
 
     The ablation of the paper, cases A to D by our reading of its table: A is the default; B is
     ``fusion="sum"``; C is ``ekd=False``; D is ``fusion="sum", ekd=False, fkd=False``.
+
+    Known from: the authors' code and poster; how maps of unlike sizes and widths are matched is ours.
+
+    When to use: when two networks are trained and one is taken home. In ``results/cifar100_50_per_class`` peers
+    that stand apart are 0.57 ± 0.62 points above training alone (three seeds, not significant) at half its
+    calibration error; on a shared trunk they are level. The authors report errors of 27.1 % for one of two
+    ResNet-32 and 25.6 % fused on CIFAR-100 in 300 epochs.
 
     Args:
         spec: the cohort's shapes.

@@ -57,7 +57,9 @@ class DecoderStep(nn.Module):
     def forward(self, x: Tensor, learning: bool) -> Tensor:
         norm = self.norm
         return F.relu(
-            F.batch_norm(self.grow(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, training=learning)
+            F.batch_norm(
+                self.grow(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, learning and norm.training
+            )
         )
 
 
@@ -101,14 +103,19 @@ class FFSD(Method):
     before them heeds least are reflected (:math:`\tilde a = \|A\| - a`). A decoder rebuilds the lower stages of its
     own network and has Adam; U is the opposite of the fusion. The weights :math:`\lambda` rise by a ramp.
 
-    Li, Lin, Wang, Wu, Tian, Shao and Ji, "Distilling a Powerful Student Model via Online Knowledge Distillation",
-    https://arxiv.org/abs/2103.14473; code https://github.com/SJLeo/FFSD. The terms are those of the code. What is kept
-    is the leader; the predictors ``leader`` and ``fused`` are it and the fused classifier.
+    Source: Li, Lin, Wang, Wu, Tian, Shao and Ji, "Distilling a Powerful Student Model via Online Knowledge
+    Distillation", https://arxiv.org/abs/2103.14473; code https://github.com/SJLeo/FFSD. The terms are those of the
+    code. What is kept is the leader; the predictors ``leader`` and ``fused`` are it and the fused classifier.
 
-    Differs from the source: its networks are all of one kind, and share nothing. Here students' maps of several sizes
-    are matched as in FFL, attention of several sizes is averaged down to the smaller, and with a trunk the leader's
-    losses train that too. A third of very few places is one place, and the last of the third is kept like the rest of
-    it (the code moves it to half the length).
+    Differs from the source: its networks are all of one kind, and share nothing. Here students' maps of several
+    sizes are matched as in FFL, attention of several sizes is averaged down to the smaller, and with a trunk the
+    leader's losses train that too. A third of very few places is one place, and the last of the third is kept like
+    the rest of it (the code moves it to half the length).
+
+    Known from: the authors' code.
+
+    When to use: when one network, the leader, is to be taken home and training may cost at least three. The authors
+    report 74.8 to 74.9 % in three runs for a ResNet-32 on CIFAR-100. Nothing is measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes.

@@ -13,15 +13,20 @@ from collegium.method import Method, Progress, Terms
 class FitNets(Method):
     r"""A regressor predicts the map of a trained teacher's middle stage (hint) from a peer's (guided stage).
 
-    .. math:: L = \sum_k \Big[ CE(z_k, y) + \beta \operatorname{mean} \big( r_k(f_k) - f_t \big)^2 \Big]
+    .. math:: L = \sum_k \Big[ CE(z_k, y) + \beta \mathrm{mean} \big( r_k(f_k) - f_t \big)^2 \Big]
 
-    Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, https://arxiv.org/abs/1412.6550. The defaults are
-    those of the common benchmark protocol (https://github.com/HobbitLong/RepDistiller).
+    Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, https://arxiv.org/abs/1412.6550. The
+    defaults are those of the common benchmark protocol (https://github.com/HobbitLong/RepDistiller).
 
-    Differs from the paper, as the benchmark does: hint and labels teach together throughout; in the paper the hint
-    trains the lower half first, and then the whole network learns from labels and softened predictions. A map that is
-    neither as large as the teacher's, nor twice or half as large, is pooled to its size; the paper takes a
+    Differs from the paper: as in the benchmark, hint and labels teach together throughout; in the paper the hint
+    trains the lower half first, and then the whole network learns from labels and softened predictions. A map that
+    is neither as large as the teacher's, nor twice or half as large, is pooled to its size; the paper takes a
     convolution with a kernel as large as the difference.
+
+    Known from: the code of that benchmark.
+
+    When to use: with a trained teacher, when peers are to learn a map of it and not only its predictions. Nothing
+    is measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes; it must have a teacher.

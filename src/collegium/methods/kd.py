@@ -12,9 +12,14 @@ class KD(Method):
 
     .. math:: L = \sum_k \Big[ (1 - \alpha) \, CE(z_k, y) + \alpha \, T^2 KL(\sigma_T(z_t) \,\|\, \sigma_T(z_k)) \Big]
 
-    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
+    Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
     https://arxiv.org/abs/1503.02531. The defaults are those of the common benchmark protocol
     (https://github.com/HobbitLong/RepDistiller).
+
+    Known from: the code of that benchmark.
+
+    When to use: when a better network is trained already; without one, its training is part of the cost. Nothing is
+    measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes; it must have a teacher.

@@ -9,6 +9,7 @@ from torch import Tensor
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.losses import cross_entropy, distill
 from collegium.method import Method, Progress, Terms, positive, share
+from collegium.ranks import gather_batch, mean_over_ranks
 
 
 class KDCL(Method):
@@ -27,15 +28,24 @@ class KDCL(Method):
         \text{general:} \quad & z_t = \sum_i w_i z_i, \quad w \propto C^{-1} \mathbf{1}, \quad
             C_{ij} = \mathbb{E} \, (p_i - y)^\top (p_j - y)
 
-    Guo et al., "Online Knowledge Distillation via Collaborative Learning", CVPR 2020,
+    Source: Guo et al., "Online Knowledge Distillation via Collaborative Learning", CVPR 2020,
     https://openaccess.thecvf.com/content_CVPR_2020/html/Guo_Online_Knowledge_Distillation_via_Collaborative_Learning_CVPR_2020_paper.html;
-    the authors published no code. Two public re-implementations take the plain mean of the logits as target: numbers
-    of theirs are of another method.
+    the authors published no code. Two public re-implementations take the plain mean of the logits as target:
+    numbers of theirs are of another method.
 
-    Differs from the paper: it measures the covariance of "general" on held-out images after every epoch; here it is a
-    running mean over the training batches before this one, and weights below 0 become 0, because a target
-    beyond what the peers say can run away. "linear" takes 32 steps of exponentiated gradients on the device.
-    Where labels are mixed or smoothed, the logit of the true class is the mean of the logits by the label's weights.
+    Differs from the paper: it measures the covariance of "general" on held-out images after every epoch; here it is
+    a running mean over the training batches before this one, and weights below 0 become 0, because a target beyond
+    what the peers say can run away. "linear" takes 32 steps of exponentiated gradients on the device. Where labels
+    are mixed or smoothed, the logit of the true class is the mean of the logits by the label's weights.
+
+    Known from: secondary accounts of the paper; the formulas of the targets were not checked against its text.
+
+    Reconstructed: the temperature and the weight of the soft target, and for "general" the estimate of the
+    covariance.
+
+    When to use: with a small and a large network, and own views. A secondary account gives 74.30 % for ResNet-32
+    and 75.50 % for WRN-16-2 on CIFAR-100 with "general", 69.90 % and 72.20 % for each alone. Nothing is measured in
+    ``results`` yet.
 
     Args:
         spec: the cohort's shapes.
@@ -90,10 +100,10 @@ class KDCL(Method):
             best = -(y * z.log_softmax(-1)).sum(-1)  # (M, B)
             return z.take_along_dim(best.argmin(0)[None, :, None], 0)[0]
         if self.target == "linear":
-            return _mix(_best_mixture(z, y), z)
+            return _mix(_best_mixture(gather_batch(z, 1), gather_batch(y)), z)
         weights = _least_error(self.covariance)
         if self.training:
-            self.covariance.lerp_(_products(z.softmax(-1) - y), 1 - self.memory)
+            self.covariance.lerp_(mean_over_ranks(_products(z.softmax(-1) - y)), 1 - self.memory)
         return _mix(weights, z)
 
 

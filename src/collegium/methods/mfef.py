@@ -91,13 +91,20 @@ class MFEF(Method):
     E extracts at several scales, A_c and A_s are channel and spatial attention, F is FFL's fusion module. All of it
     serves training alone: a peer stays a plain network. The predictor ``fused`` is z_f.
 
-    Zou, Teng and Niu, "Multi scale Feature Extraction and Fusion for Online Knowledge Distillation", ICANN 2022,
-    https://arxiv.org/abs/2206.08224; no code is public. The abstract names the parts: extraction by dividing and
-    concatenating along channels, dual attention, fusion. How each is built, the loss and its weights are our
-    reconstruction from the works it cites: pyramidal convolution (https://arxiv.org/abs/2006.11538) or Res2Net
-    (https://arxiv.org/abs/1904.01169), CBAM's attention (https://arxiv.org/abs/1807.06521), FFL's fusion and loss.
+    Source: Zou, Teng and Niu, "Multi scale Feature Extraction and Fusion for Online Knowledge Distillation", ICANN
+    2022, https://arxiv.org/abs/2206.08224; no code is public.
 
     With ``multi_scale="none"`` and both attentions off this is FFL.
+
+    Known from: the abstract and the list of references alone; the abstract names the parts: extraction by dividing
+    and concatenating along channels, dual attention, fusion.
+
+    Reconstructed: how each part is built, the loss and its weights, from pyramidal convolution
+    (https://arxiv.org/abs/2006.11538) or Res2Net (https://arxiv.org/abs/1904.01169) and FFL's fusion and loss,
+    which it cites, and from CBAM's attention (https://arxiv.org/abs/1807.06521).
+
+    When to use: to try what multi-scale, attended maps add to ``ffl``; its numbers are not those of the paper. No
+    result is known, and nothing is measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes.

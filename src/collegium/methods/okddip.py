@@ -39,17 +39,22 @@ class OKDDip(Method):
     .. math:: L = \sum_{a \le m} CE(z_a, y) + w(e) \Big[ \sum_{a < m} T^2 KL(\sigma_T(t_a) \,\|\, \sigma_T(z_a))
         + T^2 KL\big(\sigma_T(\tfrac{1}{m-1} \sum_{a < m} z_a) \,\|\, \sigma_T(z_m)\big) \Big]
 
-    h are the pooled last maps, and a peer listens to itself too. Chen, Mei, Wang, Feng and Chen, "Online Knowledge
-    Distillation with Diverse Peers", AAAI 2020, https://arxiv.org/abs/1912.00350; code
-    https://github.com/DefangChen/OKDDip-AAAI2020. The paper has four peers: three auxiliary ones and the leader, as
-    branches (``--share-until stage2``) or as networks of their own. The predictor ``leader`` is the last peer, which
-    the paper deploys; ``auxiliaries`` is the mean of the others.
+    h are the pooled last maps, and a peer listens to itself too. The targets are no constants here, as in the authors'
+    code: the attention learns from them alone, and the peers learn also as targets.
 
-    The targets are no constants here, as in the authors' code: the attention learns from them alone, and the peers
-    learn also as targets.
+    Source: Chen, Mei, Wang, Feng and Chen, "Online Knowledge Distillation with Diverse Peers", AAAI 2020,
+    https://arxiv.org/abs/1912.00350; code https://github.com/DefangChen/OKDDip-AAAI2020. The paper has four peers:
+    three auxiliary ones and the leader, as branches (``--share-until stage2``) or as networks of their own. The
+    predictor ``leader`` is the last peer, which the paper deploys; ``auxiliaries`` is the mean of the others.
 
     Differs from the paper: it mixes softened predictions, by a secondary account; the default is the authors' code,
     which mixes logits. Peers of unlike widths are our addition.
+
+    Known from: the authors' code.
+
+    When to use: when one network, the leader, is to be taken home and training may cost at least three. By a copy
+    of the table in PCL's paper, CIFAR-100: 73.25 % with ResNet-32 (DML 73.68 %) and 78.54 % with ResNet-110 (DML
+    77.86 %). Nothing is measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes.

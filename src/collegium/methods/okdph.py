@@ -16,13 +16,20 @@ class OKDPH(Method):
     .. math:: L = \sum_k \big[ \omega \, CE(z_k, y) + \beta \, T^2 KL(\sigma_T(\bar z) \,\|\, \sigma_T(z_k)) \big],
         \qquad \theta_k \leftarrow (1 - \gamma) \, \theta_k + \gamma \, \theta_h \text{ after every } n \text{ steps}
 
-    Zhang et al., "Generalization Matters: Loss Minima Flattening via Parameter Hybridization for Efficient Online
-    Knowledge Distillation", CVPR 2023, https://arxiv.org/abs/2303.14666; code https://github.com/tianlizhang/OKDPH.
-    The predictor ``hybrid`` is the network of the mean weights. The paper's :math:`(1 - \omega) CE(z_h, y)` is left
-    out: in the code the network is a copy, through which no gradient reaches the peers.
+    Source: Zhang et al., "Generalization Matters: Loss Minima Flattening via Parameter Hybridization for Efficient
+    Online Knowledge Distillation", CVPR 2023, https://arxiv.org/abs/2303.14666; code
+    https://github.com/tianlizhang/OKDPH. The predictor ``hybrid`` is the network of the mean weights. The paper's
+    :math:`(1 - \omega) CE(z_h, y)` is left out: in the code the network is a copy, through which no gradient
+    reaches the peers.
 
     Differs from the source: its peers start from one set of weights, these take their mean after the first step; it
-    counts n in epochs or batches, here it is in steps; its mean network sees a view of its own, here the first peer's.
+    counts n in epochs or batches, here it is in steps; its mean network sees a view of its own, here the first
+    peer's.
+
+    Known from: the authors' code.
+
+    When to use: with peers of one kind, when one network of their mean weights is to be taken home. A secondary
+    account gives 79.68 % with ResNet-110 on CIFAR-100. Nothing is measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes; all peers must be of one kind.

@@ -27,9 +27,16 @@ class ONE(Method):
     .. math:: z_e = \sum_i g_i(x) \, z_i, \qquad
         L = \sum_i CE(z_i, y) + CE(z_e, y) + w(e) \sum_i T^2 KL(\sigma_T(z_e) \,\|\, \sigma_T(z_i))
 
-    Lan, Zhu and Gong, "Knowledge Distillation by On-the-Fly Native Ensemble", NeurIPS 2018,
+    Source: Lan, Zhu and Gong, "Knowledge Distillation by On-the-Fly Native Ensemble", NeurIPS 2018,
     https://arxiv.org/abs/1806.04606; code https://github.com/Lan1991Xu/ONE_NeurIPS2018. The paper has three
     branches. A peer is the paper's ONE; the predictor ``one_e`` is its ONE-E. The ramp w is from the code.
+
+    Known from: the authors' code.
+
+    When to use: when branches on one trunk are to be trained at less than the cost of whole networks. In
+    ``results/cifar100_50_per_class`` with two branches one network is level with training alone (-0.74 ± 0.84
+    points, three seeds), and so is its calibration; the paper reports an error of 26.6 % for a ResNet-32 of three
+    branches on CIFAR-100.
 
     Args:
         spec: the cohort's shapes; the gate needs a shared trunk.

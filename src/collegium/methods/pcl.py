@@ -16,16 +16,24 @@ class PCL(Method):
     .. math:: L = \sum_i CE(z_i, y) + CE(z_{pe}, y) + w(e) \sum_i \Big[ T^2 KL(\sigma_T(z_{pe}) \,\|\, \sigma_T(z_i))
         + \frac{1}{m-1} \sum_{j \ne i} T^2 KL(\sigma_T(z_j^{mt}) \,\|\, \sigma_T(z_i)) \Big]
 
-    h are the pooled last maps; the first teacher is the paper's peer ensemble (pe), the second its peer mean (pm). Wu
-    and Gong, "Peer Collaborative Learning for Online Knowledge Distillation", AAAI 2021,
-    https://arxiv.org/abs/2006.04147. The paper has three branches on a shared trunk (``--share-until stage2``), and
-    every peer, with its temporal mean, sees its own random view of an image. A peer is the paper's PCL, the predictor
-    ``pcl_e`` is its PCL-E.
+    h are the pooled last maps; the first teacher is the paper's peer ensemble (pe), the second its peer mean (pm).
 
-    The authors published no code. As in a public re-implementation
-    (https://github.com/shaoeric/Peer-Collaborative-Learning-for-Online-Knowledge-Distillation), a temporal mean
-    follows the weights alone, and its norms see each batch as the peers' do. Unlike there, a peer is scored by its own
-    weights and not by their mean, and w rises over the length that the papers state.
+    Source: Wu and Gong, "Peer Collaborative Learning for Online Knowledge Distillation", AAAI 2021,
+    https://arxiv.org/abs/2006.04147. The paper has three branches on a shared trunk (``--share-until stage2``), and
+    every peer, with its temporal mean, sees its own random view of an image. A peer is the paper's PCL, the
+    predictor ``pcl_e`` is its PCL-E.
+
+    Known from: secondary accounts and a public re-implementation
+    (https://github.com/shaoeric/Peer-Collaborative-Learning-for-Online-Knowledge-Distillation); the authors published
+    no code. Unlike there, a peer is scored by its own weights and not by their mean, and w rises over the length that
+    the papers state.
+
+    Reconstructed: the norms of the temporal means: as in the re-implementation a mean follows the weights alone,
+    and its norms see each batch as the peers' do.
+
+    When to use: with several branches on one trunk, when training may cost more: each view passes the trunk, and
+    the temporal means are run too. By a copy of the table in the paper, ResNet-32 on CIFAR-100: 74.14 % (KDCL 73.76
+    %, DML 73.68 %). Nothing is measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes.

@@ -7,6 +7,7 @@ from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.losses import class_probabilities, cross_entropy, distill, others
 from collegium.method import Method, Progress, Terms, positive
+from collegium.ranks import mean_over_ranks
 
 
 class SwitOKD(Method):
@@ -22,13 +23,18 @@ class SwitOKD(Method):
     where w is 0 (expert mode) in a batch with :math:`G > \delta` and :math:`\|p_t - y\|_1 < \|p_s - y\|_1`, and else 1
     (learning mode).
 
-    Qian, Wang, Yin, Hong and Wang, "Switchable Online Knowledge Distillation", ECCV 2022,
+    Source: Qian, Wang, Yin, Hong and Wang, "Switchable Online Knowledge Distillation", ECCV 2022,
     https://arxiv.org/abs/2209.04996; code https://github.com/hfutqian/SwitOKD. With more than two peers one is the
     teacher of all others, which also teach each other (the authors' 1T2S): each student has a w of its own for what
     it teaches the teacher, whose labels rest only while every student's w is 0. Terms are summed.
 
     Differs from the code: a waiting teacher gets no gradient, its momentum and weight decay go on. For several
     students the code reads the exponent of one student's threshold from another's distances; here each has its own.
+
+    Known from: the authors' code.
+
+    When to use: with a larger and a smaller network, the larger one named by ``teacher``. A secondary account gives
+    71.75 % for ResNet-18 on ImageNet. Nothing is measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes.
@@ -74,4 +80,4 @@ class SwitOKD(Method):
 
 def _distance(p: Tensor, q: Tensor) -> Tensor:
     """Sum of absolute differences over classes, mean over the batch: (..., B, C), (B, C) -> (...)"""
-    return (p - q).abs().sum(-1).mean(-1)
+    return mean_over_ranks((p - q).abs().sum(-1).mean(-1))

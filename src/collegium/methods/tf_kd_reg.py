@@ -14,13 +14,19 @@ class TfKDReg(Method):
     .. math:: L = \sum_k \Big[ (1 - \alpha) \, CE(z_k, y) + \alpha \, KL(u \,\|\, \sigma_1(z_k)) \Big], \qquad
         u = \sigma_\tau(p), \qquad p_c = a \text{ if } c = y, \text{ else } \frac{1 - a}{C - 1}
 
-    Yuan, Tay, Li, Wang and Feng, "Revisiting Knowledge Distillation via Label Smoothing Regularization", CVPR 2020,
-    https://arxiv.org/abs/1909.11723; code
-    https://github.com/yuanli2333/Teacher-free-Knowledge-Distillation. As in the code the probabilities p are softened
-    as if they were logits, and the peer's prediction is not softened.
+    Source: Yuan, Tay, Li, Wang and Feng, "Revisiting Knowledge Distillation via Label Smoothing Regularization",
+    CVPR 2020, https://arxiv.org/abs/1909.11723; code
+    https://github.com/yuanli2333/Teacher-free-Knowledge-Distillation. As in the code the probabilities p are
+    softened as if they were logits, and the peer's prediction is not softened.
 
     Differs from the code: the divergence is the mean over the batch for any number of classes; the code's constant
     100 comes to the same for 100 classes alone. Labels that are mixed or smoothed mix the designed teachers.
+
+    Known from: the authors' code.
+
+    When to use: when neither a teacher nor a second network can be afforded. Its target is almost uniform (with 100
+    classes 0.0105 for the true one, 0.00999 for each other), so compare it with ``--label-smoothing``. Nothing is
+    measured in ``results`` yet.
 
     Args:
         spec: the cohort's shapes.

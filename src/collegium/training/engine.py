@@ -1,6 +1,7 @@
-"""Where a run computes: device, precision, and a random state of its own."""
+"""Where a run computes: devices, precision, and a random state of its own."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,30 +9,50 @@ from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
+from collegium.data.decoding.workers import cpus
 from collegium.errors import UsageError
+from collegium.training.places import Places
 from collegium.training.recipe import Recipe
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
+ALONE = Places()
 
-def make_fabric(recipe: Recipe) -> Fabric:
-    """Device and precision of a recipe.
+
+def make_fabric(recipe: Recipe, places: Places = ALONE) -> Fabric:
+    """Devices and precision of a recipe; where several processes were started, they have found each other.
 
     Raises:
-        UsageError: this machine lacks the device, or the device the precision.
+        UsageError: this machine lacks the devices, or the device the precision.
     """
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("the recipe asks for device cuda, and torch finds no GPU here; take --device auto or cpu")
     gpu = torch.cuda.is_available() and recipe.device != "cpu"
     if recipe.precision == "fp16" and not gpu:
         raise UsageError("fp16 needs a GPU; take --precision bf16 or fp32")
-    with _silent_lightning():
-        return Fabric(
-            accelerator="cuda" if gpu else "cpu",
-            devices=1,
-            precision=cast(Any, PRECISIONS[recipe.precision]),
+    if gpu and places.devices > torch.cuda.device_count():
+        raise UsageError(
+            f"this machine has {torch.cuda.device_count()} GPUs, not {places.devices}; "
+            "take fewer --devices, or --device cpu"
         )
+    many = places.processes > 1
+    with _silent_lightning():
+        fabric = Fabric(
+            accelerator="cuda" if gpu else "cpu",
+            devices=places.devices,
+            num_nodes=places.nodes,
+            strategy="ddp" if many else "auto",
+            precision=cast(Any, PRECISIONS[recipe.precision]),
+            # Else Fabric would take a job of SLURM's for the one that started these processes.
+            plugins=[LightningEnvironment()] if many and "LOCAL_RANK" in os.environ else None,
+        )
+        if many:
+            if "OMP_NUM_THREADS" not in os.environ:
+                torch.set_num_threads(max(1, cpus() // places.devices))
+            fabric.launch()
+    return fabric
 
 
 @contextmanager

@@ -4,10 +4,12 @@ import dataclasses
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -15,24 +17,32 @@ from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from collegium.data import BatchSource, ClassificationData, Samples
+from collegium import ranks
+from collegium.data import BatchSource, ClassificationData, Samples, Share
 from collegium.errors import TrainingError, UsageError
 from collegium.files import write_whole
 from collegium.method import ParameterGroup, Progress, Terms
+from collegium.seeds import generator
 from collegium.student import save_peer
 from collegium.training.cost import costs
 from collegium.training.engine import make_fabric, own_random_state
 from collegium.training.experiment import Experiment, Learner, build
+from collegium.training.launch import launch
 from collegium.training.metrics import score, summary
 from collegium.training.mixing import Mixing
 from collegium.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate, soften
+from collegium.training.places import Places, places
 from collegium.training.progress import Display
 from collegium.training.recipe import Recipe, provenance
 from collegium.training.result import last_and_best
 from collegium.training.run_folder import RunFolder
-from collegium.training.tally import Tally
+from collegium.training.sync_batchnorm import SynchronisedBatchNorm
+from collegium.training.tally import Seen, Tally, observe
 
 EVALUATION_BATCH = 500
+NETWORKS = 2  # what a stream of random numbers is for, besides those of the data
+
+S = TypeVar("S", bound=Samples)
 
 
 def train(
@@ -44,6 +54,8 @@ def train(
     teacher: nn.Module | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    devices: int | None = None,
+    num_nodes: int | None = None,
 ) -> dict[str, Any]:
     """Trains what a recipe says, or goes on where the same call was interrupted, and returns the result.
 
@@ -55,6 +67,9 @@ def train(
         teacher: a trained network from Python in place of the one that the recipe names.
         overwrite: start over where the folder holds a run.
         quiet: show nothing.
+        devices: how many devices of each machine train together; by default one, or what torchrun or SLURM started.
+            The result is the same up to what docs/many_devices.md says, and a run may go on with another number.
+        num_nodes: how many machines, each of which torchrun or SLURM starts.
 
     Returns:
         The content of result.json.
@@ -63,20 +78,54 @@ def train(
         UsageError: the recipe cannot be built, or the folder holds something else; nothing is written.
         DataError: the data cannot be read; nothing is written.
         TrainingError: a loss is not finite, or a checkpoint is damaged.
-        Interrupted: SIGINT or SIGTERM came; the state is saved, the same call goes on from there.
+        Interrupted: SIGINT, SIGTERM or SIGUSR1 came; the state is saved, the same call goes on from there.
+        ProcessLost: another process of this run ended.
     """
-    folder = RunFolder(run)
-    begun = bool(folder.saved_checkpoints()) and not overwrite
-    teacher = teacher or (folder.teacher() if begun else None)
-    experiment = build(recipe, peers=peers, data=data, teacher=teacher, begun=begun)
-    folder.check(experiment.recipe, overwrite=overwrite)
-    prepared = Run(experiment, folder, make_fabric(recipe), quiet=quiet)
-    with folder.locked():
-        folder.check(experiment.recipe, overwrite=overwrite)  # another process may have been here since
-        folder.open(experiment.recipe, provenance(prepared.fabric.device), overwrite=overwrite)
-        if recipe.teacher is not None and not recipe.teacher.startswith("python:"):
-            folder.keep_teacher(recipe.teacher)
-        return folder.result() or prepared.complete()
+    found = places(devices, num_nodes)
+    given: dict[str, Any] = dict(peers=peers, data=data, teacher=teacher)
+    if found.devices > 1 and not found.started:
+        return launch(partial(train, recipe, run, **given, overwrite=overwrite, quiet=quiet), found.devices)
+    if found.processes == 1:
+        return _train(recipe, RunFolder(run), make_fabric(recipe), found, overwrite=overwrite, quiet=quiet, **given)
+    with ranks.together():
+        fabric = make_fabric(recipe, found)
+        return _train(recipe, RunFolder(run), fabric, found, overwrite=overwrite, quiet=quiet, **given)
+
+
+def _train(
+    recipe: Recipe,
+    folder: RunFolder,
+    fabric: Fabric,
+    found: Places,
+    *,
+    peers: Sequence[nn.Module] | None,
+    data: ClassificationData[Any] | None,
+    teacher: nn.Module | None,
+    overwrite: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    begun = ranks.by_first(lambda: bool(folder.saved_checkpoints()) and not overwrite)
+
+    def prepare() -> Experiment:
+        known = teacher or (folder.teacher() if begun else None)
+        experiment = build(recipe, peers=peers, data=data, teacher=known, begun=begun)
+        if fabric.is_global_zero:
+            folder.check(experiment.recipe, overwrite=overwrite)
+        return experiment
+
+    experiment = ranks.in_turn(prepare, first_here=fabric.local_rank == 0, device=fabric.device)
+    prepared = Run(experiment, folder, fabric, quiet=quiet)
+    with ExitStack() as held:
+
+        def begin() -> dict[str, Any] | None:
+            held.enter_context(folder.locked())
+            folder.check(experiment.recipe, overwrite=overwrite)  # another process may have been here since
+            folder.open(experiment.recipe, provenance(fabric.device, found.devices, found.nodes), overwrite=overwrite)
+            if recipe.teacher is not None and not recipe.teacher.startswith("python:"):
+                folder.keep_teacher(recipe.teacher)
+            return folder.result()
+
+        return ranks.by_first(begin) or prepared.complete()
 
 
 def restore(
@@ -122,7 +171,9 @@ class Run:
 
     def __init__(self, experiment: Experiment, folder: RunFolder, fabric: Fabric, *, quiet: bool) -> None:
         recipe, data, learner = experiment.recipe, experiment.data, experiment.learner
-        self.experiment, self.recipe, self.folder, self.fabric, self.quiet = experiment, recipe, folder, fabric, quiet
+        self.experiment, self.recipe, self.folder, self.fabric = experiment, recipe, folder, fabric
+        self.ranks, self.first = fabric.world_size, fabric.is_global_zero
+        self.quiet = quiet or not self.first
         self.learner: Learner = learner.to(fabric.device)
         if recipe.channels_last:
             for tensor in (*learner.parameters(), *learner.buffers()):
@@ -132,8 +183,19 @@ class Run:
         _check_players(learner, groups)
         if len(groups) > 1 and recipe.precision == "fp16":
             raise UsageError(f"{recipe.method_name} has several players, which fp16 does not scale; take bf16")
-        if min(recipe.batch_size, len(data.train)) < 2:
-            raise UsageError("batch norm needs batches of 2 images or more")
+        if self.ranks > 1 and recipe.compile and recipe.sync_batchnorm:
+            raise UsageError("a compiled step cannot synchronise batch norms; leave out --compile or --sync-batchnorm")
+        mixing = bool(recipe.mixup or recipe.cutmix)
+        self.share = Share(fabric.global_rank, self.ranks, before=int(mixing and self.ranks > 1))
+        self.batch_size = min(recipe.batch_size, len(data.train))
+        seen_by_norms = (
+            self.batch_size if recipe.sync_batchnorm else self.share.size(self.batch_size) - self.share.before
+        )
+        if seen_by_norms < 2:
+            raise UsageError(
+                "batch norm needs batches of 2 images or more"
+                + (" on each device; take a larger one, or --sync-batchnorm true" if self.ranks > 1 else "")
+            )
         self.parameters = {player: [p for group in g for p in group["params"]] for player, g in groups.items()}
         self.optimizers: dict[str, Optimizer] = {
             player: make_optimizer(recipe, g, learner.method.optimizers.get(player)) for player, g in groups.items()
@@ -142,7 +204,7 @@ class Run:
             raise UsageError(
                 f"a label of {data.name} is that of the centre pixel, which CutMix pastes over; take mixup"
             )
-        self.mixing = Mixing(data.num_classes, mixup=recipe.mixup, cutmix=recipe.cutmix)
+        self.mixing = Mixing(data.num_classes, mixup=recipe.mixup, cutmix=recipe.cutmix, before=self.share.before)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
         self.compiled = cast(nn.Module, torch.compile(learner)) if recipe.compile else learner
         self.steppers = {
@@ -155,10 +217,12 @@ class Run:
             device=fabric.device,
             channels_last=recipe.channels_last,
             views=experiment.spec.num_peers if learner.method.own_views else 1,
+            images_per_class=learner.method.images_per_class,
+            share=self.share,
         )
-        self.scored = {"test": self.evaluation_batches(data.test)}
+        self.scored = {"test": self.evaluation_batches(self._own_part(data.test))}
         if data.validation is not None:
-            self.scored["validation"] = self.evaluation_batches(data.validation)
+            self.scored["validation"] = self.evaluation_batches(self._own_part(data.validation))
         # Written in place every step: tensors, so that neither a compiled step nor a CUDA graph is made again.
         zero = torch.zeros((), device=fabric.device)
         self.progress = Progress(zero.clone(), zero.clone() + recipe.epochs, zero.clone())
@@ -170,6 +234,20 @@ class Run:
         self.class_accuracy: dict[str, list[float | None]] = {}  # of every predictor after the last epoch
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.stop_requested = False
+
+        still = [] if learner.cohort.teacher is None else [id(b) for b in learner.cohort.teacher.buffers()]
+        self.statistics = [b for b in learner.buffers() if b.is_floating_point() and id(b) not in still]
+        self.wishes = torch.zeros(2, device=fabric.device)  # of this rank: to look at the tally, to stop
+        self.told: deque[Tensor] = deque()  # how many ranks had each wish, in the last steps
+
+    def _own_part(self, split: S) -> S:
+        """The images that this rank scores."""
+        if self.ranks == 1:
+            return split
+        if len(split) < self.ranks:
+            raise UsageError(f"{len(split)} images cannot be scored by {self.ranks} processes; take fewer --devices")
+        ends = [len(split) * r // self.ranks for r in (self.share.rank, self.share.rank + 1)]
+        return split.subset(torch.arange(*ends))
 
     def evaluation_batches(self, split: Samples) -> BatchSource:
         """All images of a split in their own order, unchanged."""
@@ -183,20 +261,21 @@ class Run:
     def complete(self) -> dict[str, Any]:
         """Trains to the end, from the newest checkpoint if there is one, and writes peers and result."""
         table = self.experiment.data.split_table()
-        if table is not None:
+        if table is not None and self.first:
             write_whole(self.folder.split_file, table)
         with own_random_state(self.fabric.device):
             torch.manual_seed(self.recipe.resolved_data_seed)
             self._train()
-        return self._finish()
+        return ranks.by_first(self._finish)
 
     def _train(self) -> None:
-        state = self.folder.load_checkpoint()
+        state = ranks.by_first(self.folder.load_checkpoint)
         if state is not None:
             self.load_state_dict(state)
+        ranks.follow_first([*self.learner.parameters(), *self.learner.buffers()])
         title = f"{self.recipe.method_name} on {self.experiment.data.name}"
         display = Display(title, self.recipe.epochs, len(self.training_batches), quiet=self.quiet)
-        for note in self.experiment.notes:
+        for note in (*self.experiment.notes, *self._sharing()):
             display.note(note)
         with display, self._stopping_on_signals(), self._tensorboard() as events:
             while self.epoch < self.recipe.epochs:
@@ -212,14 +291,40 @@ class Run:
             self._one_step(images, target, (self.epoch + self.step / steps) / self.recipe.epochs)
             self.step += 1
             now = time.perf_counter()
-            if now - shown > 0.5 or self.step == steps or self.stop_requested:
+            look, stop = self._agree(now - shown > 0.5, self.stop_requested)
+            if look or stop or self.step == steps:
                 self._read_tally()
                 display.step(self.epoch, self.step, self.tally.loss(), self.tally.accuracy())
                 shown = now
-            if self.stop_requested and self.step < steps:
+            if stop and self.step < steps:
                 self.seconds["training"] += time.perf_counter() - begun
                 self._stop()
+        self.told.clear()
         self.seconds["training"] += time.perf_counter() - begun
+
+    def _agree(self, look: bool, stop: bool) -> tuple[bool, bool]:
+        """Whether to look at the tally (the first rank's wish) and to stop (any rank's), the same on all ranks.
+
+        With several ranks the answer is that to the wishes of some steps ago, so that nobody waits for a device.
+        """
+        if self.ranks == 1:
+            return look, stop
+        self.wishes[0], self.wishes[1] = float(look and self.first), float(stop)
+        if len(self.told) < 2:
+            return False, False
+        look, stop = (self.told.popleft() > 0).tolist()
+        return look, stop
+
+    def _sharing(self) -> list[str]:
+        """How a batch is shared, where it is."""
+        if self.ranks == 1:
+            return []
+        norms = "go by the whole batch" if self.recipe.sync_batchnorm else "go by the images of their own process"
+        return [
+            f"{self.ranks} processes share every batch of {self.batch_size} images, "
+            f"{self.batch_size // self.ranks} each. The learning rate {self.recipe.learning_rate:g} is that of the "
+            f"whole batch, for any number of processes. Batch norms {norms}."
+        ]
 
     def _one_step(self, images: Tensor, target: Tensor, fraction: float) -> None:
         self.progress.epoch.fill_(self.epoch)
@@ -227,31 +332,59 @@ class Run:
         set_learning_rate(self.optimizers, learning_rate_factor(self.recipe, fraction))
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
         mixed, soft = self.mixing(images, soft)
-        with self.fabric.autocast():
+        step = self.epoch * len(self.training_batches) + self.step
+        with self.fabric.autocast(), self._as_one_of_many(step):
             terms, logits = self.compiled(mixed, soft, self.progress)
-        self.descend(terms)
-        self.learner.after_step(self.epoch * len(self.training_batches) + self.step + 1)
-        self.tally.add(terms, logits, target)
+        seen = observe(terms, logits, target[self.share.before :])
+        self.descend(terms, seen)
+        self.learner.after_step(step + 1)
+        self.tally.add(seen._replace(images=seen.images * self.ranks))
 
-    def descend(self, terms: Mapping[str, Terms]) -> None:
-        """Each player takes one step on the sum of its terms; all gradients are computed before any step."""
+    @contextmanager
+    def _as_one_of_many(self, step: int) -> Iterator[None]:
+        """Networks that draw (dropout) do so by themselves on every rank; the random state of all stays common."""
+        if self.ranks == 1:
+            yield
+            return
+        norms = SynchronisedBatchNorm() if self.recipe.sync_batchnorm else nullcontext()
+        with own_random_state(self.fabric.device), norms:
+            torch.manual_seed(generator(self.recipe.resolved_data_seed, NETWORKS, step, self.share.rank).initial_seed())
+            yield
+
+    def descend(self, terms: Mapping[str, Terms], seen: Seen) -> None:
+        """Each player takes one step on the sum of its terms; all gradients are computed before any step.
+
+        With several ranks, gradients, running statistics and ``seen`` become those of all ranks before.
+        """
         totals = {player: torch.stack(list(named.values())).sum() for player, named in terms.items()}
         if len(totals) == 1:
             (player,) = totals
             self.steppers[player].zero_grad()
             self.fabric.backward(totals[player])
+            self._exchange([p.grad for p in self.parameters[player] if p.grad is not None], seen)
             self._clip_and_step(player)
             return
-        gradients = {
-            player: torch.autograd.grad(total, self.parameters[player], retain_graph=True, allow_unused=True)
-            for player, total in totals.items()
-        }
+        gradients = {player: self._gradients(player, total) for player, total in totals.items()}
+        self._exchange([g for gradient in gradients.values() for g in gradient if g is not None], seen)
         for player, gradient in gradients.items():
             for parameter, g in zip(self.parameters[player], gradient, strict=True):
-                # In the parameter's own layout, which fused optimizers take for granted.
-                parameter.grad = None if g is None else torch.empty_like(parameter).copy_(g)
+                parameter.grad = g
             self._clip_and_step(player)
             self.steppers[player].zero_grad()
+
+    def _gradients(self, player: str, total: Tensor) -> list[Tensor | None]:
+        """Of the player's total, in the layout of its parameters, which fused optimizers take for granted."""
+        parameters = self.parameters[player]
+        found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+        return [None if g is None else torch.empty_like(p).copy_(g) for p, g in zip(parameters, found, strict=True)]
+
+    def _exchange(self, gradients: list[Tensor], seen: Seen) -> None:
+        """Makes everything that a step found that of all ranks, by one message."""
+        if self.ranks == 1:
+            return
+        wishes = self.wishes.clone()
+        ranks.exchange([*gradients, *self.statistics, seen.values], [seen.correct, wishes])
+        self.told.append(wishes)
 
     def _clip_and_step(self, player: str) -> None:
         if self.recipe.gradient_clip is not None:
@@ -276,6 +409,7 @@ class Run:
         return f"; {last}. Try a lower --learning-rate or --gradient-clip 1, in another --run or with --overwrite"
 
     def _end_epoch(self, display: Display, events: Any) -> None:
+        self.stop_requested = ranks.any_over_ranks(self.stop_requested, self.fabric.device)
         row: dict[str, float] = {"epoch": self.epoch + 1, "learning_rate": self._learning_rate(), **self.tally.row()}
         self.epoch, self.step = self.epoch + 1, 0
         last = self.epoch == self.recipe.epochs
@@ -293,7 +427,7 @@ class Run:
         row["seconds"] = self.seconds["training"]
         self.history.append(row)
         self.tally = Tally()
-        for key, value in row.items():
+        for key, value in row.items() if self.first else ():
             events.add_scalar(key, value, self.epoch)
         if last or self.stop_requested or self.epoch % self.recipe.checkpoint_every == 0:
             self.save()
@@ -361,8 +495,12 @@ class Run:
                 f"weights are no longer finite after epoch {self.epoch}, step {self.step}{self._advice()}"
             )
         steps = self.epoch * len(self.training_batches) + self.step
-        self.folder.write_metrics(self.history)
-        return self.folder.save_checkpoint(self.state_dict(), steps, self.recipe.keep_checkpoints)
+
+        def write() -> Path:
+            self.folder.write_metrics(self.history)
+            return self.folder.save_checkpoint(self.state_dict(), steps, self.recipe.keep_checkpoints)
+
+        return ranks.by_first(write)
 
     def _stop(self) -> None:
         saved = self.save()
@@ -373,11 +511,11 @@ class Run:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM asks the loop to save and stop; a second one acts as usual."""
+        """The first SIGINT, SIGTERM or SIGUSR1 asks the loop to save and stop; a second one acts as usual."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in ranks.STOP_SIGNALS}
 
         def request(*_: object) -> None:
             self.stop_requested = True
@@ -394,6 +532,9 @@ class Run:
 
     @contextmanager
     def _tensorboard(self) -> Iterator[Any]:
+        if not self.first:
+            yield None
+            return
         from torch.utils.tensorboard import SummaryWriter
 
         events = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.epoch + 1)
@@ -413,7 +554,7 @@ class Run:
                 class_names=list(data.class_names),
                 **data.preprocessing(),
             )
-        images = len(self.training_batches) * min(self.recipe.batch_size, len(data.train)) * self.recipe.epochs
+        images = len(self.training_batches) * self.batch_size * self.recipe.epochs
         result = {
             "method": self.recipe.method_name,
             "reconstructed": self.learner.method.reconstructed,
@@ -431,6 +572,7 @@ class Run:
             "test_images_per_class": torch.bincount(data.test.targets, minlength=data.num_classes).tolist(),
             "class_accuracy": self.class_accuracy,
             "cost": costs(self.learner, data.image_shape),
+            "processes": self.ranks,
             "seconds": sum(self.seconds.values()),
             "training_seconds": self.seconds["training"],
             "images_per_second": images / self.seconds["training"],

@@ -16,10 +16,13 @@ class Mixing:
         num_classes: length of the targets.
         mixup: alpha of the Beta distribution that the share of each image is drawn from; 0 for none.
         cutmix: alpha of the Beta distribution that the share of the pasted area is drawn from; 0 for none.
+        before: how many images a batch begins with that are left out of the result. An image is mixed with the one
+            before it (the first with the last), so one is enough for a part of a batch to be mixed as in the whole.
     """
 
-    def __init__(self, num_classes: int, *, mixup: float = 0.0, cutmix: float = 0.0) -> None:
+    def __init__(self, num_classes: int, *, mixup: float = 0.0, cutmix: float = 0.0, before: int = 0) -> None:
         self.num_classes = num_classes
+        self.before = before
         self.mixers: list[Any] = []
         if mixup or cutmix:
             from torchvision.transforms import v2
@@ -37,8 +40,9 @@ class Mixing:
         chosen = int(torch.randint(len(self.mixers), ())) if len(self.mixers) > 1 else 0
         if images.ndim == 4:
             mixed, soft = self.mixers[chosen](images, target)
-            return mixed, soft
+            return mixed[self.before :], soft[self.before :]
         views, batch, channels, height, width = images.shape
         stacked = images.transpose(0, 1).reshape(batch, views * channels, height, width)
         mixed, soft = self.mixers[chosen](stacked, target)
-        return mixed.reshape(batch, views, channels, height, width).transpose(0, 1), soft
+        mixed, soft = mixed[self.before :], soft[self.before :]
+        return mixed.reshape(len(mixed), views, channels, height, width).transpose(0, 1), soft

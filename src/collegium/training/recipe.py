@@ -26,15 +26,17 @@ class Recipe:
     Args:
         method: the method's name under "name", and its options.
         peers: network names, comma-separated: "2xresnet20", "resnet32,wrn_16_2".
-        share_until: the last stage that the peers share, for example "stage2"; by default they stand apart.
+        share_until: the last stage that the peers share, for example "stage2"; by default they stand apart. With more
+            stages, "stage1,stage2", they are a tree: all share up to the first, where they part in two halves, each
+            of which shares up to the next, and so on; above the last stage each peer is alone.
         teacher: for methods with a frozen teacher: a finished run, or the folder of one of its peers.
         start_from: weights to start from, wherever name and shape fit: a finished run, whose peers are taken in turn,
             or the folder of one of its peers.
         data: the data set's name under "name", and its options.
         epochs: passes over the training images.
-        batch_size: images per step; a last batch that is not full is left out.
+        batch_size: images per step, of all devices together; a last batch that is not full is left out.
         optimizer: for all parameters of a player.
-        learning_rate: its highest value.
+        learning_rate: its highest value, for the whole batch: it does not depend on the number of devices.
         momentum: of SGD.
         nesterov: Nesterov momentum for SGD.
         weight_decay: on all parameters, where the method says nothing else.
@@ -45,6 +47,7 @@ class Recipe:
         label_smoothing: weight of the uniform distribution in the targets.
         mixup: alpha of mixup, 0 for none.
         cutmix: alpha of CutMix, 0 for none; with mixup on too, each batch gets one of the two.
+        sync_batchnorm: where several devices train, batch norms go by the whole batch and not by each device's part.
         gradient_clip: largest norm of a player's gradient; by default it is not clipped.
         precision: of the networks' arithmetic; losses are computed in fp32 always.
         channels_last: memory layout of images and convolutions.
@@ -81,6 +84,7 @@ class Recipe:
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    sync_batchnorm: bool = False
     gradient_clip: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
@@ -221,7 +225,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(device: torch.device, devices: int = 1, nodes: int = 1) -> dict[str, Any]:
     """Versions, commit and hardware that a number depends on."""
     packages = ("collegium", "torch", "numpy", "lightning")
     return {
@@ -229,6 +233,8 @@ def provenance(device: torch.device) -> dict[str, Any]:
         **{name: metadata.version(name) for name in packages},
         "commit": _commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "devices": devices,
+        "nodes": nodes,
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
     }

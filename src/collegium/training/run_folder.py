@@ -25,7 +25,7 @@ import yaml
 from torch import nn
 
 from collegium.errors import TrainingError, UsageError
-from collegium.files import write_whole
+from collegium.files import locked, write_whole
 from collegium.student import load_peer, peer_folder
 from collegium.training.recipe import Recipe
 
@@ -170,15 +170,5 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other processes from training in the same folder; the lock ends with the process."""
-        try:
-            import fcntl
-        except ImportError:  # not on Windows
-            yield
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UsageError(f"another process is training in {self.path}") from error
+        with locked(self.path, f"another process is training in {self.path}"):
             yield

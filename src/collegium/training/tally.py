@@ -1,7 +1,7 @@
 """What is gathered during an epoch, on the device, without waiting for it in any step."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,26 +10,40 @@ from collegium.errors import TrainingError
 from collegium.method import Terms
 
 
+class Seen(NamedTuple):
+    """What one step has to tell."""
+
+    names: list[str]  # "player/term"
+    values: Tensor  # (K,), of the terms
+    correct: Tensor  # (M + 1,), right answers of each peer and of the ensemble
+    images: int
+
+
+def observe(terms: Mapping[str, Terms], logits: Tensor, target: Tensor) -> Seen:
+    """Terms by player, the peers' logits (M, B, C), class indices (B,)."""
+    flat = {f"{player}/{name}": value for player, named in terms.items() for name, value in named.items()}
+    answers = torch.cat([logits, logits.mean(0, keepdim=True)]).argmax(-1)
+    values = torch.stack([value.detach().float() for value in flat.values()])
+    return Seen(list(flat), values, (answers == target).sum(-1), len(target))
+
+
 class Tally:
     """Sums of every term and counts of right answers since the epoch began."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []  # "player/term"
+        self.names: list[str] = []
         self.sums = torch.zeros(0, dtype=torch.float64)
         self.steps = 0
         self.images = 0
-        self.correct: Tensor | None = None  # (M + 1,): each peer, the ensemble
+        self.correct: Tensor | None = None  # (M + 1,)
         self._unread: list[Tensor] = []
 
-    def add(self, terms: Mapping[str, Terms], logits: Tensor, target: Tensor) -> None:
-        """One step: terms by player, the peers' logits (M, B, C), class indices (B,)."""
-        flat = {f"{player}/{name}": value for player, named in terms.items() for name, value in named.items()}
-        self.names = list(flat)
-        self._unread.append(torch.stack([value.detach().float() for value in flat.values()]))
-        answers = torch.cat([logits, logits.mean(0, keepdim=True)]).argmax(-1)
-        correct = (answers == target).sum(-1)
-        self.correct = correct if self.correct is None else self.correct.to(correct.device) + correct
-        self.images += len(target)
+    def add(self, seen: Seen) -> None:
+        """One step."""
+        self.names = seen.names
+        self._unread.append(seen.values)
+        self.correct = seen.correct if self.correct is None else self.correct.to(seen.correct.device) + seen.correct
+        self.images += seen.images
 
     def read(self, epoch: int) -> None:
         """Takes the steps since the last reading into the sums; waits for the device.

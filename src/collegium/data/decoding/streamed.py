@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from collegium.errors import UsageError
-from collegium.seeds import generator, global_state_kept, seed_globally
+from collegium.seeds import global_state_kept, seed_globally
 
-from ..batches import AUGMENTATION, ORDER, Normalisation, check_place
-from ..interface import ClassificationData
+from ..batches import Normalisation, check_place
+from ..interface import WHOLE, ClassificationData, Share
+from ..order import AUGMENTATION, Order
 from .views import Ready, View, Views
 from .workers import Crew, default_workers
 
@@ -88,7 +89,15 @@ class StreamedData(ClassificationData[StreamedSplit]):
         return digest.hexdigest()[:16]
 
     def training_batches(
-        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True, views: int = 1
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        channels_last: bool = True,
+        views: int = 1,
+        images_per_class: int = 1,
+        share: Share = WHOLE,
     ) -> "StreamedBatches":
         return StreamedBatches(
             self.train,
@@ -99,6 +108,8 @@ class StreamedData(ClassificationData[StreamedSplit]):
             seed=seed,
             workers=self.workers,
             views=views,
+            images_per_class=images_per_class,
+            share=share,
         )
 
     def scoring_batches(
@@ -147,9 +158,12 @@ class StreamedBatches:
         workers: processes that decode, 0 for none; None for one for each CPU but one.
         views: how many differently augmented views of each image a batch holds, as for Batches. Each image is read
             once.
+        images_per_class: how many images at least a batch holds of every class that is in it, see :class:`Order`.
+        share: what is made of each training batch, where others make the rest.
 
     Raises:
-        UsageError: an empty split, a batch size below 1, a negative seed or number of workers.
+        UsageError: an empty split, a batch size below 1, a negative seed or number of workers, batches that cannot be
+            shared equally.
     """
 
     def __init__(
@@ -164,6 +178,8 @@ class StreamedBatches:
         training: bool = True,
         workers: int | None = None,
         views: int = 1,
+        images_per_class: int = 1,
+        share: Share = WHOLE,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size is {batch_size}: give 1 or more")
@@ -171,8 +187,16 @@ class StreamedBatches:
             raise UsageError("there are no images to make batches of: the split is empty")
         if seed < 0:
             raise UsageError(f"the seed is {seed}: give 0 or more")
-        self.batch_size, self.seed, self.training, self.views = batch_size, seed, training, views
-        self._count, self._device, self._normalise = len(split), device, normalise
+        self.batch_size, self.seed, self.training, self.views, self.share = batch_size, seed, training, views, share
+        self._device, self._normalise = device, normalise
+        self._order = Order(
+            split.targets,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=training,
+            drop_last=training,
+            images_per_class=images_per_class,
+        )
         self._crew = Crew(
             _Maker(split, view, seed, views),
             default_workers() if workers is None else workers,
@@ -182,8 +206,7 @@ class StreamedBatches:
 
     def __len__(self) -> int:
         """Steps in an epoch."""
-        full, rest = divmod(self._count, self.batch_size)
-        return max(full, 1) if self.training else full + (rest > 0)
+        return len(self._order)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, to be read to its end (or left) before the next is begun.
@@ -203,13 +226,10 @@ class StreamedBatches:
         return self._steps(epoch, first_step)
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.arange(self._count)
-        if self.training:
-            order = torch.randperm(self._count, generator=generator(self.seed, ORDER, epoch))
-        tasks = [
-            (epoch, order[step * self.batch_size : (step + 1) * self.batch_size].tolist())
-            for step in range(first_step, len(self))
-        ]
+        whole = self._order.epoch(epoch)
+        order = self.share.cut(whole, self.batch_size)
+        size = self.share.size(min(self.batch_size, len(whole)))
+        tasks = [(epoch, order[step * size : (step + 1) * size].tolist()) for step in range(first_step, len(self))]
         for images, targets in self._crew.run(tasks):
             ready = self._normalise(images.to(self._device, non_blocking=True))
             if self.views > 1:

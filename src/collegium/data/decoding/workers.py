@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from collegium.errors import CollegiumError, UsageError
+from collegium.ranks import STOP_SIGNALS
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -22,9 +23,16 @@ _MOST = 16
 
 
 def default_workers() -> int:
-    """One process for each CPU that this one may use but one, at least 1 and at most 16."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST, max(1, cpus - 1))
+    """One process for each CPU that this one may use but one, at least 1 and at most 16.
+
+    Where several processes of a run share the machine, each has its part of the CPUs.
+    """
+    return min(_MOST, max(1, cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Crew(Generic[Task, Result]):
@@ -131,7 +139,7 @@ def _unchanged(result: Any) -> Any:
 
 
 def _deaf(_: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from collegium.errors import UsageError
 from collegium.seeds import generator
 
-from ..batches import AUGMENTATION, ORDER, check_place
-from ..interface import ClassificationData, describe
+from ..batches import check_place
+from ..interface import WHOLE, ClassificationData, Share, describe
+from ..order import AUGMENTATION, Order
 
 _TURNS = 8  # the ways to turn and mirror a square
 SCORING_BYTES = 2**25  # of patches in one batch to score, at most
@@ -76,9 +77,12 @@ class PatchBatches:
         drop_last: leave out a last batch that is not full, except where it is the only one.
         channels_last: the memory layout of the patches; otherwise contiguous (B, C, H, W).
         views: how many differently turned views of each patch a batch holds, as for Batches.
+        images_per_class: how many patches at least a batch holds of every class that is in it, see :class:`Order`.
+        share: what is made of each batch, where others make the rest.
 
     Raises:
-        UsageError: no pixels, a batch size below 1, a negative seed, a patch that is even or too large.
+        UsageError: no pixels, a batch size below 1, a negative seed, a patch that is even or too large, batches that
+            cannot be shared equally.
     """
 
     def __init__(
@@ -94,6 +98,8 @@ class PatchBatches:
         drop_last: bool = False,
         channels_last: bool = True,
         views: int = 1,
+        images_per_class: int = 1,
+        share: Share = WHOLE,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size is {batch_size}: give 1 or more")
@@ -107,13 +113,20 @@ class PatchBatches:
         self._spectra = scene.reshape(-1, channels)
         self._positions, self._targets = pixels.positions.to(device), pixels.targets.to(device)
         self._offsets = _turned_offsets(patch)[:, : _TURNS if turn else 1].to(device)  # (2, ways, p, p)
-        self.patch, self.batch_size, self.seed, self.views = patch, batch_size, seed, views
-        self.shuffle, self.drop_last, self.channels_last = shuffle, drop_last, channels_last
+        self.patch, self.batch_size, self.seed, self.views, self.share = patch, batch_size, seed, views, share
+        self.channels_last = channels_last
+        self._order = Order(
+            pixels.targets,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            images_per_class=images_per_class,
+        )
 
     def __len__(self) -> int:
         """Steps in an epoch."""
-        full, rest = divmod(len(self._targets), self.batch_size)
-        return max(full, 1) if self.drop_last else full + (rest > 0)
+        return len(self._order)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Patches (B, C, p, p) float32 and targets (B,) int64, from step `first_step` of an epoch on.
@@ -126,15 +139,14 @@ class PatchBatches:
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         # All draws of an epoch are made and moved at once: steps then need no transfer from the host.
-        count, ways = len(self._targets), self._offsets.shape[1]
-        order = torch.arange(count)
-        if self.shuffle:
-            order = torch.randperm(count, generator=generator(self.seed, ORDER, epoch))
+        order = self._order.epoch(epoch)
+        count, ways = len(order), self._offsets.shape[1]
         random = generator(self.seed, AUGMENTATION, epoch)
-        turns = [self._to_device(torch.randint(ways, (count,), generator=random)) for _ in range(self.views)]
-        order = self._to_device(order)
+        turns = [torch.randint(ways, (count,), generator=random) for _ in range(self.views)]
+        order, *turns = [self._to_device(self.share.cut(drawn, self.batch_size)) for drawn in (order, *turns)]
+        size = self.share.size(min(self.batch_size, count))
         for step in range(first_step, len(self)):
-            here = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            here = slice(step * size, (step + 1) * size)
             index = order[here]
             views = [self._pick(self._positions[index], drawn[here]) for drawn in turns]
             yield views[0] if self.views == 1 else torch.stack(views), self._targets[index]
@@ -215,7 +227,15 @@ class PatchData(ClassificationData[Pixels]):
         return digest.hexdigest()[:16]
 
     def training_batches(
-        self, *, batch_size: int, seed: int, device: torch.device, channels_last: bool = True, views: int = 1
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        channels_last: bool = True,
+        views: int = 1,
+        images_per_class: int = 1,
+        share: Share = WHOLE,
     ) -> PatchBatches:
         return PatchBatches(
             self.normalised.to(device),
@@ -228,6 +248,8 @@ class PatchData(ClassificationData[Pixels]):
             drop_last=True,
             channels_last=channels_last,
             views=views,
+            images_per_class=images_per_class,
+            share=share,
         )
 
     def scoring_batches(

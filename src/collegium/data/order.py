@@ -1,0 +1,82 @@
+"""The order in which an epoch takes its images, and how many steps that makes, wherever the images lie."""
+
+import torch
+from torch import Tensor
+
+from collegium.errors import UsageError
+from collegium.seeds import generator
+
+ORDER, AUGMENTATION = 0, 1  # what a stream of random numbers is for
+
+
+class Order:
+    """Which images an epoch takes, one after another: a function of (seed, epoch).
+
+    With more than one of ``images_per_class``, every batch holds at least so many images of each class that is in it.
+    The images of a class are then put together at random in groups of that size, and the groups are dealt to the
+    batches class by class, so that as many classes as can be are in each batch. An image is taken at most once an
+    epoch. What does not fill a group or a batch sits the epoch out, others in each epoch; only a class that has fewer
+    images than a group takes them again to fill its one group.
+
+    Args:
+        targets: (N,) int64, the class of each image.
+        batch_size: images in a batch.
+        seed: of the order, 0 or more.
+        shuffle: draw the order of each epoch; otherwise that of the images, whatever ``images_per_class``.
+        drop_last: leave out a last batch that is not full, except where it is the only one.
+        images_per_class: how many images at least a batch holds of every class that is in it.
+
+    Raises:
+        UsageError: ``batch_size`` is no multiple of ``images_per_class``.
+    """
+
+    def __init__(
+        self,
+        targets: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        images_per_class: int = 1,
+    ) -> None:
+        if batch_size % images_per_class:
+            raise UsageError(
+                f"the batch size is {batch_size}, but batches shall hold {images_per_class} images of every class in "
+                f"them: give a multiple of {images_per_class}"
+            )
+        self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
+        self.group = images_per_class if shuffle else 1
+        self._targets = targets.cpu()
+        counts = torch.bincount(self._targets.clamp_min(0)).tolist() if self.group > 1 else []
+        self._counts = [count for count in counts if count]
+        self._groups = sum(max(count // self.group, 1) for count in self._counts)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        images = self._groups * self.group if self.group > 1 else len(self._targets)
+        full, rest = divmod(images, self.batch_size)
+        return max(full, 1) if self.drop_last else full + (rest > 0)
+
+    def epoch(self, epoch: int) -> Tensor:
+        """The images of an epoch, batch after batch: int64, on the CPU."""
+        if not self.shuffle:
+            return torch.arange(len(self._targets))
+        random = generator(self.seed, ORDER, epoch)
+        order = torch.randperm(len(self._targets), generator=random)
+        return order if self.group == 1 else self._dealt(order, random)
+
+    def _dealt(self, order: Tensor, random: torch.Generator) -> Tensor:
+        classes = order[self._targets[order].argsort(stable=True)].split_with_sizes(self._counts)
+        groups = torch.cat([self._grouped(classes[c]) for c in torch.randperm(len(classes), generator=random).tolist()])
+        steps, each = len(self), min(self.batch_size // self.group, len(groups))
+        kept = torch.randperm(len(groups), generator=random)[: steps * each].sort().values
+        # One group to each batch in turn: those of a class, which lie together, go to different batches.
+        batches = groups[kept].view(each, steps, self.group).transpose(0, 1)
+        return batches[torch.randperm(steps, generator=random)].flatten()
+
+    def _grouped(self, images: Tensor) -> Tensor:
+        """Images of one class (n,), in groups (n // group, group)."""
+        if len(images) < self.group:
+            images = images.repeat(self.group)[: self.group]
+        return images[: len(images) // self.group * self.group].view(-1, self.group)

@@ -1,0 +1,170 @@
+"""What a process of a run must hear from the others; each sees its share of every batch. In one process: nothing.
+
+A *rank* is a process, and the shares of a batch are equal, in the order of the ranks. Every rank computes a loss of its
+own, and the run descends their mean. Most losses are means over images, so that this is the loss of the whole batch;
+one that is not must be made of the whole batch by :func:`gather_batch` or :func:`mean_over_ranks`, whose gradients are
+such that the mean over the ranks is that of one process.
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from collegium.errors import CollegiumError, TrainingError
+
+T = TypeVar("T")
+
+STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+"""By which a run is told to save its state and stop."""
+
+
+class ProcessLost(TrainingError):
+    """Another process of the run ended."""
+
+    def __init__(self) -> None:
+        super().__init__("another process of this run ended; repeat the command to go on from the newest checkpoint")
+
+    def __reduce__(self) -> tuple[type["ProcessLost"], tuple[()]]:
+        return type(self), ()
+
+
+def rank() -> int:
+    """Which of the run's processes this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    """How many processes the run has."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+class _Gather(torch.autograd.Function):
+    """A tensor of every rank: (...) -> (ranks, ...). A rank's gradient is the sum of what all ranks ask of its part."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        parts = [torch.empty_like(x) for _ in range(count())]
+        dist.all_gather(parts, x)
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[rank()]
+
+
+def gather(x: Tensor) -> Tensor:
+    """A tensor of every rank, of one shape: (...) -> (ranks, ...), differentiable."""
+    return cast(Tensor, _Gather.apply(x)) if count() > 1 else x[None]
+
+
+def gather_batch(x: Tensor, dim: int = 0) -> Tensor:
+    """Shares of a batch put together along ``dim``, as one process would hold it; differentiable."""
+    return torch.cat(list(gather(x)), dim) if count() > 1 else x
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """The mean of a tensor over the ranks, the same bits on each; differentiable."""
+    return gather(x).mean(0) if count() > 1 else x
+
+
+def exchange(means: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
+    """Replaces tensors by their means, and others by their sums, over the ranks, by one message.
+
+    The result is the same bits on every rank. Whole numbers among the sums stay exact up to 2^24.
+    """
+    tensors = [*means, *sums]
+    sizes = [t.numel() for t in tensors]
+    flat = torch.cat([t.detach().reshape(-1) for t in tensors])
+    dist.all_reduce(flat)
+    flat[: sum(sizes[: len(means)])] /= count()
+    with torch.no_grad():
+        for tensor, part in zip(tensors, torch.split(flat, sizes), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+
+def any_over_ranks(said: bool, device: torch.device) -> bool:
+    """Whether any rank says so."""
+    if count() == 1:
+        return said
+    wish = torch.tensor(float(said), device=device)
+    dist.all_reduce(wish)
+    return bool(wish > 0)
+
+
+def follow_first(tensors: Sequence[Tensor]) -> None:
+    """Gives every rank the first one's values."""
+    if count() > 1:
+        for tensor in tensors:
+            # Not in place: gloo and NCCL take dense memory alone, which a channels-last tensor is only in its own way.
+            value = tensor.detach().contiguous()
+            dist.broadcast(value, 0)
+            with torch.no_grad():
+                tensor.copy_(value)
+
+
+def by_first(action: Callable[[], T]) -> T:
+    """What an action of the first rank alone returns, on every rank.
+
+    Raises:
+        ProcessLost: on the other ranks, where the action raised something on the first.
+    """
+    if count() == 1:
+        return action()
+    told: list[Any] = [False, None]
+    if rank() > 0:
+        dist.broadcast_object_list(told, 0)
+        if not told[0]:
+            raise ProcessLost
+        return cast(T, told[1])
+    try:
+        told = [True, action()]
+    finally:
+        dist.broadcast_object_list(told, 0)
+    return cast(T, told[1])
+
+
+def in_turn(action: Callable[[], T], *, first_here: bool, device: torch.device) -> T:
+    """The first rank acts before all others, then the first of every other machine, then the rest.
+
+    So what an action leaves on disk for the next time (downloads, caches) is made once, wherever the disk is.
+
+    Raises:
+        ProcessLost: the action raised something on another rank.
+    """
+    if count() == 1:
+        return action()
+    turn = 0 if rank() == 0 else 1 if first_here else 2
+    results: list[T] = []
+    for now in range(3):
+        failed = True
+        try:
+            if now == turn:
+                results.append(action())
+            failed = False
+        finally:
+            anywhere = any_over_ranks(failed, device)
+        if anywhere:
+            raise ProcessLost
+    return results[0]
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Turns what a library says when another process is gone into ProcessLost, and parts from the others at the end."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, CollegiumError) and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise ProcessLost from error
+        raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,155 @@
+"""Starts the processes of a run on this machine, one a device, and hears what becomes of them."""
+
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+import torch
+
+from collegium.errors import UsageError
+from collegium.ranks import STOP_SIGNALS, ProcessLost
+
+GRACE = 10.0
+"""Seconds in which processes may end by themselves once one has failed; a GPU that waits for another never would."""
+
+
+def launch(train: "partial[dict[str, Any]]", devices: int) -> dict[str, Any]:
+    """Calls ``train`` in a process for each device, which find each other through their environment.
+
+    Networks given to the call as ``peers`` get the weights that they were trained to.
+
+    Returns:
+        What the call returns in the first process.
+
+    Raises:
+        UsageError: what the call is given cannot be sent to another process.
+        ProcessLost: a process was killed.
+        Exception: what the call raised in a process.
+    """
+    try:
+        content = pickle.dumps(train)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"what is given from Python cannot be sent to another process ({reason}); "
+            "define it in a module, or start the script by torchrun"
+        ) from error
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices), "NODE_RANK": "0"}
+    context = get_context("spawn")
+    crew: dict[Connection, SpawnProcess] = {}
+    try:
+        for k in range(devices):
+            receiver, sender = context.Pipe(duplex=False)
+            own = shared | {"LOCAL_WORLD_SIZE": str(devices), "LOCAL_RANK": str(k), "RANK": str(k)}
+            process = context.Process(target=_work, args=(content, own, sender))
+            process.start()
+            sender.close()
+            crew[receiver] = process
+        with _passing_on_signals(next(iter(crew.values()))):
+            outcomes = _outcomes(crew)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        leave = time.monotonic() + GRACE
+        for process in crew.values():
+            if not any(isinstance(error, ProcessLost) for error in errors):  # else gloo waits for the one that is gone
+                process.join(max(0.0, leave - time.monotonic()))
+    finally:
+        for process in crew.values():
+            process.kill()
+            process.join()
+    if errors:
+        raise next((error for error in errors if not isinstance(error, ProcessLost)), errors[0])
+    result, weights = outcomes[0]
+    for peer, trained in zip(train.keywords.get("peers") or (), weights, strict=True):
+        peer.load_state_dict(trained)
+    return dict(result)
+
+
+def _outcomes(crew: Mapping[Connection, SpawnProcess]) -> list[Any]:
+    """What every process has to say, result or error, in their order; some keep silent where another failed."""
+    outcomes: dict[Connection, Any] = {}
+    deadline = None
+    while len(outcomes) < len(crew):
+        ready = wait([c for c in crew if c not in outcomes], None if deadline is None else deadline - time.monotonic())
+        if not ready:
+            break
+        for receiver in ready:
+            assert isinstance(receiver, Connection)
+            try:
+                outcomes[receiver] = pickle.loads(receiver.recv_bytes())
+            except EOFError:
+                outcomes[receiver] = ProcessLost()
+            if isinstance(outcomes[receiver], BaseException) and deadline is None:
+                deadline = time.monotonic() + GRACE
+    for receiver, process in crew.items():
+        if receiver not in outcomes:
+            process.kill()
+    return [outcomes[receiver] for receiver in crew if receiver in outcomes]
+
+
+def _work(content: bytes, environment: Mapping[str, str], sender: Connection) -> None:
+    """One process of a run."""
+    os.environ.update(environment)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C reaches the process that started this one, which passes it on once
+    threading.Thread(target=_stop_when_orphaned, daemon=True).start()
+    try:
+        train = pickle.loads(content)
+        result = train()
+        first = environment["LOCAL_RANK"] == "0"
+        weights = [_on_cpu(peer.state_dict()) for peer in train.keywords.get("peers") or ()] if first else []
+        outcome = pickle.dumps((result, weights))
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        try:
+            outcome = pickle.dumps(error)
+        except Exception:  # an error of somebody's own kind
+            outcome = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    sender.send_bytes(outcome)
+
+
+def _on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.cpu() for name, tensor in state.items()}
+
+
+def _stop_when_orphaned() -> None:
+    """Asks the run to save its state and stop once the process that started this one is gone."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _passing_on_signals(process: SpawnProcess) -> Iterator[None]:
+    """The first signal to stop goes to a process of the run, which tells the others; a second one acts as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+    def pass_on(*_: object) -> None:
+        process.terminate()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

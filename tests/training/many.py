@@ -1,0 +1,216 @@
+"""What several processes do in the tests of training on many devices; started anew, they import it."""
+
+import hashlib
+import os
+import pickle
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers import tiny
+from torch import Tensor, nn
+from torch.multiprocessing import get_context
+
+from collegium import methods, networks, ranks
+from collegium.training.engine import make_fabric, own_random_state
+from collegium.training.experiment import build
+from collegium.training.loop import Interrupted, Run, train
+from collegium.training.metrics import score, summary
+from collegium.training.places import Places
+from collegium.training.run_folder import RunFolder
+
+GENTLE = dict(batch_size=8, learning_rate=0.001)  # so that no difference in the last bit can grow
+
+NORMS = nn.modules.batchnorm._BatchNorm
+
+CASES: dict[str, dict[str, Any]] = {
+    **{name: {"method": {"name": name}} for name in methods.names()},
+    **{f"kdcl {target}": {"method": {"name": "kdcl", "target": target}} for target in ("naive", "linear", "general")},
+    "afd mutual": {"method": {"name": "afd", "scheme": "mutual"}, "peers": "3xresnet8"},
+    "dml mixed": {"method": {"name": "dml"}, "mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1},
+    "pcl mixed views": {"method": {"name": "pcl"}, "mixup": 0.4},
+}
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Networks, and the losses too, which are in float32 otherwise."""
+    wide, default = torch.Tensor.float, torch.get_default_dtype()
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.Tensor.float = wide  # type: ignore[method-assign]
+        torch.set_default_dtype(default)
+
+
+def running(case: str, places: Places, **changes: Any) -> Run:
+    """A run of a case that is ready for its first step."""
+    chosen = CASES[case] | changes
+    kind = methods.get(chosen["method"]["name"])
+    chosen = {"peers": f"{max(2, kind.min_peers)}xresnet8"} | chosen
+    teacher = None
+    if kind.needs_teacher:
+        torch.manual_seed(1)
+        teacher = networks.build("resnet8", num_classes=10, in_channels=1)
+        chosen["teacher"] = "python:teacher"
+    recipe = tiny(**chosen)
+    experiment = build(recipe, teacher=teacher)
+    return Run(experiment, RunFolder("unused"), make_fabric(recipe, places), quiet=True)
+
+
+def prepared(run: Run) -> tuple[Tensor, Tensor]:
+    """Makes the run's random state that of its start, and gives the last batch of its first epoch."""
+    torch.manual_seed(0)
+    run.learner.train()
+    return next(run.training_batches.epoch(0, 3))
+
+
+def gradients(case: str, places: Places, *, synchronised: bool) -> dict[str, Tensor]:
+    """Of every player, by a batch of 20 images; norms frozen, or by the whole batch."""
+    run = running(case, places, sync_batchnorm=synchronised)
+    found: dict[str, Tensor] = {}
+
+    def keep(player: str) -> None:
+        names = {id(p): name for name, p in run.learner.named_parameters()}
+        found.update({f"{player} {names[id(p)]}": p.grad.clone() for p in run.parameters[player] if p.grad is not None})
+
+    run._clip_and_step = keep  # type: ignore[method-assign]
+    with own_random_state(run.fabric.device):
+        images, target = prepared(run)
+        if not synchronised:
+            for module in run.learner.modules():
+                if isinstance(module, NORMS):
+                    module.eval()
+        run._one_step(images.double(), target, 0.5)
+    return found | {f"buffer {name}": b.clone() for name, b in run.learner.named_buffers() if synchronised}
+
+
+def trained(case: str, places: Places) -> dict[str, Tensor]:
+    """All weights after an epoch of four steps, norms by the whole batch."""
+    run = running(case, places, sync_batchnorm=True)
+    with own_random_state(run.fabric.device):
+        prepared(run)
+        for images, target in run.training_batches.epoch(0):
+            run._one_step(images.double(), target, 0.5)
+    return {name: p.detach().clone() for name, p in run.learner.named_parameters()}
+
+
+def weights_after_a_step(case: str, places: Places) -> str:
+    """A digest of all weights and statistics, norms by the images of the own process."""
+    run = running(case, places)
+    with own_random_state(run.fabric.device):
+        run._one_step(*prepared(run), 0.5)
+    digest = hashlib.sha1()
+    for tensor in run.learner.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def scores(places: Places) -> dict[str, dict[str, float]]:
+    """Of untrained peers on the 450 test images."""
+    run = running("independent", places)
+    return summary(score(run.predict, run.scored["test"].epoch(0), 10))
+
+
+def gathered_gradients(places: Places) -> list[Tensor]:
+    """What is gathered of what the ranks hold, and d/dx of a loss of it, which differs on every rank."""
+    make_fabric(tiny(), places)
+    x = torch.arange(6.0).reshape(3, 2) + ranks.rank()
+    x.requires_grad_()
+    (ranks.gather_batch(x).square().sum() * (1 + ranks.rank()) + ranks.mean_over_ranks(x).pow(3).sum()).backward()
+    assert x.grad is not None
+    return [ranks.gather_batch(x.detach()), x.grad]
+
+
+WHATS = [f"{case}: {what}" for case in CASES for what in ("norms frozen", "norms synchronised")]
+WHATS += [f"{case}: trained" for case in ("ffl", "codistillation", "dml mixed", "kdcl general")]
+
+
+def one_of(what: str, places: Places) -> dict[str, Tensor]:
+    """What must be the same for any number of processes, in float64."""
+    case, _, how = what.partition(": ")
+    if how == "trained":
+        return trained(case, places)
+    return gradients(case, places, synchronised=how == "norms synchronised")
+
+
+def everything(places: Places, reference: Path) -> dict[str, Any]:
+    """What this rank finds: among it the gradients that differ from those of one process."""
+    different: dict[str, list[str]] = {}
+    alone = torch.load(reference, weights_only=True)
+    with in_float64():
+        # Synchronised norms ask more than frozen ones; four processes on few cores are slow.
+        for what, expected in alone.items():
+            if what.endswith("frozen") and places.processes > 2:
+                continue
+            found = one_of(what, places)
+            assert found.keys() == expected.keys(), what
+            wrong = [name for name, g in expected.items() if not torch.allclose(found[name], g, rtol=1e-8, atol=1e-10)]
+            if wrong:
+                different[what] = wrong
+    return {
+        "different": different,
+        "digests": {case: weights_after_a_step(case, places) for case in CASES},
+        "scores": scores(places),
+        "gathered": gathered_gradients(places),
+    }
+
+
+def stopped_and_repeated(places: Places, whole: Path, stopped: Path) -> str:
+    """A run, and the same stopped by a signal to the last rank, copied, and repeated; what was said at the stop."""
+    recipe = tiny(**GENTLE, sync_batchnorm=True)
+    train(recipe, whole, quiet=True)
+    original, told = Run._one_step, ""
+
+    def step(self: Run, *arguments: Any) -> None:
+        original(self, *arguments)
+        if (self.epoch, self.step) == (1, 2) and self.fabric.global_rank == places.devices - 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    Run._one_step = step  # type: ignore[method-assign]
+    try:
+        train(recipe, stopped, quiet=True)
+    except Interrupted as error:
+        told = str(error)
+    if os.environ["LOCAL_RANK"] == "0":
+        shutil.copytree(stopped, stopped.with_name("copy"))
+    Run._one_step = original  # type: ignore[method-assign]
+    train(recipe, stopped, quiet=True)
+    return told
+
+
+def on_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What a function returns in each of so many processes, which find each other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    places = Places(count, started=True)
+    context = get_context("spawn")
+    crew = []
+    for k in range(count):
+        receiver, sender = context.Pipe(duplex=False)
+        own = shared | {"LOCAL_RANK": str(k), "LOCAL_WORLD_SIZE": str(count), "WORLD_SIZE": str(count)}
+        process = context.Process(target=_call, args=(function, (places, *arguments), own, sender))
+        process.start()
+        sender.close()
+        crew.append((process, receiver))
+    try:
+        return [pickle.loads(receiver.recv_bytes()) for _, receiver in crew]
+    finally:
+        for process, _ in crew:
+            process.join(20)
+            process.kill()
+            process.join()
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...], environment: dict[str, str], sender: Any) -> None:
+    os.environ.update(environment)
+    with ranks.together():
+        sender.send_bytes(pickle.dumps(function(*arguments)))
