@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collegium.api import compare as compare
     from collegium.api import evaluate as evaluate
     from collegium.api import report as report
     from collegium.api import train as train
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from collegium.method import Progress as Progress
     from collegium.networks import Network as Network
     from collegium.student import load_peer as load_peer
+    from collegium.study.rank import rank as rank
+    from collegium.study.reproduce import reproduce as reproduce
 
 # Loaded on first use, so that importing the package costs little.
 _PLACES = {
     "train": "api",
+    "compare": "api",
     "evaluate": "api",
     "report": "api",
     "Cohort": "cohort",
@@ -35,6 +39,8 @@ _PLACES = {
     "Progress": "method",
     "Network": "networks",
     "load_peer": "student",
+    "rank": "study.rank",
+    "reproduce": "study.reproduce",
 }
 __all__ = sorted(_PLACES)
 

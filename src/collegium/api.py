@@ -1,10 +1,10 @@
-"""The library in three calls: train, evaluate, report."""
+"""The library in four calls: train, compare, evaluate, report."""
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -12,6 +12,10 @@ from collegium.data import OwnData, as_data
 from collegium.errors import UsageError
 from collegium.networks import name_of
 from collegium.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collegium.study.executor import Executor
+    from collegium.study.table import StudyTable
 
 
 def train(
@@ -23,6 +27,8 @@ def train(
     teacher: str | Path | nn.Module | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    devices: int | None = None,
+    num_nodes: int | None = None,
     **recipe: Any,
 ) -> dict[str, Any]:
     """Trains a cohort, or goes on where the same call was interrupted.
@@ -38,6 +44,10 @@ def train(
         teacher: for methods that need one: a finished run, a peer's folder, or a trained network of your own.
         overwrite: start over where the folder holds a run.
         quiet: show nothing.
+        devices: how many devices of each machine train together, one process each. Unless torchrun or SLURM started
+            the script, its other processes are started here: guard what the script does with
+            ``if __name__ == "__main__":``. See docs/many_devices.md.
+        num_nodes: how many machines, on each of which torchrun or SLURM starts the script.
         **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:
             {"name": "ffl", "temperature": 4}), ``epochs``, ``share_until`` and so on.
 
@@ -74,7 +84,15 @@ def train(
         if part in base and values[part] == base[part]["name"]:
             values[part] = base[part]  # a name alone leaves the config's options for it
     resolved = Recipe.from_dict(values, "the call")
-    return run_training(resolved, run or default_run(resolved), **own, overwrite=overwrite, quiet=quiet)
+    return run_training(
+        resolved,
+        run or default_run(resolved),
+        **own,
+        overwrite=overwrite,
+        quiet=quiet,
+        devices=devices,
+        num_nodes=num_nodes,
+    )
 
 
 def _describe(network: object) -> str:
@@ -113,3 +131,81 @@ def report(run: str | Path, *, data: OwnData | None = None, **given: Any) -> Pat
     from collegium.reporting.page import write_report
 
     return write_report(run, data=None if data is None else as_data(data), **given)
+
+
+def compare(
+    *,
+    methods: str,
+    peers: str,
+    study: str | Path,
+    seeds: Sequence[int] = (0, 1, 2),
+    teacher: str | None = None,
+    config: str | Path | None = None,
+    workers: int | None = None,
+    executor: "Executor | None" = None,
+    quiet: bool = False,
+    **recipe: Any,
+) -> "StudyTable":
+    """Trains every method with every cohort and seed, or goes on where the same call was interrupted.
+
+    Finished runs are left as they are; a study may be added to by calls with more methods, cohorts or seeds. The
+    table and the page are written to the study's folder, see :mod:`collegium.study`.
+
+    Args:
+        methods: names, with options after colons: "independent,dml,ffl:ekd=false"; where a ";" is among them it
+            separates in place of ",".
+        peers: cohorts, separated by ";": "2xresnet20; resnet20,wrn_16_2".
+        study: the study's folder.
+        seeds: of the runs.
+        teacher: for methods that need one: a network's name, which is trained alone as a run of the study with each
+            seed, or the path of a finished run or of a peer's folder.
+        config: a recipe that all runs start from: a YAML file, or the name of one that comes with the library.
+        workers: so many runs at once; by default as many as cores and memory allow.
+        executor: where the runs are computed; by default on this machine. See
+            :class:`collegium.study.ray_executor.RayExecutor`.
+        quiet: show nothing.
+        **recipe: everything else a :class:`Recipe` says, for all runs: ``data``, ``epochs`` and so on.
+            ``share_until`` holds for every method but ``independent``, if the method's own options do not say it.
+
+    Returns:
+        The table; ``print(table)`` shows it as Markdown.
+
+    Raises:
+        UsageError: something does not exist or does not fit, or the folder holds something else; nothing is written.
+        DataError: the data cannot be read; nothing is written.
+        TrainingError: all was interrupted. A run that fails does not stop the others; the table says it.
+    """
+    from collegium.study.executor import LocalExecutor
+    from collegium.study.grid import make_grid
+    from collegium.study.study import Study
+    from collegium.study.trial import Trial
+
+    base = {} if config is None else Recipe.read(config).to_dict()
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers must be 1 or more, got {workers}")
+    if workers is not None and executor is not None:
+        raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
+    trial = Trial()
+    given = Recipe.from_dict(base | recipe, "the call")
+    grid = make_grid(given, methods, peers, list(seeds), teacher=teacher, trial=trial)
+    whole = Study(study, grid.cells, reference=grid.reference, left_out=grid.left_out)
+    whole.run(executor or LocalExecutor(workers), checked=True, quiet=quiet)
+    return publish(study)
+
+
+def publish(study: str | Path) -> "StudyTable":
+    """Writes the table and the page of a study, which may be incomplete, to its folder, and returns the table.
+
+    Raises:
+        UsageError: there is no study.
+    """
+    from collegium.study.page import write_page
+    from collegium.study.rows import findings
+    from collegium.study.study import Study
+    from collegium.study.table import StudyTable
+
+    opened = Study.open(study)
+    table = StudyTable(findings(opened))
+    table.write(opened.folder)
+    write_page(table)
+    return table

@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from collegium.errors import CollegiumError, UsageError, nearest
+from collegium.errors import CollegiumError, DataError, TrainingError, UsageError, nearest
 
 USAGE = """\
 usage: collegium COMMAND [options]        collegium COMMAND --help tells all options
@@ -21,11 +21,18 @@ usage: collegium COMMAND [options]        collegium COMMAND --help tells all opt
   train      train a cohort, or go on where the same command was interrupted
              collegium train --method ffl --peers 2xresnet20 --share-until stage2 --data cifar100 --run runs/ffl
              collegium train --config recipes/NAME.yaml --seed 1 --method.temperature 4
+  compare    train methods x cohorts x seeds, several runs at a time, and put them in a table with tests and a page
+             collegium compare --methods independent,dml,ffl --peers 2xresnet20 --data cifar100 --study studies/first
+             collegium compare studies/first          table and page again, of what is finished
+  reproduce  train a paper's table, and set it beside the published values
+             collegium reproduce ffl/ablation --scale 0.02        a trial; collegium list tables shows all
+  rank       what works best on a data set with a network: all studies beneath a folder and all published values
+             collegium rank studies/ --data cifar100 --peers resnet32
   evaluate   score every predictor of a trained run again
              collegium evaluate runs/ffl
   report     write the page of a finished run
              collegium report runs/ffl
-  list       what there is: methods, networks, datasets or recipes
+  list       what there is: methods, networks, datasets, recipes or tables
              collegium list methods [--json]
 
 Every command takes --debug, which shows the traceback of an error.
@@ -42,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except CollegiumError as error:
         if debug:
             traceback.print_exc()
+        if _said_by_another(error):
+            sys.exit(error.exit_status)
         _fail(f"collegium: {error}", error.exit_status)
     except KeyboardInterrupt:
         _fail("collegium: interrupted", 1)
@@ -61,9 +70,19 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
+def _said_by_another(error: CollegiumError) -> bool:
+    """Whether the first of several processes says the same, as it does of all but data that one of them alone read."""
+    from collegium.training.places import first_process
+
+    return not isinstance(error, DataError) and not first_process()
+
+
 def _dispatch(arguments: list[str]) -> None:
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": _train,
+        "compare": _compare,
+        "reproduce": _reproduce,
+        "rank": _rank,
         "evaluate": _evaluate,
         "report": _report,
         "list": _list,
@@ -165,7 +184,7 @@ def _last_value(arguments: Sequence[str], option: str) -> str | None:
 def _train(arguments: list[str]) -> None:
     from rich.console import Console
 
-    from collegium import data, methods
+    from collegium import methods
     from collegium.api import default_run, report
     from collegium.table import result_table
     from collegium.training.recipe import Recipe
@@ -183,25 +202,27 @@ def _train(arguments: list[str]) -> None:
     parser.add_argument("--run", help="the run's folder; by default runs/METHOD-DATA-seedSEED")
     parser.add_argument("--overwrite", action="store_true", help="start over where the folder holds a run")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--devices", type=int, help="how many devices of each machine train together; by default one")
+    parser.add_argument("--num_nodes", type=int, help="how many machines; torchrun or SLURM starts each")
     parser.add_class_arguments(Recipe, None, skip={"method", "data"})
     parser.add_argument("--method.name", default=method, help="which method; its options follow", metavar="NAME")
     parser.add_class_arguments(methods.get(method), "method", skip={"spec"})
-    parser.add_argument("--data.name", default=dataset, help="which data set; its options follow", metavar="NAME")
-    own = data.own_options(dataset)
-    parser.add_function_arguments(data.load, "data", skip={"name", *own})
-    positional = set(signature(data.loader(dataset)).parameters) - set(own)
-    parser.add_function_arguments(data.loader(dataset), "data", as_group=False, skip=positional)
+    _add_data_options(parser, dataset)
 
     values = _parse(parser, _as_arguments(base, method, dataset) + arguments)
-    options = {key: values.pop(key) for key in ("config", "run", "overwrite", "quiet")}
+    options = {key: values.pop(key) for key in ("config", "run", "overwrite", "quiet", "devices", "num_nodes")}
     recipe = Recipe.from_dict(values, "the command")
     from collegium.training.loop import train
+    from collegium.training.places import first_process
     from collegium.training.run_folder import RunFolder
 
     folder = RunFolder(options["run"] or default_run(recipe))
     run = folder.path
     finished = folder.result() is not None and not options["overwrite"]
-    result = train(recipe, run, overwrite=options["overwrite"], quiet=options["quiet"])
+    how = {key: options[key] for key in ("overwrite", "quiet", "devices", "num_nodes")}
+    result = train(recipe, run, **how)
+    if not first_process():
+        return
     if finished:
         print(f"{run} was complete already; --overwrite starts over.")
     page = folder.report_file
@@ -212,6 +233,16 @@ def _train(arguments: list[str]) -> None:
         print(f"Reconstructed, for want of a published description: {result['reconstructed']}.")
     print(f"The page of this run: {page}")
     print(f'A trained peer: collegium.load_peer("{run}/peers/peer0")')
+
+
+def _add_data_options(parser: Any, dataset: str) -> None:
+    from collegium import data
+
+    parser.add_argument("--data.name", default=dataset, help="which data set; its options follow", metavar="NAME")
+    own = data.own_options(dataset)
+    parser.add_function_arguments(data.load, "data", skip={"name", *own})
+    positional = set(signature(data.loader(dataset)).parameters) - set(own)
+    parser.add_function_arguments(data.loader(dataset), "data", as_group=False, skip=positional)
 
 
 def _as_arguments(recipe: Any, method: str, dataset: str) -> list[str]:
@@ -231,6 +262,143 @@ def _as_arguments(recipe: Any, method: str, dataset: str) -> list[str]:
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _compare(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from collegium.api import publish
+
+    if arguments and not arguments[0].startswith("-"):
+        parser = _parser("compare", "Make the table and the page of a study again, from the runs that are finished.")
+        parser.add_argument("study", help="the study's folder")
+        folder = Path(_parse(parser, arguments)["study"])
+        table = publish(folder)
+    else:
+        options = _comparison(arguments)
+        folder = Path(options["study"])
+        from collegium.api import compare
+
+        table = compare(**options)
+    Console().print(table)
+    print(f"The page of this study: {folder / 'report.html'}")
+    print(f"The table as Markdown, LaTeX and CSV: {folder}/table.md, table.tex, summary.csv, runs.csv")
+    lost = [o for o in table.findings.outcomes if o.state in ("failed", "broken")]
+    if lost:
+        raise TrainingError(f"{len(lost)} of {len(table.findings.outcomes)} runs did not finish; see {folder}/errors")
+
+
+def _comparison(arguments: list[str]) -> dict[str, Any]:
+    """The keywords of :func:`collegium.api.compare` that a command line says."""
+    from collegium import methods
+    from collegium.study.grid import parse_methods, parse_seeds
+    from collegium.training.recipe import Recipe
+
+    arguments = _normal(arguments)
+    config = _last_value(arguments, "--config")
+    base = Recipe() if config is None else Recipe.read(config)
+    dataset = _last_value(arguments, "--data.name") or base.data_name
+    names = list(dict.fromkeys(variant.name for variant in parse_methods(_last_value(arguments, "--methods") or "")))
+    if len(names) != 1 and any(argument.startswith("--method.") for argument in arguments):
+        raise UsageError("--method.OPTION is for a single method; write it after the name, as in 'dml,ffl:ekd=false'")
+
+    parser = _parser("compare", "Train every method with every cohort and seed, and compare them.")
+    parser.add_argument("--config", help="a recipe that all runs start from: a YAML file, or a shipped one's name")
+    parser.add_argument("--study", help="the study's folder")
+    parser.add_argument("--methods", help="comma-separated, options after colons: 'independent,dml,ffl:ekd=false'")
+    parser.add_argument(
+        "--peers", default=base.peers, help="cohorts, separated by semicolons: '2xresnet20; resnet20,wrn_16_2'"
+    )
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
+    parser.add_argument("--teacher", help="of methods that need one: a network to train alone, or a finished run")
+    parser.add_argument("--workers", type=int | None, default=None, help="runs at once; by default as many as fit")
+    _add_executor_options(parser)
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_class_arguments(Recipe, None, skip={"method", "data", "peers", "seed", "teacher"})
+    if len(names) == 1:
+        parser.add_class_arguments(methods.get(names[0]), "method", skip={"spec"})
+    _add_data_options(parser, dataset)
+
+    usual = _as_arguments(base, names[0] if len(names) == 1 else "", dataset)
+    apart = ("--peers=", "--seed=", "--teacher=")
+    values = _parse(parser, [option for option in usual if not option.startswith(apart)] + arguments)
+    values.pop("config")
+    for option, example in (("methods", "independent,ffl"), ("study", "studies/first")):
+        if not values[option]:
+            raise UsageError(f"collegium compare needs --{option}, for example --{option} {example}")
+    values["seeds"] = parse_seeds(values["seeds"])
+    values["executor"] = _executor(values)
+    if len(names) == 1:
+        values["method"] = {"name": names[0]} | values.get("method", {})
+    elif base.method_name in names:
+        values["method"] = base.method
+    return values
+
+
+def _add_executor_options(parser: Any) -> None:
+    from collegium.study.ray_executor import RayExecutor
+
+    parser.add_argument("--executor", type=Literal["local", "ray"], default="local", help="where runs are computed")
+    parser.add_class_arguments(RayExecutor, None)
+
+
+def _executor(values: dict[str, Any]) -> Any:
+    """Takes its options out of the parsed values; None is this machine."""
+    from collegium.study.ray_executor import RayExecutor
+
+    ray = {name: values.pop(name) for name in signature(RayExecutor).parameters}
+    if values.pop("executor") == "ray":
+        return RayExecutor(**ray)
+    for name, parameter in signature(RayExecutor).parameters.items():
+        if ray[name] != parameter.default:
+            raise UsageError(f"--{_dashed(name)} is about a Ray cluster; add --executor ray")
+    return None
+
+
+def _reproduce(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from collegium.api import publish
+    from collegium.study.grid import parse_seeds
+    from collegium.study.reproduce import reproduce
+
+    parser = _parser("reproduce", "Train a paper's table, or go on with it, and set it beside the published values.")
+    parser.add_argument("name", help="the table; `collegium list tables` shows all")
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
+    parser.add_argument("--scale", type=float, default=1.0, help="a trial: this share of epochs and training images")
+    parser.add_argument("--study", help="the study's folder; by default studies/PAPER/TABLE")
+    parser.add_argument("--only", default="", help="only the rows whose names hold these words")
+    parser.add_argument("--show", action="store_true", help="train nothing; show what is there")
+    parser.add_argument("--workers", type=int | None, default=None, help="runs at once; by default as many as fit")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    values = _parse(parser, _normal(arguments))
+    train = not values.pop("show")
+    found, folder = reproduce(**values | {"seeds": parse_seeds(values["seeds"]), "train": train})
+    Console().print(found)
+    if folder is not None:
+        print(f"The page of this table: {folder / found.stem}.html; beside it the same as Markdown and CSV")
+        if train:
+            publish(folder)
+            print(f"The page of its runs: {folder / 'report.html'}")
+    elif not found.possible:
+        print("Nothing in this table can be trained, for the reasons given.")
+    if found.lost:
+        raise TrainingError(f"{found.lost} of {len(found.outcomes)} runs did not finish; see {folder}/errors")
+
+
+def _rank(arguments: list[str]) -> None:
+    from rich.console import Console
+
+    from collegium.study.rank import rank
+
+    parser = _parser("rank", "What works best: all studies and runs beneath a folder, and all published values.")
+    parser.add_argument("folder", help="of studies, of runs, or of both")
+    parser.add_argument("--out", help="the page; by default FOLDER/rank.html")
+    parser.add_argument("--data", help="show one data set alone in the terminal")
+    parser.add_argument("--peers", help="show one network alone in the terminal")
+    ranking, page = rank(**_parse(parser, arguments))
+    Console().print(ranking)
+    print(f"The page, with all that was found: {page}")
 
 
 def _run_folder(command: str, description: str, arguments: list[str]) -> Path:
@@ -263,7 +431,7 @@ def _report(arguments: list[str]) -> None:
 
 
 def _list(arguments: list[str]) -> None:
-    kinds = {"methods": _methods, "networks": _networks, "datasets": _datasets, "recipes": _shipped}
+    kinds = {"methods": _methods, "networks": _networks, "datasets": _datasets, "recipes": _shipped, "tables": _tables}
     parser = _parser("list", "What there is: " + ", ".join(kinds) + ".")
     parser.add_argument("kind", help="one of " + ", ".join(kinds))
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -315,6 +483,20 @@ def _shipped() -> list[dict[str, Any]]:
 
     files = sorted(recipes_folder().glob("*.yaml"))
     return [{"name": f.stem, "summary": _comment(f), "path": str(f)} for f in files]
+
+
+def _tables() -> list[dict[str, Any]]:
+    from collegium.study import tables
+
+    rows = []
+    for name in tables.names():
+        table = tables.get(name)
+        runs = len(table.cells())
+        note = f" [{runs} run{'' if runs == 1 else 's'} a seed]" if runs else " [published values alone]"
+        row: dict[str, Any] = {"name": name, "summary": table.title + note, "runs": runs}
+        row |= {"reference": table.reference, "certain": table.certain, "reconstructed": table.reconstructed}
+        rows.append(row)
+    return rows
 
 
 def _comment(file: Path) -> str:

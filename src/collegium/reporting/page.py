@@ -7,9 +7,9 @@ from collegium.data import SceneData
 from collegium.files import write_whole
 from collegium.reporting import charts, class_table, gallery, scene_maps, sections
 from collegium.reporting.colours import styles
+from collegium.reporting.document import document
 from collegium.reporting.evidence import Evidence, gather
-from collegium.reporting.markup import Html, element
-from collegium.reporting.style import CSS, SCRIPT
+from collegium.reporting.markup import element
 from collegium.training.run_folder import RunFolder
 
 MAP_FILE = "classification_map.png"
@@ -56,11 +56,4 @@ def render(evidence: Evidence) -> str:
         sections.use(evidence),
         element("footer", element("p", "Written by ", element("code", "collegium report"), ".", class_="soft")),
     )
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", sections.title(evidence)),
-        element("style", Html(CSS)),
-    )
-    return f'<!doctype html>\n<html lang="en">{head}<body>{body}{element("script", Html(SCRIPT))}</body></html>\n'
+    return document(sections.title(evidence), body)

@@ -37,6 +37,8 @@ thead th[title] { text-decoration: underline dotted; text-underline-offset: 3px;
 table.left th, table.left td { text-align: left; }
 table.left td { white-space: normal; overflow-wrap: anywhere; min-width: 10rem; }
 table.sortable thead th { cursor: pointer; }
+table.sortable thead th[aria-sort="ascending"]::after { content: " \\2191"; }
+table.sortable thead th[aria-sort="descending"]::after { content: " \\2193"; }
 tr.mean { font-style: italic; }
 .aside { color: var(--soft); }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1.5rem 2rem;
@@ -83,7 +85,7 @@ footer { margin-top: 3rem; }
 """
 
 SCRIPT = """
-for (const head of document.querySelectorAll("table.sortable thead th")) head.addEventListener("click", () => {
+function sort(head) {
   const body = head.closest("table").tBodies[0], k = head.cellIndex;
   const up = head.getAttribute("aria-sort") !== "ascending";
   const key = row => row.cells[k].dataset.value ?? row.cells[k].textContent;
@@ -94,5 +96,14 @@ for (const head of document.querySelectorAll("table.sortable thead th")) head.ad
   body.append(...(up ? rows : rows.reverse()));
   for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
-});
+}
+for (const head of document.querySelectorAll("table.sortable thead th")) {
+  head.tabIndex = 0;
+  head.addEventListener("click", () => sort(head));
+  head.addEventListener("keydown", event => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    sort(head);
+  });
+}
 """

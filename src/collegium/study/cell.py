@@ -1,0 +1,77 @@
+"""One run of a study."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from collegium.training.experiment import resolve
+from collegium.training.recipe import Recipe
+
+ELSEWHERE = ("device",)
+"""What a recipe says of where it is computed, which is no part of what is computed; of data, ``workers`` too."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Args:
+        label: the name of its row in tables, the same for all seeds: "ffl · 2xresnet20".
+        recipe: the run, but for its teacher where that is another cell.
+        teacher: the label of the cell whose first peer, of the same seed, is the frozen teacher.
+
+    Raises:
+        UsageError: the recipe names a method or data set that does not exist.
+    """
+
+    label: str
+    recipe: Recipe
+    teacher: str | None = None
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.seed
+
+    @property
+    def name(self) -> str:
+        """How messages call it: "ffl · 2xresnet20, seed 0"."""
+        return f"{self.label}, seed {self.seed}"
+
+    @cached_property
+    def key(self) -> str:
+        """The name of its folder: a readable slug and a hash of what is computed.
+
+        Entries at their default are left out of the hash, so that it stays as it is when the library gains an
+        option; a study compares whole recipes besides.
+        """
+        canonical = json.dumps([_said(self.recipe), self.teacher], sort_keys=True, separators=(",", ":"))
+        words = f"{self.label} {self.recipe.data_name} seed{self.seed}"
+        slug = re.sub(r"[^a-z0-9_.]+", "-", words.lower()).strip("-.")[:80]
+        return f"{slug}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
+
+
+def _said(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says that is not a default, without where it is computed."""
+    usual = Recipe(method={"name": recipe.method_name}, data={"name": recipe.data_name})
+    plain, defaults = resolve(recipe).to_dict(), resolve(usual).to_dict()
+    plain["data"].pop("workers", None)
+    said = {name: _changed(value, defaults[name]) for name, value in plain.items() if value != defaults[name]}
+    named = {"method": recipe.method_name, "data": recipe.data_name, "peers": recipe.peers}
+    return {**{name: value for name, value in said.items() if name not in ELSEWHERE}, "named": named}
+
+
+def _changed(value: Any, default: Any) -> Any:
+    if isinstance(value, Mapping) and isinstance(default, Mapping):
+        return {key: _one_form(item) for key, item in value.items() if key not in default or default[key] != item}
+    return _one_form(value)
+
+
+def _one_form(value: Any) -> Any:
+    """4 for 4.0, which are the same recipe."""
+    if isinstance(value, list):
+        return [_one_form(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,208 @@
+"""A grid as it is written on the command line: methods, cohorts and seeds become the cells of a study."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from collegium import methods as registry
+from collegium.errors import UsageError
+from collegium.networks.names import parse_options, parse_peers
+from collegium.study.cell import Cell
+from collegium.study.trial import Trial
+from collegium.training.recipe import Recipe
+
+BASELINE = "independent"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with options: "ffl", "ffl:ekd=false", "one:share_until=stage2".
+
+    Args:
+        text: as it was written; the name of its rows.
+        name: the method's.
+        options: the method's.
+        share_until: the last stage that peers share; None where the variant does not say.
+    """
+
+    text: str
+    name: str
+    options: dict[str, Any]
+    share_until: str | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a study is made of.
+
+    Args:
+        cells: the runs, seed by seed.
+        reference: row -> the row it is compared with.
+        left_out: row that cannot be -> why.
+    """
+
+    cells: list[Cell]
+    reference: dict[str, str]
+    left_out: dict[str, str]
+
+
+def parse_methods(text: str) -> list[Variant]:
+    """``"independent,dml,ffl:ekd=false"``; where a ";" is in the text it separates, and "," belongs to values.
+
+    Raises:
+        UsageError: a method is unknown, or written twice.
+    """
+    variants = []
+    for entry in _entries(text, ";" if ";" in text else ","):
+        name, _, options = entry.partition(":")
+        registry.get(name)
+        try:
+            given = parse_options(options)
+        except UsageError:
+            raise UsageError(f"cannot read {entry!r}: write a method's options like ffl:ekd=false:ramp=0.5") from None
+        share = given.pop("share_until", None)
+        if not isinstance(share, str | None):
+            raise UsageError(f"{entry}: share_until must name a stage, for example share_until=stage2")
+        variants.append(Variant(entry, name, given, share))
+    return _each_once("methods", variants, [v.text for v in variants])
+
+
+def parse_cohorts(text: str) -> list[str]:
+    """``"2xresnet32; resnet32,wrn_16_2"`` -> ``["2xresnet32", "resnet32,wrn_16_2"]``.
+
+    Raises:
+        UsageError: a cohort cannot be read, or is written twice.
+    """
+    cohorts = [",".join(_entries(entry, ",")) for entry in _entries(text, ";")]
+    for cohort in cohorts:
+        parse_peers(cohort)
+    return _each_once("peers", cohorts, cohorts)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0,1,2"`` -> ``[0, 1, 2]``.
+
+    Raises:
+        UsageError: one is not a whole number, or written twice.
+    """
+    entries = _entries(text, ",")
+    for entry in entries:
+        if not entry.isdecimal():
+            raise UsageError(f"--seeds expects whole numbers like 0,1,2, got {entry!r}")
+    return _each_once("seeds", [int(entry) for entry in entries], entries)
+
+
+def make_grid(
+    base: Recipe, methods: str, peers: str, seeds: Sequence[int], *, teacher: str | None = None, trial: Trial
+) -> Grid:
+    """Every method with every cohort and seed.
+
+    The recipe's ``share_until`` holds for every method but ``independent``, and a variant's own before it. Where
+    neither is given and a method cannot work on peers that stand apart, they share all stages but the last. A method
+    that does not fit one cohort, but another, is left out there, and the reason is kept.
+
+    Args:
+        base: all that the runs have in common.
+        methods: as for :func:`parse_methods`.
+        peers: as for :func:`parse_cohorts`.
+        seeds: of the runs.
+        teacher: for methods that need one: a network's name, which is trained alone under the same recipe with each
+            seed, or the path of a finished run or of a peer's folder.
+        trial: finds out what fits.
+
+    Raises:
+        UsageError: the grid is empty, something in it does not exist, or a method or a cohort fits nothing.
+        DataError: the data cannot be read.
+    """
+    variants, cohorts = parse_methods(methods), parse_cohorts(peers)
+    for what, entries in (("--methods", variants), ("--peers", cohorts), ("--seeds", seeds)):
+        if not entries:
+            raise UsageError(f"the grid is empty: {what} names nothing")
+    taught = [v for v in variants if registry.get(v.name).needs_teacher]
+    if teacher is not None and not taught:
+        raise UsageError(f"none of the methods {methods} learns from a teacher; leave --teacher out")
+    trained = teacher if teacher is not None and not Path(teacher).expanduser().exists() else None
+    plain = dataclasses.replace(base, share_until=None, teacher=None)
+    alone = None if trained is None else _recipe(plain, Variant(BASELINE, BASELINE, {}), trained)
+
+    rows: dict[str, tuple[Recipe, str | None]] = {}
+    reference, reasons, owner = {}, {}, {}
+    if alone is not None and trained is not None:
+        trial.build(alone)
+        rows[f"teacher · {trained}"] = (alone, None)
+    for cohort in cohorts:
+        for variant in variants:
+            label = f"{variant.text} · {cohort}"
+            owner[label] = variant.text, cohort
+            recipe = _recipe(dataclasses.replace(base, teacher=None), variant, cohort)
+            if variant in taught and trained is None:
+                recipe = dataclasses.replace(recipe, teacher=teacher)
+            by = trained if variant in taught else None
+            try:
+                rows[label] = _fitting(recipe, by, trial), by and f"teacher · {by}"
+            except UsageError as error:
+                reasons[label] = str(error)
+    _refuse_what_fits_nothing(reasons, owner)
+    baseline = next((v.text for v in variants if v == Variant(BASELINE, BASELINE, {})), None)
+    for label in rows:
+        against = f"{baseline} · {owner[label][1]}" if label in owner else None
+        if against in rows and against != label:
+            reference[label] = against
+    cells = [
+        Cell(label, dataclasses.replace(recipe, seed=seed), taught_by)
+        for seed in seeds
+        for label, (recipe, taught_by) in rows.items()
+    ]
+    return Grid(cells, reference, reasons)
+
+
+def _recipe(base: Recipe, variant: Variant, peers: str) -> Recipe:
+    kept = base.method_options if base.method_name == variant.name else {}
+    shared = None if variant.name == BASELINE or len(parse_peers(peers)) == 1 else base.share_until
+    method = {"name": variant.name} | kept | variant.options
+    return dataclasses.replace(base, method=method, peers=peers, share_until=variant.share_until or shared)
+
+
+def _fitting(recipe: Recipe, teacher: str | None, trial: Trial) -> Recipe:
+    """The recipe, on a trunk of all stages but the last if it says nothing of a trunk and needs one."""
+    trial.names(recipe)
+    try:
+        trial.build(recipe, teacher)
+        return recipe
+    except UsageError as error:
+        if recipe.share_until is not None or len(parse_peers(recipe.peers)) == 1:
+            raise
+        apart = error
+    first = dataclasses.replace(recipe, method={"name": BASELINE}, peers=parse_peers(recipe.peers)[0])
+    stages = trial.build(first).learner.cohort.peer(0).stage_names
+    if len(stages) < 2:
+        raise apart
+    shared = dataclasses.replace(recipe, share_until=stages[-2])
+    try:
+        trial.build(shared, teacher)
+        return shared
+    except UsageError as error:
+        same = str(error) == str(apart)
+        raise UsageError(f"{apart}" + ("" if same else f"; and on a trunk, {error}")) from error
+
+
+def _refuse_what_fits_nothing(reasons: dict[str, str], owner: dict[str, tuple[str, str]]) -> None:
+    for part in (0, 1):
+        for entry in dict.fromkeys(named[part] for named in owner.values()):
+            labels = [label for label, named in owner.items() if named[part] == entry]
+            if all(label in reasons for label in labels):
+                raise UsageError(f"{labels[0]}: {reasons[labels[0]]}")
+
+
+def _entries(text: str, separator: str) -> list[str]:
+    return [entry.strip() for entry in text.split(separator) if entry.strip()]
+
+
+def _each_once(what: str, values: list[T], texts: list[str]) -> list[T]:
+    twice = next((text for k, text in enumerate(texts) if text in texts[:k]), None)
+    if twice is not None:
+        raise UsageError(f"--{what} names {twice} twice")
+    return values

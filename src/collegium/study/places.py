@@ -1,0 +1,115 @@
+"""Where runs compute on this machine, and how much memory is left there."""
+
+import os
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Place(ABC):
+    """The machine itself, or one of its GPUs. Memory is in bytes, None where it cannot be known."""
+
+    name: str
+    environment: dict[str, str]
+    """What a run's process must find in its environment in order to compute here."""
+
+    @abstractmethod
+    def free(self) -> int | None:
+        """Memory that could be taken now."""
+
+    @abstractmethod
+    def used(self) -> int | None:
+        """Memory that is taken now, by whatever it is."""
+
+    @abstractmethod
+    def taken(self, pid: int, before: int | None) -> int | None:
+        """Memory that the process of a run has taken; ``before`` was used without it, None if that was not seen."""
+
+
+class Host(Place):
+    """The machine: its cores and its main memory, as far as this process may use them."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        self.environment = {}
+        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def free(self) -> int | None:
+        available = _entry(Path("/proc/meminfo"), "MemAvailable:")
+        try:  # a container's own limit
+            limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+            left = limit - int(Path("/sys/fs/cgroup/memory.current").read_text())
+        except (OSError, ValueError):  # there is none
+            return available
+        return left if available is None else min(available, left)
+
+    def used(self) -> int | None:
+        return None
+
+    def taken(self, pid: int, before: int | None) -> int | None:
+        peaks = [_entry(Path(f"/proc/{process}/status"), "VmHWM:") for process in _family(pid)]
+        return sum(peak or 0 for peak in peaks) or None
+
+
+class Gpu(Place):
+    """One GPU, asked by nvidia-smi, which sees what torch keeps in reserve and the driver's share besides."""
+
+    def __init__(self, identity: str) -> None:
+        self.name = f"gpu {identity}"
+        self.identity = identity
+        self.environment = {"CUDA_VISIBLE_DEVICES": identity}
+
+    def free(self) -> int | None:
+        return self._ask("memory.free")
+
+    def used(self) -> int | None:
+        return self._ask("memory.used")
+
+    def taken(self, pid: int, before: int | None) -> int | None:
+        used = self._ask("memory.used")
+        return None if used is None or before is None else max(0, used - before) or None
+
+    def _ask(self, what: str) -> int | None:
+        told = _nvidia_smi(f"--query-gpu={what}", "--format=csv,noheader,nounits", f"--id={self.identity}")
+        return int(told[0]) * 2**20 if told and told[0].isdigit() else None
+
+
+def places(host: Host) -> list[Place]:
+    """The machine and its visible GPUs."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        found = [identity.strip() for identity in visible.split(",") if identity.strip() not in ("", "-1")]
+    else:
+        found = _nvidia_smi("--query-gpu=index", "--format=csv,noheader")
+    return [host, *map(Gpu, found)]
+
+
+def _nvidia_smi(*arguments: str) -> list[str]:
+    """The lines that it prints; none where there is no such program or GPU."""
+    try:
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+def _entry(file: Path, name: str) -> int | None:
+    """An entry in kB of a file of /proc, in bytes."""
+    try:
+        line = next(line for line in file.read_text().splitlines() if line.startswith(name))
+    except (OSError, StopIteration):
+        return None
+    return int(line.split()[1]) * 1024
+
+
+def _family(pid: int) -> Iterator[int]:
+    """A process and all that it has started."""
+    yield pid
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return
+    for child in children:
+        yield from _family(int(child))

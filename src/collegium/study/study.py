@@ -1,0 +1,285 @@
+"""The folder of a study: a grid of runs, and how far each of them is.
+
+study.yaml      every cell of the grid, what its row is compared with, versions
+runs/KEY/       an ordinary run, of `collegium train`
+errors/KEY.txt  why a run failed or broke: one sentence, and the traceback
+logs/KEY.txt    what a run's process printed
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from collegium import networks
+from collegium.errors import UsageError
+from collegium.files import locked, write_whole
+from collegium.study.cell import Cell
+from collegium.study.executor import Event, Executor, Job, LocalExecutor
+from collegium.study.live import LiveView
+from collegium.study.trial import Trial
+from collegium.training.experiment import resolve
+from collegium.training.loop import Interrupted
+from collegium.training.recipe import Recipe, provenance, read_yaml
+from collegium.training.run_folder import RunFolder
+
+State = Literal["done", "failed", "broken", "waiting"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a cell is.
+
+    Args:
+        cell: the run.
+        state: "done"; "failed", it ended in an error; "broken", it was interrupted or killed and can go on;
+            "waiting", it has not begun.
+        result: the content of result.json where it is done.
+        error: why it failed or broke, or what it waits for, in a sentence.
+    """
+
+    cell: Cell
+    state: State
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+
+class Study:
+    """A grid of runs in one folder. What is written there already is kept; cells may be added to it.
+
+    Args:
+        folder: its folder.
+        cells: the grid; those that the folder holds besides are kept before them.
+        reference: row -> the row that it is compared with: {"ffl · 2xresnet20": "independent · 2xresnet20"}.
+        left_out: row that cannot be -> why, for whoever reads the table.
+
+    Raises:
+        UsageError: the grid is empty or contradicts itself, or the folder holds something else. Nothing is written.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        cells: Sequence[Cell],
+        *,
+        reference: Mapping[str, str] | None = None,
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = Path(folder).expanduser()
+        self.runs, self.errors, self.logs = (self.folder / part for part in ("runs", "errors", "logs"))
+        self.file = self.folder / "study.yaml"
+        before: list[Cell] = []
+        self.reference: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
+        self.provenance: dict[str, Any] = {}
+        if self.file.is_file():
+            before = self._read()
+        elif self.folder.exists() and (not self.folder.is_dir() or _holds_something(self.folder)):
+            raise UsageError(f"{self.folder} holds something that is no study; choose another folder with --study")
+        self.cells = _merged(self.folder, before, cells)
+        self.reference |= dict(reference or {})
+        self.left_out |= dict(left_out or {})
+        self.provenance = self.provenance or provenance(torch.device("cpu"))
+        if not self.cells:
+            raise UsageError("the grid is empty: a study needs at least one method, one cohort of peers and one seed")
+        labels = {cell.label for cell in self.cells}
+        for label in [*self.reference, *self.reference.values()]:
+            if label not in labels:
+                raise UsageError(f"no row of the study is called {label!r}, which another is compared with")
+        for cell in self.cells:
+            if cell.teacher is not None:
+                self._teacher(cell)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Study":
+        """The study that lies in a folder.
+
+        Raises:
+            UsageError: none does.
+        """
+        if not (Path(folder).expanduser() / "study.yaml").is_file():
+            raise UsageError(f"{folder} is not a study: it has no study.yaml")
+        return cls(folder, [])
+
+    @property
+    def labels(self) -> list[str]:
+        """The rows, in order."""
+        return list(dict.fromkeys(cell.label for cell in self.cells))
+
+    def run_folder(self, cell: Cell) -> RunFolder:
+        return RunFolder(self.runs / cell.key)
+
+    def recipe(self, cell: Cell) -> Recipe:
+        """The cell's recipe with its teacher's folder; a run that has begun stays where it is computed."""
+        folder = self.run_folder(cell)
+        if folder.recipe_file.exists():
+            begun = folder.recipe()
+            return dataclasses.replace(cell.recipe, teacher=begun.teacher, device=begun.device)
+        if cell.teacher is None:
+            return cell.recipe
+        return dataclasses.replace(cell.recipe, teacher=str(self.run_folder(self._teacher(cell)).path.resolve()))
+
+    def _teacher(self, cell: Cell) -> Cell:
+        for other in self.cells:
+            if (other.label, other.seed) == (cell.teacher, cell.seed) and other.teacher is None:
+                return other
+        raise UsageError(f"{cell.name} needs the teacher {cell.teacher!r} of the same seed, which is not in the study")
+
+    def outcomes(self) -> list[Outcome]:
+        """How far every cell is, in the grid's order."""
+        return [self.outcome(cell) for cell in self.cells]
+
+    def outcome(self, cell: Cell) -> Outcome:
+        folder = self.run_folder(cell)
+        if folder.recipe_file.exists():
+            changed = resolve(folder.recipe()).differences(resolve(self.recipe(cell)))
+            if changed:
+                raise UsageError(f"{folder.path} holds a run of another recipe ({'; '.join(changed)}); move it away")
+        result = folder.result()
+        if result is not None:
+            return Outcome(cell, "done", result)
+        error = self.error(cell)
+        if error is not None:
+            state, _, sentence = error.partition("\n")[0].partition(": ")
+            return Outcome(cell, "failed" if state == "failed" else "broken", error=sentence)
+        if folder.recipe_file.exists():
+            return Outcome(cell, "broken", error="it was interrupted")
+        if cell.teacher is not None and self.error(self._teacher(cell)) is not None:
+            return Outcome(cell, "waiting", error=f"its teacher {cell.teacher} did not finish")
+        return Outcome(cell, "waiting")
+
+    def error_file(self, cell: Cell) -> Path:
+        return self.errors / f"{cell.key}.txt"
+
+    def error(self, cell: Cell) -> str | None:
+        file = self.error_file(cell)
+        return file.read_text() if file.exists() else None
+
+    def check(self) -> None:
+        """Builds one run of every row that has not begun, and writes nothing.
+
+        Raises:
+            UsageError: a row cannot be built: the sentence says which, and why.
+            DataError: the data cannot be read.
+        """
+        trial = Trial()
+        known = {cell.label for cell in self.cells if self.run_folder(cell).recipe_file.exists()}
+        for cell in self.cells:
+            if cell.label not in known:
+                known.add(cell.label)
+                teacher = None
+                if cell.teacher is not None:
+                    teacher = networks.parse_peers(self._teacher(cell).recipe.peers)[0]
+                try:
+                    trial.build(cell.recipe, teacher)
+                except UsageError as error:
+                    raise UsageError(f"{cell.label}: {error}") from error
+
+    def run(self, executor: Executor | None = None, *, checked: bool = False, quiet: bool = False) -> list[Outcome]:
+        """Computes every cell that is not done, shows how it goes, and returns how far every cell is.
+
+        Finished runs are left as they are, interrupted ones go on, and failed ones are tried again.
+
+        Args:
+            executor: where; by default this machine's processes.
+            checked: every row is known to be buildable; see :meth:`check`.
+            quiet: show nothing.
+
+        Raises:
+            UsageError: a row cannot be built, or another process runs the study; nothing is computed.
+            DataError: the data cannot be read; nothing is computed.
+            Interrupted: Ctrl-C or SIGTERM came; every run has saved its state, the same call goes on.
+        """
+        left = [outcome.cell for outcome in self.outcomes() if outcome.state != "done"]
+        if not checked:
+            self.check()
+        with locked(self.folder, f"another process runs the study in {self.folder}"):
+            self.write()
+            cells = {cell.key: cell for cell in left}
+            jobs = [self._job(cell) for cell in left]
+            try:
+                with LiveView(self, quiet=quiet) as view, closing((executor or LocalExecutor()).run(jobs)) as events:
+                    for event in events:
+                        self._record(cells[event.key], event)
+                        view.happened(cells[event.key], event)
+            except KeyboardInterrupt:
+                done = sum(outcome.state == "done" for outcome in self.outcomes())
+                raise Interrupted(
+                    f"stopped with {done} of {len(self.cells)} runs done; those that were running have saved their "
+                    f"state in {self.runs}. Repeat the command to go on"
+                ) from None
+        return self.outcomes()
+
+    def _job(self, cell: Cell) -> Job:
+        after = None if cell.teacher is None else self._teacher(cell).key
+        return Job(cell.key, self.recipe(cell), self.run_folder(cell).path, self.logs / f"{cell.key}.txt", after)
+
+    def _record(self, cell: Cell, event: Event) -> None:
+        file = self.error_file(cell)
+        if event.state in ("failed", "broken"):
+            file.parent.mkdir(exist_ok=True)
+            write_whole(file, f"{event.state}: {' '.join(event.error.split())}\n\n{event.trace}")
+        else:
+            file.unlink(missing_ok=True)
+
+    def write(self) -> None:
+        """Writes study.yaml: what all cells have in common, and what each has of its own."""
+        plain = [resolve(cell.recipe).to_dict() for cell in self.cells]
+        common = {name: value for name, value in plain[0].items() if all(recipe[name] == value for recipe in plain)}
+        rows = []
+        for cell, recipe in zip(self.cells, plain, strict=True):
+            own = {name: value for name, value in recipe.items() if name not in common}
+            teacher = {} if cell.teacher is None else {"taught_by": cell.teacher}
+            rows.append({"label": cell.label, **teacher, **own})
+        content = {
+            "common": common,
+            "cells": rows,
+            "reference": self.reference,
+            "left_out": self.left_out,
+            "provenance": self.provenance,
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def _read(self) -> list[Cell]:
+        """The cells of study.yaml; what it says besides becomes this study's own."""
+        content = read_yaml(self.file)
+        try:
+            self.reference, self.left_out = dict(content["reference"]), dict(content["left_out"])
+            self.provenance = dict(content["provenance"])
+            return [
+                Cell(
+                    own["label"],
+                    Recipe.from_dict(content["common"] | {k: v for k, v in own.items() if k not in _OF_THE_CELL}),
+                    own.get("taught_by"),
+                )
+                for own in content["cells"]
+            ]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"{self.file} is not that of a study: {error!r}") from error
+
+
+_OF_THE_CELL = ("label", "taught_by")
+
+
+def _holds_something(folder: Path) -> bool:
+    return any(entry.name != ".lock" and entry.suffix != ".part" for entry in folder.iterdir())
+
+
+def _merged(folder: Path, before: Iterable[Cell], added: Iterable[Cell]) -> list[Cell]:
+    """One cell for each label and seed."""
+    cells: dict[tuple[str, int], Cell] = {}
+    for cell in (*before, *added):
+        known = cells.setdefault((cell.label, cell.seed), cell)
+        if known.key != cell.key:
+            changed = "; ".join(resolve(cell.recipe).differences(resolve(known.recipe)))
+            raise UsageError(
+                f"{folder} holds {cell.name!r} with another recipe ({changed or 'another teacher'}); "
+                "choose another folder with --study"
+            )
+    return list(cells.values())

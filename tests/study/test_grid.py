@@ -1,0 +1,105 @@
+import dataclasses
+
+import pytest
+from helpers_study import cell
+
+from collegium.errors import UsageError
+from collegium.study.grid import Grid, Variant, make_grid, parse_cohorts, parse_methods, parse_seeds
+from collegium.study.trial import Trial
+from collegium.training.recipe import Recipe
+
+BASE = cell().recipe
+TRIAL = Trial()
+
+
+def grid(methods: str, peers: str = "2xresnet8", seeds: tuple[int, ...] = (0,), **keywords: str) -> Grid:
+    base = dataclasses.replace(BASE, share_until=keywords.pop("share_until", None))
+    return make_grid(base, methods, peers, seeds, trial=TRIAL, **keywords)
+
+
+def rows(found: Grid) -> dict[str, Recipe]:
+    return {c.label: c.recipe for c in found.cells}
+
+
+def test_every_method_with_every_cohort_and_seed_seed_by_seed() -> None:
+    found = grid("independent,dml", "2xresnet8; resnet8, wrn_10_1", (0, 5))
+    labels = [f"{m} · {p}" for p in ("2xresnet8", "resnet8,wrn_10_1") for m in ("independent", "dml")]
+    assert [c.name for c in found.cells] == [f"{label}, seed {seed}" for seed in (0, 5) for label in labels]
+    assert found.reference == {f"dml · {p}": f"independent · {p}" for p in ("2xresnet8", "resnet8,wrn_10_1")}
+    assert all(c.recipe.batch_size == 20 for c in found.cells)
+
+
+def test_options_follow_a_method_s_name() -> None:
+    assert parse_methods("ffl, ffl:ekd=false:temperature=4") == [
+        Variant("ffl", "ffl", {}),
+        Variant("ffl:ekd=false:temperature=4", "ffl", {"ekd": False, "temperature": 4}),
+    ]
+    (tree,) = parse_methods("one:share_until=stage1,stage2;")
+    assert tree.share_until == "stage1,stage2"
+    found = rows(grid("ffl;ffl:ekd=false"))
+    assert found["ffl:ekd=false · 2xresnet8"].method == {"name": "ffl", "ekd": False}
+
+
+def test_cohorts_and_seeds() -> None:
+    assert parse_cohorts("2xresnet32; resnet32 , wrn_16_2;") == ["2xresnet32", "resnet32,wrn_16_2"]
+    assert parse_seeds("0, 1,12") == [0, 1, 12]
+
+
+def test_who_shares_a_trunk() -> None:
+    said = {label.partition(" ")[0]: r.share_until for label, r in rows(grid("independent,dml,one")).items()}
+    assert said == {"independent": None, "dml": None, "one": "stage2"}, "ONE alone needs a trunk"
+    said = {k.partition(" ")[0]: r.share_until for k, r in rows(grid("independent,dml", share_until="stage1")).items()}
+    assert said == {"independent": None, "dml": "stage1"}
+    assert rows(grid("one:share_until=stage1"))["one:share_until=stage1 · 2xresnet8"].share_until == "stage1"
+
+
+def test_a_method_that_fits_another_cohort_is_left_out_with_the_reason() -> None:
+    found = grid("independent,one", "2xresnet8; resnet8,wrn_10_1")
+    assert "one · resnet8,wrn_10_1" not in rows(found) and "one · 2xresnet8" in rows(found)
+    assert "ONE's gate reads the output of a shared trunk" in found.left_out["one · resnet8,wrn_10_1"]
+
+
+def test_a_teacher_is_a_run_of_its_own_for_the_methods_that_need_one() -> None:
+    found = grid("independent,kd", "resnet8", (0, 1), teacher="resnet14")
+    assert [(c.label, c.seed, c.teacher) for c in found.cells if c.seed == 1] == [
+        ("teacher · resnet14", 1, None),
+        ("independent · resnet8", 1, None),
+        ("kd · resnet8", 1, "teacher · resnet14"),
+    ]
+    assert rows(found)["teacher · resnet14"].method_name == "independent"
+    assert found.reference == {"kd · resnet8": "independent · resnet8"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("",), "the grid is empty: --methods names nothing"),
+        (("dml", " ; "), "the grid is empty: --peers names nothing"),
+        (("dml", "2xresnet8", ()), "the grid is empty: --seeds names nothing"),
+        (("dml,ffx",), "no method is called 'ffx'; did you mean 'ffl'"),
+        (("ffl:temprature=3",), "FFL has no option 'temprature'; did you mean 'temperature'"),
+        (("ffl:temperature=warm",), "FFL's temperature must be a number, not 'warm'"),
+        (("ffl:ekd=",), "cannot read 'ffl:ekd=': write a method's options like"),
+        (("ffl:share_until",), "share_until must name a stage"),
+        (("dml,dml",), "--methods names dml twice"),
+        (("dml", "2xresnte20"), "no network is called 'resnte20'; did you mean 'resnet20'"),
+        (("dml", "2xresnet8;2xresnet8"), "--peers names 2xresnet8 twice"),
+        (("dml", "resnet8"), "dml · resnet8: DML needs at least 2 peers"),
+        (("independent,dml", "2xresnet8;resnet8,resnet9"), "has 6n \\+ 2 layers"),
+        (("one", "resnet8,wrn_10_1"), "one · resnet8,wrn_10_1: ONE's gate reads"),
+        (("dml:share_until=stage9",), "cannot be cut after 'stage9'"),
+        (("kd", "resnet8"), "KD needs a trained teacher"),
+    ],
+)
+def test_what_does_not_exist_or_fit_is_refused(arguments: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        grid(*arguments)  # type: ignore[arg-type]
+
+
+def test_other_refusals() -> None:
+    with pytest.raises(UsageError, match="none of the methods dml learns from a teacher"):
+        grid("dml", teacher="resnet20")
+    with pytest.raises(UsageError, match="whole numbers like 0,1,2, got 'x'"):
+        parse_seeds("0,x")
+    with pytest.raises(UsageError, match="names 1 twice"):
+        parse_seeds("0,1,1")
