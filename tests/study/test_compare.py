@@ -72,7 +72,10 @@ def test_wrong_use_ends_in_one_sentence_and_writes_nothing(
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that was killed, then stopped by Ctrl-C, each time while a run was training."""
     folder = tmp_path_factory.mktemp("compare") / "study"
-    command = [sys.executable, "-m", "collegium.cli", "compare", "--methods", "independent,kd", "--teacher", "resnet8"]
+    # A shell that starts tests in the background lets them ignore Ctrl-C, and their processes inherit that.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    heeding += "from collegium.cli import main; main()"
+    command = [sys.executable, "-c", heeding, "compare", "--methods", "independent,kd", "--teacher", "resnet8"]
     command += [*SMALL.split(), "--seeds", "0", "--epochs", "200", "--evaluate-every", "200", "--study", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for number, epochs in ((signal.SIGKILL, 3), (signal.SIGINT, 20)):
