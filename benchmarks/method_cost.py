@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -107,6 +108,11 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+
+
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -132,6 +138,17 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
         ]
         lines.append(f"| {row['row']} | {peers} | {' | '.join(ratios)} | {row['memory_mb']:.0f} | {', '.join(extra)} |")
     return lines
+
+
+def write_readme(folder: Path, rows: list[dict[str, Any]], setting: str) -> None:
+    """How it was measured, the table, and the discussion beside it."""
+    assert __doc__ is not None
+    how = __doc__.partition("\n\n")[2].partition("\n\n")[2]
+    machine = f"{_processor()}, one thread, torch {metadata.version('torch')}, {setting}."
+    discussion = folder / "discussion.md"
+    text = ["# What a training step costs", "", how.strip(), "", machine, "", *markdown(rows), ""]
+    text += [discussion.read_text().strip(), ""] if discussion.exists() else []
+    (folder / "README.md").write_text("\n".join(text))
 
 
 def main() -> None:
@@ -160,7 +177,7 @@ def main() -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "rows.json").write_text(json.dumps(rows, indent=2) + "\n")
-        (options.out / "README.md").write_text("\n".join(markdown(rows)) + "\n")
+        write_readme(options.out, rows, f"two or three {options.peers}, batches of {options.batch_size}, float32")
 
 
 if __name__ == "__main__":
