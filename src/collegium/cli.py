@@ -370,9 +370,11 @@ def _reproduce(arguments: list[str]) -> None:
     parser.add_argument("--only", default="", help="only the rows whose names hold these words")
     parser.add_argument("--show", action="store_true", help="train nothing; show what is there")
     parser.add_argument("--workers", type=int | None, default=None, help="runs at once; by default as many as fit")
+    _add_executor_options(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     values = _parse(parser, _normal(arguments))
     train = not values.pop("show")
+    values["executor"] = _executor(values)
     found, folder = reproduce(**values | {"seeds": parse_seeds(values["seeds"]), "train": train})
     Console().print(found)
     if folder is not None:

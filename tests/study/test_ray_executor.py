@@ -203,12 +203,13 @@ def test_without_ray_the_sentence_says_how_to_install_it(monkeypatch: pytest.Mon
         ("--executor ray --cpus-per-run 0", "cpus_per_run must be 1 or more"),
     ],
 )
+@pytest.mark.parametrize("command", ["compare --methods dml --peers 2xresnet8", "reproduce ffl/ablation"])
 def test_the_command_line_names_the_cluster(
-    options: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, options: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = tmp_path / "study"
     with pytest.raises(SystemExit) as exit_:
-        main(["compare", "--methods", "dml", "--peers", "2xresnet8", "--study", str(study), *options.split()])
+        main([*command.split(), "--study", str(study), *options.split()])
     assert exit_.value.code == 2 and sentence in capsys.readouterr().err
     assert not study.exists()
 
