@@ -6,7 +6,6 @@ one that is not must be made of the whole batch by :func:`gather_batch` or :func
 such that the mean over the ranks is that of one process.
 """
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -18,9 +17,6 @@ from torch import Tensor
 from collegium.errors import CollegiumError, TrainingError
 
 T = TypeVar("T")
-
-STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-"""By which a run is told to save its state and stop."""
 
 
 class ProcessLost(TrainingError):

@@ -7,8 +7,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -18,7 +17,8 @@ from typing import Any
 import torch
 
 from collegium.errors import UsageError
-from collegium.ranks import STOP_SIGNALS, ProcessLost
+from collegium.ranks import ProcessLost
+from collegium.signals import at_first_stop_signal
 
 GRACE = 10.0
 """Seconds in which processes may end by themselves once one has failed; a GPU that waits for another never would."""
@@ -59,7 +59,8 @@ def launch(train: "partial[dict[str, Any]]", devices: int) -> dict[str, Any]:
             process.start()
             sender.close()
             crew[receiver] = process
-        with _passing_on_signals(next(iter(crew.values()))):
+        # One process of the run is told to stop, and tells the others.
+        with at_first_stop_signal(next(iter(crew.values())).terminate):
             outcomes = _outcomes(crew)
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         leave = time.monotonic() + GRACE
@@ -131,25 +132,3 @@ def _stop_when_orphaned() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def _passing_on_signals(process: SpawnProcess) -> Iterator[None]:
-    """The first signal to stop goes to a process of the run, which tells the others; a second one acts as usual."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-
-    def pass_on(*_: object) -> None:
-        process.terminate()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in before:
-        signal.signal(number, pass_on)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

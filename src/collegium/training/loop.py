@@ -1,8 +1,6 @@
 """The training loop."""
 
 import dataclasses
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from collegium.errors import TrainingError, UsageError
 from collegium.files import write_whole
 from collegium.method import ParameterGroup, Progress, Terms
 from collegium.seeds import generator
+from collegium.signals import at_first_stop_signal
 from collegium.student import save_peer
 from collegium.training.cost import costs
 from collegium.training.engine import make_fabric, own_random_state
@@ -277,7 +276,7 @@ class Run:
         display = Display(title, self.recipe.epochs, len(self.training_batches), quiet=self.quiet)
         for note in (*self.experiment.notes, *self._sharing()):
             display.note(note)
-        with display, self._stopping_on_signals(), self._tensorboard() as events:
+        with display, at_first_stop_signal(self._request_stop), self._tensorboard() as events:
             while self.epoch < self.recipe.epochs:
                 self._train_epoch(display)
                 self._end_epoch(display, events)
@@ -509,26 +508,8 @@ class Run:
             "Repeat the command to go on (without --overwrite)"
         )
 
-    @contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        """The first SIGINT, SIGTERM or SIGUSR1 asks the loop to save and stop; a second one acts as usual."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in ranks.STOP_SIGNALS}
-
-        def request(*_: object) -> None:
-            self.stop_requested = True
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        for number in before:
-            signal.signal(number, request)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _request_stop(self) -> None:
+        self.stop_requested = True
 
     @contextmanager
     def _tensorboard(self) -> Iterator[Any]:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from collegium.errors import CollegiumError, UsageError
-from collegium.ranks import STOP_SIGNALS
+from collegium.signals import STOP_SIGNALS
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
