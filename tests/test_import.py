@@ -3,24 +3,48 @@
 import statistics
 import subprocess
 import sys
+from functools import cache
 
-HEAVY = ("lightning", "torchvision", "timm", "matplotlib", "sklearn", "scipy", "torchmetrics", "jsonargparse", "pandas")
+HEAVY = {
+    "jsonargparse",
+    "lightning",
+    "matplotlib",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "sympy",
+    "tensorboard",
+    "timm",
+    "torch._dynamo",
+    "torchmetrics",
+    "torchvision",
+}
 
 
 def seconds_and_modules(statement: str) -> tuple[float, set[str]]:
     script = (
-        f"import time, sys; t = time.perf_counter(); {statement}; print(time.perf_counter() - t); print(*sys.modules)"
+        f"import time, sys; t = time.perf_counter(); {statement}\nprint(time.perf_counter() - t); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    seconds, modules = done.stdout.splitlines()
+    *_, seconds, modules = done.stdout.splitlines()
     return float(seconds), set(modules.split())
 
 
+@cache
+def modules_of_torch() -> set[str]:
+    return seconds_and_modules("import torch")[1]
+
+
+def heavy_modules(statement: str) -> set[str]:
+    """Those that a statement imports, and torch alone does not."""
+    return HEAVY & (seconds_and_modules(statement)[1] - modules_of_torch())
+
+
 def test_importing_collegium_imports_nothing_heavy() -> None:
-    torch_alone = seconds_and_modules("import torch")[1]
-    _, modules = seconds_and_modules("import collegium; collegium.load_peer; collegium.Cohort; collegium.Method")
-    assert "collegium.cohort" in modules
-    assert [name for name in HEAVY if name in modules - torch_alone] == []
+    _, modules = seconds_and_modules("import collegium")
+    assert {name for name in modules if name.startswith("collegium")} == {"collegium"}
+    assert not modules & (HEAVY | {"torch", "numpy", "rich"})
+    assert heavy_modules("import collegium; [getattr(collegium, name) for name in collegium.__all__]") == set()
 
 
 def test_importing_collegium_adds_at_most_half_a_second_to_torch() -> None:
@@ -29,6 +53,29 @@ def test_importing_collegium_adds_at_most_half_a_second_to_torch() -> None:
         seconds, _ = seconds_and_modules("import torch; t = time.perf_counter(); import collegium")
         added.append(seconds)
     assert statistics.median(added) < 0.5
+
+
+def test_help_needs_nothing_but_the_standard_library() -> None:
+    _, modules = seconds_and_modules("from collegium.cli import main; main(['--help'])")
+    assert not modules & (HEAVY | {"torch", "numpy", "rich"})
+
+
+def test_commands_that_train_nothing_import_nothing_that_training_needs() -> None:
+    lists = [f"list {what}" for what in ("methods", "networks", "datasets", "recipes", "tables")]
+    helps = [f"{command} --help" for command in ("train", "compare", "reproduce", "rank", "evaluate", "report")]
+    statement = f"""
+import contextlib
+from collegium.cli import main
+for command in {lists + helps}:
+    with contextlib.suppress(SystemExit):
+        main(command.split())
+"""
+    assert heavy_modules(statement) == {"jsonargparse"}
+
+
+def test_a_network_of_this_package_needs_no_library_of_networks() -> None:
+    heavy = heavy_modules("from collegium import networks; networks.build('resnet20', num_classes=2)")
+    assert not heavy & {"timm", "torchvision"}
 
 
 def test_every_public_name_can_be_had() -> None:

@@ -41,10 +41,10 @@ def check(name: str) -> bool:
     Raises:
         UsageError: it is, but timm has no such model.
     """
-    import timm
-
     if not name.startswith("timm/"):
         return False
+    import timm
+
     model = name.removeprefix("timm/").partition(":")[0]
     if not timm.is_model(model):
         raise UsageError(f"timm has no model {model!r}{_near(model, timm.list_models())}")
@@ -58,10 +58,10 @@ def _near(model: str, known: list[str]) -> str:
 
 def build(name: str, task: Task) -> Network | None:
     """The model called ``name``, or None where the name is not of this family."""
-    import timm
-
     if not check(name):
         return None
+    import timm
+
     model, _, options = name.removeprefix("timm/").partition(":")
     try:
         module: Any = timm.create_model(

@@ -23,10 +23,10 @@ def check(name: str) -> bool:
     Raises:
         UsageError: it is, but torchvision has no such model.
     """
-    from torchvision import models
-
     if not name.startswith("torchvision/"):
         return False
+    from torchvision import models
+
     model = name.removeprefix("torchvision/").partition(":")[0]
     known = models.list_models(module=models)
     if model not in known:

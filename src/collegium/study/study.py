@@ -24,7 +24,6 @@ from collegium.study.executor import Event, Executor, Job, LocalExecutor
 from collegium.study.live import LiveView
 from collegium.study.trial import Trial
 from collegium.training.experiment import resolve
-from collegium.training.loop import Interrupted
 from collegium.training.recipe import Recipe, provenance, read_yaml
 from collegium.training.run_folder import RunFolder
 
@@ -195,6 +194,8 @@ class Study:
             DataError: the data cannot be read; nothing is computed.
             Interrupted: Ctrl-C or SIGTERM came; every run has saved its state, the same call goes on.
         """
+        from collegium.training.loop import Interrupted
+
         left = [outcome.cell for outcome in self.outcomes() if outcome.state != "done"]
         if not checked:
             self.check()

@@ -9,9 +9,7 @@ from collegium import data as datasets
 from collegium import methods, networks
 from collegium.data import ClassificationData
 from collegium.options import check_options
-from collegium.training.engine import make_fabric
 from collegium.training.experiment import Experiment, build
-from collegium.training.loop import Run
 from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
 
@@ -60,5 +58,8 @@ class Trial:
             )
         experiment = build(recipe, data=data, teacher=network)
         if recipe.device == "cpu" or not torch.cuda.is_available():  # a GPU is left to the runs
+            from collegium.training.engine import make_fabric
+            from collegium.training.loop import Run
+
             Run(experiment, RunFolder(Path()), make_fabric(recipe), quiet=True)
         return experiment
