@@ -11,6 +11,7 @@ from torch import nn
 from collegium.data import OwnData, as_data
 from collegium.errors import UsageError
 from collegium.networks import name_of
+from collegium.training.places import Layout
 from collegium.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def train(
     quiet: bool = False,
     devices: int | None = None,
     num_nodes: int | None = None,
+    layout: Layout = "data",
     **recipe: Any,
 ) -> dict[str, Any]:
     """Trains a cohort, or goes on where the same call was interrupted.
@@ -48,6 +50,8 @@ def train(
             the script, its other processes are started here: guard what the script does with
             ``if __name__ == "__main__":``. See docs/many_devices.md.
         num_nodes: how many machines, on each of which torchrun or SLURM starts the script.
+        layout: what each process has for itself: a share of every batch ("data"), or one or several of the peers
+            ("peers", for methods that read logits alone).
         **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:
             {"name": "ffl", "temperature": 4}), ``epochs``, ``share_until`` and so on.
 
@@ -92,6 +96,7 @@ def train(
         quiet=quiet,
         devices=devices,
         num_nodes=num_nodes,
+        layout=layout,
     )
 
 

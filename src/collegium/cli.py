@@ -187,6 +187,7 @@ def _train(arguments: list[str]) -> None:
     from collegium import methods
     from collegium.api import default_run, report
     from collegium.table import result_table
+    from collegium.training.places import Layout
     from collegium.training.recipe import Recipe
 
     arguments = _normal(arguments)
@@ -204,13 +205,20 @@ def _train(arguments: list[str]) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument("--devices", type=int, help="how many devices of each machine train together; by default one")
     parser.add_argument("--num_nodes", type=int, help="how many machines; torchrun or SLURM starts each")
+    parser.add_argument(
+        "--layout",
+        type=Layout,
+        default="data",
+        help="what each device has for itself: a share of every batch, or (with methods that read logits alone) peers",
+    )
     parser.add_class_arguments(Recipe, None, skip={"method", "data"})
     parser.add_argument("--method.name", default=method, help="which method; its options follow", metavar="NAME")
     parser.add_class_arguments(methods.get(method), "method", skip={"spec"})
     _add_data_options(parser, dataset)
 
     values = _parse(parser, _as_arguments(base, method, dataset) + arguments)
-    options = {key: values.pop(key) for key in ("config", "run", "overwrite", "quiet", "devices", "num_nodes")}
+    how = ("overwrite", "quiet", "devices", "num_nodes", "layout")
+    options = {key: values.pop(key) for key in ("config", "run", *how)}
     recipe = Recipe.from_dict(values, "the command")
     from collegium.training.loop import train
     from collegium.training.places import first_process
@@ -219,8 +227,7 @@ def _train(arguments: list[str]) -> None:
     folder = RunFolder(options["run"] or default_run(recipe))
     run = folder.path
     finished = folder.result() is not None and not options["overwrite"]
-    how = {key: options[key] for key in ("overwrite", "quiet", "devices", "num_nodes")}
-    result = train(recipe, run, **how)
+    result = train(recipe, run, **{key: options[key] for key in how})
     if not first_process():
         return
     if finished:

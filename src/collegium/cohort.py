@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from collegium import ranks
 from collegium.errors import UsageError
 from collegium.networks.network import Network, read_map
 
@@ -34,6 +35,7 @@ class PeerOutputs:
 
     logits: Tensor  # (M, B, C), float32
     features: tuple[tuple[Tensor, ...], ...]  # peer -> stage -> (B, D, H, W); the classifier pools the last
+    # Of peers in other processes there are the logits alone, see Cohort.keep.
     trunk: Tensor | None = None  # (B, D, H, W), output of what all share; of the first peer's view if they have own
     teacher: TeacherOutputs | None = None
     shadow: Tensor | None = None  # (M, B, C), of copies that follow, in training alone; (1, B, C), of a hybrid, always
@@ -108,6 +110,7 @@ class Cohort(nn.Module):
         self.trunk = parts[0] if parts else nn.ModuleDict()
         self.limbs = nn.ModuleList(parts[1:])
         self.branches = nn.ModuleList(peers)
+        self.here = range(len(peers))  # the peers that this process computes
         self.teacher = teacher
         if teacher is not None:
             teacher.requires_grad_(False).eval()
@@ -171,6 +174,20 @@ class Cohort(nn.Module):
         assert isinstance(branch, Network)
         return branch
 
+    def keep(self, here: range) -> None:
+        """Leaves the other peers to other processes; of these this one will have the logits, and no gradient.
+
+        Their weights stay where a checkpoint can hold them, on the CPU.
+        """
+        self.here = here
+        for k in range(self.num_peers):
+            if k not in here:
+                self.branches[k].cpu()
+
+    def present(self) -> nn.ModuleList:
+        """What this process computes, without the teacher."""
+        return nn.ModuleList([self.trunk, self.limbs, *(self.branches[k] for k in self.here)])
+
     def train(self, mode: bool = True) -> "Cohort":
         super().train(mode)
         if self.teacher is not None:
@@ -197,25 +214,28 @@ class Cohort(nn.Module):
             return x.chunk(count) if own else [x] * count
 
         if self.trunk:
-            states = list(by_peer(self._branch(0).fit(images.flatten(0, 1) if own else images), self.num_peers))
+            fitting = self._branch(0).fit(images.flatten(0, 1) if own else images)
+            states = dict(enumerate(by_peer(fitting, self.num_peers)))
         else:
-            views = images if own else [images] * self.num_peers
-            states = [self._branch(k).fit(view) for k, view in enumerate(views)]
-        maps: list[list[Tensor]] = [[] for _ in states]  # peer -> map after each stage
+            states = {k: self._branch(k).fit(images[k] if own else images) for k in self.here}
+        maps: list[list[Tensor]] = [[] for _ in range(self.num_peers)]  # peer -> map after each stage
         for part, peers in self.shared:
             x = torch.cat([states[k] for k in peers]) if own else states[peers[0]]
             for stage in part.values():
                 x = stage(x)
                 for k, feature in zip(peers, by_peer(read_map(stage, x), len(peers)), strict=True):
                     maps[k].append(feature)
-            states[peers.start : peers.stop] = by_peer(x, len(peers))
-        logits = []
-        for k, state in enumerate(states):
+            states |= zip(peers, by_peer(x, len(peers)), strict=True)
+        said = []
+        for k, state in states.items():
             high, z = self._branch(k).outputs(state)
             maps[k] += high
-            logits.append(z.float())
+            said.append(z.float())
+        logits = torch.stack(said)
+        if len(self.here) < self.num_peers:
+            logits = ranks.gather_peers(logits)
         trunk = maps[0][len(self.trunk) - 1] if self.trunk else None
-        return PeerOutputs(logits=torch.stack(logits), features=tuple(map(tuple, maps)), trunk=trunk)
+        return PeerOutputs(logits=logits, features=tuple(map(tuple, maps)), trunk=trunk)
 
     @torch.no_grad()
     def check_trunk(self, images: Tensor) -> None:

@@ -55,6 +55,9 @@ class Method(nn.Module, abc.ABC):
 
     min_peers: ClassVar[int] = 2
     needs_teacher: ClassVar[bool] = False
+    logits_only: ClassVar[bool] = False
+    """Whether it has no weights of its own and reads nothing of the peers but logits, so that each peer may be trained
+    in a process of its own."""
     optimizers: Mapping[str, Literal["sgd", "adam", "adamw"]] = {}
     """The optimizer of each player that has another one than the run's."""
     own_views: bool = False

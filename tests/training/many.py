@@ -21,7 +21,7 @@ from collegium.training.engine import make_fabric, own_random_state
 from collegium.training.experiment import build
 from collegium.training.loop import Interrupted, Run, train
 from collegium.training.metrics import score, summary
-from collegium.training.places import Places
+from collegium.training.places import Layout, Places
 from collegium.training.run_folder import RunFolder
 
 GENTLE = dict(batch_size=8, learning_rate=0.001)  # so that no difference in the last bit can grow
@@ -50,7 +50,7 @@ def in_float64() -> Iterator[None]:
         torch.set_default_dtype(default)
 
 
-def running(case: str, places: Places, **changes: Any) -> Run:
+def running(case: str, places: Places, layout: Layout = "data", **changes: Any) -> Run:
     """A run of a case that is ready for its first step."""
     chosen = CASES[case] | changes
     kind = methods.get(chosen["method"]["name"])
@@ -62,7 +62,7 @@ def running(case: str, places: Places, **changes: Any) -> Run:
         chosen["teacher"] = "python:teacher"
     recipe = tiny(**chosen)
     experiment = build(recipe, teacher=teacher)
-    return Run(experiment, RunFolder("unused"), make_fabric(recipe, places), quiet=True)
+    return Run(experiment, RunFolder("unused"), make_fabric(recipe, places), quiet=True, layout=layout)
 
 
 def prepared(run: Run) -> tuple[Tensor, Tensor]:
@@ -72,9 +72,11 @@ def prepared(run: Run) -> tuple[Tensor, Tensor]:
     return next(run.training_batches.epoch(0, 3))
 
 
-def gradients(case: str, places: Places, *, synchronised: bool) -> dict[str, Tensor]:
-    """Of every player, by a batch of 20 images; norms frozen, or by the whole batch."""
-    run = running(case, places, sync_batchnorm=synchronised)
+def gradients(
+    case: str, places: Places, *, synchronised: bool, layout: Layout = "data", **changes: Any
+) -> dict[str, Tensor]:
+    """Of every player, by a batch of 20 images; norms frozen, or by the whole batch. Of what this process computes."""
+    run = running(case, places, layout, sync_batchnorm=synchronised, **changes)
     found: dict[str, Tensor] = {}
 
     def keep(player: str) -> None:
@@ -89,7 +91,9 @@ def gradients(case: str, places: Places, *, synchronised: bool) -> dict[str, Ten
                 if isinstance(module, NORMS):
                     module.eval()
         run._one_step(images.double(), target, 0.5)
-    return found | {f"buffer {name}": b.clone() for name, b in run.learner.named_buffers() if synchronised}
+    computed = {id(b) for b in run.statistics}
+    buffers = {name: b for name, b in run.learner.named_buffers() if id(b) in computed and synchronised}
+    return found | {f"buffer {name}": b.clone() for name, b in buffers.items()}
 
 
 def trained(case: str, places: Places) -> dict[str, Tensor]:
@@ -163,10 +167,30 @@ def everything(places: Places, reference: Path) -> dict[str, Any]:
     }
 
 
-def stopped_and_repeated(places: Places, whole: Path, stopped: Path) -> str:
+PARTED: dict[str, dict[str, Any]] = {
+    **{case: chosen for case, chosen in CASES.items() if methods.get(chosen["method"]["name"]).logits_only},
+    "dml clipped": {"method": {"name": "dml"}, "gradient_clip": 0.01},
+    "four peers": {"method": {"name": "dml"}, "peers": "4xresnet8"},
+    "unlike peers": {"method": {"name": "switokd"}, "peers": "resnet8,resnet14"},
+}
+
+
+def whole_gradients(case: str, places: Places, layout: Layout) -> dict[str, Tensor]:
+    """Of a batch of 20 images and the peers of this process, norms by the whole batch."""
+    CASES.update(PARTED)
+    return gradients(case, places, synchronised=True, layout=layout, share_until=None)
+
+
+def parted(places: Places, cases: list[str]) -> dict[str, dict[str, Tensor]]:
+    """The gradients of every case, where the peers are laid out on the processes."""
+    with in_float64():
+        return {case: whole_gradients(case, places, "peers") for case in cases}
+
+
+def stopped_and_repeated(places: Places, whole: Path, stopped: Path, layout: Layout, changes: dict[str, Any]) -> str:
     """A run, and the same stopped by a signal to the last rank, copied, and repeated; what was said at the stop."""
-    recipe = tiny(**GENTLE, sync_batchnorm=True)
-    train(recipe, whole, quiet=True)
+    recipe = tiny(**GENTLE, **changes, sync_batchnorm=True)
+    train(recipe, whole, quiet=True, layout=layout)
     original, told = Run._one_step, ""
 
     def step(self: Run, *arguments: Any) -> None:
@@ -176,13 +200,13 @@ def stopped_and_repeated(places: Places, whole: Path, stopped: Path) -> str:
 
     Run._one_step = step  # type: ignore[method-assign]
     try:
-        train(recipe, stopped, quiet=True)
+        train(recipe, stopped, quiet=True, layout=layout)
     except Interrupted as error:
         told = str(error)
     if os.environ["LOCAL_RANK"] == "0":
         shutil.copytree(stopped, stopped.with_name("copy"))
     Run._one_step = original  # type: ignore[method-assign]
-    train(recipe, stopped, quiet=True)
+    train(recipe, stopped, quiet=True, layout=layout)
     return told
 
 

@@ -62,7 +62,7 @@ def test_what_is_gathered_passes_gradients_on(told: list[dict[str, Any]]) -> Non
 
 def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    said = on_ranks(2, stopped_and_repeated, whole, stopped)
+    said = on_ranks(2, stopped_and_repeated, whole, stopped, "data", {})
     # The wish goes with the next step and is heard, without waiting for a device, after the one that follows.
     assert all("stopped after epoch 1, step 5" in sentence for sentence in said), said
     assert_same_run(whole, stopped)

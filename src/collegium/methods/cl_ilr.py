@@ -41,6 +41,7 @@ class CLILR(Method):
         rescale: whether the gradient of what heads share is divided by their number.
     """
 
+    logits_only = True
     reconstructed = "the factor T^2"
 
     def __init__(self, spec: CohortSpec, *, temperature: float = 2.0, beta: float = 0.5, rescale: bool = True) -> None:

@@ -42,6 +42,7 @@ class Codistillation(Method):
         temperature: T, softens all predictions.
     """
 
+    logits_only = True
     reconstructed = "the burn-in and the interval of exchange"
 
     def __init__(

@@ -37,6 +37,8 @@ class DML(Method):
         reduction: whether the pairwise terms of a peer are averaged or summed over the others.
     """
 
+    logits_only = True
+
     def __init__(
         self,
         spec: CohortSpec,

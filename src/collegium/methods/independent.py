@@ -21,6 +21,7 @@ class Independent(Method):
     """
 
     min_peers = 1
+    logits_only = True
 
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
         return {"peers": {"ce": cross_entropy(out.logits, target)}}

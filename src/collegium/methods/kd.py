@@ -29,6 +29,7 @@ class KD(Method):
 
     min_peers = 1
     needs_teacher = True
+    logits_only = True
 
     def __init__(self, spec: CohortSpec, *, temperature: float = 4.0, alpha: float = 0.9) -> None:
         super().__init__(spec)

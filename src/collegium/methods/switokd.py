@@ -42,6 +42,8 @@ class SwitOKD(Method):
         temperature: T, softens all predictions, also those in the distances; 1 in the code.
     """
 
+    logits_only = True
+
     def __init__(self, spec: CohortSpec, *, teacher: int = 1, temperature: float = 1.0) -> None:
         super().__init__(spec)
         if not 0 <= teacher < spec.num_peers:

@@ -36,6 +36,7 @@ class TfKDReg(Method):
     """
 
     min_peers = 1
+    logits_only = True
 
     def __init__(
         self, spec: CohortSpec, *, alpha: float = 0.1, temperature: float = 20.0, correct: float = 0.99

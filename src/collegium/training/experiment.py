@@ -36,6 +36,15 @@ class Learner(nn.Module):
             self.shadow = copy.deepcopy(followed).requires_grad_(False)
             self._follow(method.shadow, 0.0)
 
+    def keep(self, here: range) -> None:
+        """Leaves all peers but these, and their copies, to other processes."""
+        for cohort in filter(None, (self.cohort, self.shadow)):
+            cohort.keep(here)
+
+    def names_here(self) -> tuple[str, ...]:
+        """How the names of the peers here and their copies begin in :meth:`state_dict`."""
+        return tuple(f"{part}.branches.{k}." for part in ("cohort", "shadow") for k in self.cohort.here)
+
     def forward(self, images: Tensor, target: Tensor, progress: Progress) -> tuple[dict[str, Terms], Tensor]:
         """Loss terms by player, and the peers' logits (M, B, C), detached; images as for :meth:`Cohort.forward`."""
         out = self._outputs(images)
@@ -63,12 +72,13 @@ class Learner(nn.Module):
     @torch.no_grad()
     def _follow(self, rule: Shadow, decay: float) -> None:
         assert self.shadow is not None
-        sources = [self.cohort.peer(k) for k in range(self.cohort.num_peers)] if rule.hybrid else [self.cohort]
+        peers = [self.cohort.peer(k) for k in self.cohort.here] if rule.hybrid else [self.cohort.present()]
+        shadow = self.shadow.peer(0) if rule.hybrid else self.shadow.present()
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # one kernel for all parameters
-        average(list(self.shadow.parameters()), _means([list(s.parameters()) for s in sources]), None)
+        average(list(shadow.parameters()), _means([list(p.parameters()) for p in peers]), None)
         if rule.decay == 0:
-            means = _means([list(s.buffers()) for s in sources])
-            for stale, newest in zip(self.shadow.buffers(), means, strict=True):
+            means = _means([list(p.buffers()) for p in peers])
+            for stale, newest in zip(shadow.buffers(), means, strict=True):
                 stale.copy_(newest)
 
     @torch.no_grad()

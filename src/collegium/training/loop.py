@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,8 @@ from collegium.training.launch import launch
 from collegium.training.metrics import score, summary
 from collegium.training.mixing import Mixing
 from collegium.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate, soften
-from collegium.training.places import Places, places
+from collegium.training.peer_layout import bring_home, peer_groups
+from collegium.training.places import Layout, Places, places
 from collegium.training.progress import Display
 from collegium.training.recipe import Recipe, provenance
 from collegium.training.result import last_and_best
@@ -55,6 +56,7 @@ def train(
     quiet: bool = False,
     devices: int | None = None,
     num_nodes: int | None = None,
+    layout: Layout = "data",
 ) -> dict[str, Any]:
     """Trains what a recipe says, or goes on where the same call was interrupted, and returns the result.
 
@@ -69,6 +71,8 @@ def train(
         devices: how many devices of each machine train together; by default one, or what torchrun or SLURM started.
             The result is the same up to what docs/many_devices.md says, and a run may go on with another number.
         num_nodes: how many machines, each of which torchrun or SLURM starts.
+        layout: what each process has for itself: a share of every batch ("data"), or one or several of the peers
+            ("peers", for methods that read logits alone).
 
     Returns:
         The content of result.json.
@@ -81,14 +85,13 @@ def train(
         ProcessLost: another process of this run ended.
     """
     found = places(devices, num_nodes)
-    given: dict[str, Any] = dict(peers=peers, data=data, teacher=teacher)
+    how: dict[str, Any] = dict(peers=peers, data=data, teacher=teacher, overwrite=overwrite, quiet=quiet, layout=layout)
     if found.devices > 1 and not found.started:
-        return launch(partial(train, recipe, run, **given, overwrite=overwrite, quiet=quiet), found.devices)
+        return launch(partial(train, recipe, run, **how), found.devices)
     if found.processes == 1:
-        return _train(recipe, RunFolder(run), make_fabric(recipe), found, overwrite=overwrite, quiet=quiet, **given)
+        return _train(recipe, RunFolder(run), make_fabric(recipe), found, **how)
     with ranks.together():
-        fabric = make_fabric(recipe, found)
-        return _train(recipe, RunFolder(run), fabric, found, overwrite=overwrite, quiet=quiet, **given)
+        return _train(recipe, RunFolder(run), make_fabric(recipe, found), found, **how)
 
 
 def _train(
@@ -102,6 +105,7 @@ def _train(
     teacher: nn.Module | None,
     overwrite: bool,
     quiet: bool,
+    layout: Layout,
 ) -> dict[str, Any]:
     begun = ranks.by_first(lambda: bool(folder.saved_checkpoints()) and not overwrite)
 
@@ -113,13 +117,14 @@ def _train(
         return experiment
 
     experiment = ranks.in_turn(prepare, first_here=fabric.local_rank == 0, device=fabric.device)
-    prepared = Run(experiment, folder, fabric, quiet=quiet)
+    prepared = Run(experiment, folder, fabric, quiet=quiet, layout=layout)
     with ExitStack() as held:
 
         def begin() -> dict[str, Any] | None:
             held.enter_context(folder.locked())
             folder.check(experiment.recipe, overwrite=overwrite)  # another process may have been here since
-            folder.open(experiment.recipe, provenance(fabric.device, found.devices, found.nodes), overwrite=overwrite)
+            where = provenance(fabric.device, found.devices, found.nodes) | {"layout": layout}
+            folder.open(experiment.recipe, where, overwrite=overwrite)
             if recipe.teacher is not None and not recipe.teacher.startswith("python:"):
                 folder.keep_teacher(recipe.teacher)
             return folder.result()
@@ -168,12 +173,17 @@ class Interrupted(TrainingError):
 class Run:
     """One training run: what it holds, and the loop over epochs and steps."""
 
-    def __init__(self, experiment: Experiment, folder: RunFolder, fabric: Fabric, *, quiet: bool) -> None:
+    def __init__(
+        self, experiment: Experiment, folder: RunFolder, fabric: Fabric, *, quiet: bool, layout: Layout = "data"
+    ) -> None:
         recipe, data, learner = experiment.recipe, experiment.data, experiment.learner
         self.experiment, self.recipe, self.folder, self.fabric = experiment, recipe, folder, fabric
-        self.ranks, self.first = fabric.world_size, fabric.is_global_zero
+        self.processes, self.first = fabric.world_size, fabric.is_global_zero
         self.quiet = quiet or not self.first
         self.learner: Learner = learner.to(fabric.device)
+        self.groups = 1 if layout == "data" else peer_groups(experiment, self.processes)
+        group, each = ranks.lay_out(self.groups), learner.cohort.num_peers // self.groups
+        learner.keep(range(group * each, (group + 1) * each))
         if recipe.channels_last:
             for tensor in (*learner.parameters(), *learner.buffers()):
                 if tensor.ndim == 4:  # Module.to(memory_format=...) refuses the 5-D weights of 3-D convolutions
@@ -182,10 +192,10 @@ class Run:
         _check_players(learner, groups)
         if len(groups) > 1 and recipe.precision == "fp16":
             raise UsageError(f"{recipe.method_name} has several players, which fp16 does not scale; take bf16")
-        if self.ranks > 1 and recipe.compile and recipe.sync_batchnorm:
+        if self.processes > 1 and recipe.compile and recipe.sync_batchnorm:
             raise UsageError("a compiled step cannot synchronise batch norms; leave out --compile or --sync-batchnorm")
         mixing = bool(recipe.mixup or recipe.cutmix)
-        self.share = Share(fabric.global_rank, self.ranks, before=int(mixing and self.ranks > 1))
+        self.share = Share(ranks.rank(), ranks.count(), before=int(mixing and ranks.count() > 1))
         self.batch_size = min(recipe.batch_size, len(data.train))
         seen_by_norms = (
             self.batch_size if recipe.sync_batchnorm else self.share.size(self.batch_size) - self.share.before
@@ -193,7 +203,7 @@ class Run:
         if seen_by_norms < 2:
             raise UsageError(
                 "batch norm needs batches of 2 images or more"
-                + (" on each device; take a larger one, or --sync-batchnorm true" if self.ranks > 1 else "")
+                + (" on each device; take a larger one, or --sync-batchnorm true" if self.share.ranks > 1 else "")
             )
         self.parameters = {player: [p for group in g for p in group["params"]] for player, g in groups.items()}
         self.optimizers: dict[str, Optimizer] = {
@@ -234,18 +244,19 @@ class Run:
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.stop_requested = False
 
-        still = [] if learner.cohort.teacher is None else [id(b) for b in learner.cohort.teacher.buffers()]
-        self.statistics = [b for b in learner.buffers() if b.is_floating_point() and id(b) not in still]
-        self.wishes = torch.zeros(2, device=fabric.device)  # of this rank: to look at the tally, to stop
-        self.told: deque[Tensor] = deque()  # how many ranks had each wish, in the last steps
+        computed = [learner.method, learner.cohort.present(), *([learner.shadow.present()] if learner.shadow else [])]
+        self.statistics = [b for module in computed for b in module.buffers() if b.is_floating_point()]
+        self.wishes = torch.zeros(2, device=fabric.device)  # of this process: to look at the tally, to stop
+        self.told: deque[Tensor] = deque()  # how many processes had each wish, in the last steps
 
     def _own_part(self, split: S) -> S:
-        """The images that this rank scores."""
-        if self.ranks == 1:
+        """The images that this process scores."""
+        rank, count, _ = self.share
+        if count == 1:
             return split
-        if len(split) < self.ranks:
-            raise UsageError(f"{len(split)} images cannot be scored by {self.ranks} processes; take fewer --devices")
-        ends = [len(split) * r // self.ranks for r in (self.share.rank, self.share.rank + 1)]
+        if len(split) < count:
+            raise UsageError(f"{len(split)} images cannot be scored by {count} processes; take fewer --devices")
+        ends = [len(split) * r // count for r in (rank, rank + 1)]
         return split.subset(torch.arange(*ends))
 
     def evaluation_batches(self, split: Samples) -> BatchSource:
@@ -271,7 +282,7 @@ class Run:
         state = ranks.by_first(self.folder.load_checkpoint)
         if state is not None:
             self.load_state_dict(state)
-        ranks.follow_first([*self.learner.parameters(), *self.learner.buffers()])
+        ranks.follow_first([*self.learner.parameters(), *self.learner.buffers()], self.fabric.device)
         title = f"{self.recipe.method_name} on {self.experiment.data.name}"
         display = Display(title, self.recipe.epochs, len(self.training_batches), quiet=self.quiet)
         for note in (*self.experiment.notes, *self._sharing()):
@@ -302,11 +313,11 @@ class Run:
         self.seconds["training"] += time.perf_counter() - begun
 
     def _agree(self, look: bool, stop: bool) -> tuple[bool, bool]:
-        """Whether to look at the tally (the first rank's wish) and to stop (any rank's), the same on all ranks.
+        """Whether to look at the tally (the first process's wish) and to stop (any one's), the same in all processes.
 
-        With several ranks the answer is that to the wishes of some steps ago, so that nobody waits for a device.
+        With several the answer is that to the wishes of some steps ago, so that nobody waits for a device.
         """
-        if self.ranks == 1:
+        if self.processes == 1:
             return look, stop
         self.wishes[0], self.wishes[1] = float(look and self.first), float(stop)
         if len(self.told) < 2:
@@ -315,15 +326,21 @@ class Run:
         return look, stop
 
     def _sharing(self) -> list[str]:
-        """How a batch is shared, where it is."""
-        if self.ranks == 1:
-            return []
-        norms = "go by the whole batch" if self.recipe.sync_batchnorm else "go by the images of their own process"
-        return [
-            f"{self.ranks} processes share every batch of {self.batch_size} images, "
-            f"{self.batch_size // self.ranks} each. The learning rate {self.recipe.learning_rate:g} is that of the "
-            f"whole batch, for any number of processes. Batch norms {norms}."
-        ]
+        """How the work is shared, where it is."""
+        count, notes = self.share.ranks, []
+        if self.groups > 1:
+            peers, processes = self.learner.cohort.num_peers // self.groups, self.processes // self.groups
+            what = f"{peers} peer{'s' * (peers > 1)}"
+            each = "process trains" if processes == 1 else f"group of {processes} processes trains"
+            notes.append(f"Each {each} {what} of {self.learner.cohort.num_peers} and hears the others' logits.")
+        if count > 1:
+            norms = "go by the whole batch" if self.recipe.sync_batchnorm else "go by the images of their own process"
+            notes.append(
+                f"{count} processes share every batch of {self.batch_size} images, "
+                f"{self.batch_size // count} each. The learning rate {self.recipe.learning_rate:g} is that of the "
+                f"whole batch, for any number of processes. Batch norms {norms}."
+            )
+        return notes
 
     def _one_step(self, images: Tensor, target: Tensor, fraction: float) -> None:
         self.progress.epoch.fill_(self.epoch)
@@ -337,23 +354,24 @@ class Run:
         seen = observe(terms, logits, target[self.share.before :])
         self.descend(terms, seen)
         self.learner.after_step(step + 1)
-        self.tally.add(seen._replace(images=seen.images * self.ranks))
+        self.tally.add(seen._replace(images=seen.images * self.share.ranks))
 
     @contextmanager
     def _as_one_of_many(self, step: int) -> Iterator[None]:
-        """Networks that draw (dropout) do so by themselves on every rank; the random state of all stays common."""
-        if self.ranks == 1:
+        """Networks that draw (dropout) do so by themselves in every process; the random state of all stays common."""
+        if self.processes == 1:
             yield
             return
-        norms = SynchronisedBatchNorm() if self.recipe.sync_batchnorm else nullcontext()
+        norms = SynchronisedBatchNorm() if self.recipe.sync_batchnorm and self.share.ranks > 1 else nullcontext()
         with own_random_state(self.fabric.device), norms:
-            torch.manual_seed(generator(self.recipe.resolved_data_seed, NETWORKS, step, self.share.rank).initial_seed())
+            draws = generator(self.recipe.resolved_data_seed, NETWORKS, step, self.fabric.global_rank)
+            torch.manual_seed(draws.initial_seed())
             yield
 
     def descend(self, terms: Mapping[str, Terms], seen: Seen) -> None:
         """Each player takes one step on the sum of its terms; all gradients are computed before any step.
 
-        With several ranks, gradients, running statistics and ``seen`` become those of all ranks before.
+        Where processes share a batch, gradients, running statistics and ``seen`` become those of all before.
         """
         totals = {player: torch.stack(list(named.values())).sum() for player, named in terms.items()}
         if len(totals) == 1:
@@ -378,16 +396,24 @@ class Run:
         return [None if g is None else torch.empty_like(p).copy_(g) for p, g in zip(parameters, found, strict=True)]
 
     def _exchange(self, gradients: list[Tensor], seen: Seen) -> None:
-        """Makes everything that a step found that of all ranks, by one message."""
-        if self.ranks == 1:
+        """Makes everything that a step found that of the whole batch, by one message, and hears all wishes."""
+        if self.processes == 1:
             return
         wishes = self.wishes.clone()
-        ranks.exchange([*gradients, *self.statistics, seen.values], [seen.correct, wishes])
+        if self.share.ranks > 1:
+            own = [wishes] if self.groups == 1 else []
+            ranks.exchange([*gradients, *self.statistics, seen.values], [seen.correct, *own])
+        if self.groups > 1:
+            ranks.add_up(wishes)
         self.told.append(wishes)
 
     def _clip_and_step(self, player: str) -> None:
-        if self.recipe.gradient_clip is not None:
-            # A norm that is not finite is found with its term by the tally, without waiting for the device here.
+        # A norm that is not finite is found with its term by the tally, without waiting for the device here.
+        if self.recipe.gradient_clip is not None and self.groups > 1:
+            found = [p for p in self.parameters[player] if p.grad is not None]
+            norm = ranks.norm_over_peers(nn.utils.get_total_norm([p.grad for p in found if p.grad is not None]))
+            nn.utils.clip_grads_with_norm_(found, self.recipe.gradient_clip, norm)
+        elif self.recipe.gradient_clip is not None:
             self.fabric.clip_gradients(
                 self.learner,
                 self.steppers[player],
@@ -408,7 +434,7 @@ class Run:
         return f"; {last}. Try a lower --learning-rate or --gradient-clip 1, in another --run or with --overwrite"
 
     def _end_epoch(self, display: Display, events: Any) -> None:
-        self.stop_requested = ranks.any_over_ranks(self.stop_requested, self.fabric.device)
+        self.stop_requested = ranks.any_process(self.stop_requested, self.fabric.device)
         row: dict[str, float] = {"epoch": self.epoch + 1, "learning_rate": self._learning_rate(), **self.tally.row()}
         self.epoch, self.step = self.epoch + 1, 0
         last = self.epoch == self.recipe.epochs
@@ -488,8 +514,9 @@ class Run:
     def save(self) -> Path:
         """Writes a checkpoint, unless the last step has spoilt the weights."""
         self._read_tally()
-        floating = [t for t in self.learner.state_dict().values() if t.is_floating_point()]
-        if not torch.stack([t.isfinite().all() for t in floating]).all():
+        if self.groups > 1:
+            bring_home(self.learner, self.optimizers, self.parameters)
+        if not _all_finite(self.learner.state_dict().values()):
             raise TrainingError(
                 f"weights are no longer finite after epoch {self.epoch}, step {self.step}{self._advice()}"
             )
@@ -527,6 +554,8 @@ class Run:
     def _finish(self) -> dict[str, Any]:
         """Writes the peers and the result."""
         data, cohort = self.experiment.data, self.learner.cohort
+        self.learner.keep(range(cohort.num_peers))
+        self.learner.to(self.fabric.device)
         for k in range(cohort.num_peers):
             save_peer(
                 cohort.peer(k),
@@ -553,13 +582,21 @@ class Run:
             "test_images_per_class": torch.bincount(data.test.targets, minlength=data.num_classes).tolist(),
             "class_accuracy": self.class_accuracy,
             "cost": costs(self.learner, data.image_shape),
-            "processes": self.ranks,
+            "processes": self.processes,
             "seconds": sum(self.seconds.values()),
             "training_seconds": self.seconds["training"],
             "images_per_second": images / self.seconds["training"],
         }
         self.folder.write_result(result)
         return result
+
+
+def _all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Waits once for each device that the tensors lie on."""
+    answers: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        answers.setdefault(tensor.device, []).append(tensor.isfinite().all())
+    return all(bool(torch.stack(finite).all()) for finite in answers.values())
 
 
 def _check_players(learner: Learner, groups: Mapping[str, list[ParameterGroup]]) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from collegium import ranks
 from collegium.cohort import is_peer
 
 METRICS = ("top1_error", "top5_error", "nll", "ece", "average_accuracy", "kappa")
@@ -30,11 +32,13 @@ class Scores:
         )
 
         k = max(1, min(5, num_classes - 1))
-        self.top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False).to(device)
-        self.top5 = MulticlassAccuracy(num_classes, top_k=k, average="micro", validate_args=False).to(device)
-        self.nll = MeanMetric().to(device)
-        self.ece = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", validate_args=False).to(device)
-        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False).to(device)
+        among: dict[str, Any] = {"dist_sync_fn": _of_all_images}
+        how = among | {"validate_args": False}
+        self.top1 = MulticlassAccuracy(num_classes, average="micro", **how).to(device)
+        self.top5 = MulticlassAccuracy(num_classes, top_k=k, average="micro", **how).to(device)
+        self.nll = MeanMetric(**among).to(device)
+        self.ece = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", **how).to(device)
+        self.confusion = MulticlassConfusionMatrix(num_classes, **how).to(device)
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """(B, C), (B,)"""
@@ -63,6 +67,14 @@ class Scores:
         counts = self.confusion.compute().double().cpu()
         rows = zip(counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True)
         return [right / all_ if all_ else None for right, all_ in rows]
+
+
+def _of_all_images(state: Tensor, group: object = None) -> list[Tensor]:
+    """A metric's state of every process that has scored images of its own."""
+    from torchmetrics.utilities.distributed import gather_all_tensors
+
+    # Asked for here: a metric that held the group would keep it, and its connections, after the run.
+    return gather_all_tensors(state, ranks.batch_group())
 
 
 def cohen_kappa(confusion: Tensor) -> float:

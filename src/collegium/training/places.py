@@ -1,9 +1,12 @@
 """Where a run computes: on how many devices of how many machines, and whether their processes run already."""
 
 import os
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from collegium.errors import UsageError
+
+Layout: TypeAlias = Literal["data", "peers"]
+"""What each process of a run has for itself: a share of every batch, or one or several of the peers."""
 
 
 class Places(NamedTuple):
