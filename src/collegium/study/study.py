@@ -211,8 +211,8 @@ class Study:
             except KeyboardInterrupt:
                 done = sum(outcome.state == "done" for outcome in self.outcomes())
                 raise Interrupted(
-                    f"stopped with {done} of {len(self.cells)} runs done; those that were running have saved their "
-                    f"state in {self.runs}. Repeat the command to go on"
+                    f"stopped with {done} of {len(self.cells)} runs done; repeat the command to go on: those that were "
+                    f"running have their newest states in {self.runs}"
                 ) from None
         return self.outcomes()
 
