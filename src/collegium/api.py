@@ -31,6 +31,7 @@ def train(
     devices: int | None = None,
     num_nodes: int | None = None,
     layout: Layout = "data",
+    fastest: bool = False,
     **recipe: Any,
 ) -> dict[str, Any]:
     """Trains a cohort, or goes on where the same call was interrupted.
@@ -52,6 +53,8 @@ def train(
         num_nodes: how many machines, on each of which torchrun or SLURM starts the script.
         layout: what each process has for itself: a share of every batch ("data"), or one or several of the peers
             ("peers", for methods that read logits alone).
+        fastest: take the precision, fp32 or bf16, and the memory layout of which a few steps are fastest on this
+            machine; a run that goes on keeps its own.
         **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:
             {"name": "ffl", "temperature": 4}), ``epochs``, ``share_until`` and so on.
 
@@ -97,6 +100,7 @@ def train(
         devices=devices,
         num_nodes=num_nodes,
         layout=layout,
+        fastest=fastest,
     )
 
 

@@ -203,6 +203,11 @@ def _train(arguments: list[str]) -> None:
     parser.add_argument("--run", help="the run's folder; by default runs/METHOD-DATA-seedSEED")
     parser.add_argument("--overwrite", action="store_true", help="start over where the folder holds a run")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument(
+        "--fastest",
+        action="store_true",
+        help="take the precision (fp32 or bf16) and memory layout of which a few steps are fastest on this machine",
+    )
     parser.add_argument("--devices", type=int, help="how many devices of each machine train together; by default one")
     parser.add_argument("--num_nodes", type=int, help="how many machines; torchrun or SLURM starts each")
     parser.add_argument(
@@ -217,7 +222,7 @@ def _train(arguments: list[str]) -> None:
     _add_data_options(parser, dataset)
 
     values = _parse(parser, _as_arguments(base, method, dataset) + arguments)
-    how = ("overwrite", "quiet", "devices", "num_nodes", "layout")
+    how = ("overwrite", "quiet", "devices", "num_nodes", "layout", "fastest")
     options = {key: values.pop(key) for key in ("config", "run", *how)}
     recipe = Recipe.from_dict(values, "the command")
     from collegium.training.loop import train

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from collegium import ranks
 from collegium.errors import UsageError
 from collegium.networks.network import Network, read_map
+from collegium.networks.recompute import recomputed
 
 
 def is_peer(predictor: str) -> bool:
@@ -82,6 +83,7 @@ class Cohort(nn.Module):
             ends after the first; there the peers part in two halves, each of which shares a limb, its first peer's
             stages up to the next; and so on, until above the last stage each is alone.
         teacher: a trained network; it is frozen, stays in evaluation mode and is never exported.
+        recompute: whether the backward pass keeps the ends of stages alone and computes what lies between again.
 
     Raises:
         UsageError: no peers, equal peers, a trunk or limb that a peer lacks or shapes differently, stages out of
@@ -89,7 +91,12 @@ class Cohort(nn.Module):
     """
 
     def __init__(
-        self, peers: Sequence[Network], *, share_until: str | None = None, teacher: Network | None = None
+        self,
+        peers: Sequence[Network],
+        *,
+        share_until: str | None = None,
+        teacher: Network | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if not peers:
@@ -109,7 +116,8 @@ class Cohort(nn.Module):
                 self._sharing.append(range(first, first + size))
         self.trunk = parts[0] if parts else nn.ModuleDict()
         self.limbs = nn.ModuleList(parts[1:])
-        self.branches = nn.ModuleList(peers)
+        self.recompute = recompute
+        self.branches = nn.ModuleList(peer.recomputing() for peer in peers) if recompute else nn.ModuleList(peers)
         self.here = range(len(peers))  # the peers that this process computes
         self.teacher = teacher
         if teacher is not None:
@@ -222,7 +230,7 @@ class Cohort(nn.Module):
         for part, peers in self.shared:
             x = torch.cat([states[k] for k in peers]) if own else states[peers[0]]
             for stage in part.values():
-                x = stage(x)
+                x = recomputed(stage, stage, x) if self.recompute else stage(x)
                 for k, feature in zip(peers, by_peer(read_map(stage, x), len(peers)), strict=True):
                     maps[k].append(feature)
             states |= zip(peers, by_peer(x, len(peers)), strict=True)

@@ -49,8 +49,6 @@ def lay_out(groups: int) -> int:
         The group of this process.
     """
     global _groups
-    if groups == 1:
-        return 0
     table = torch.arange(processes()).view(groups, -1)  # (groups of peers, ranks of a batch)
     own = [dist.new_subgroups_by_enumeration(rows.tolist())[0] for rows in (table, table.T)]
     _groups = _Groups(*cast(list[dist.ProcessGroup], own))

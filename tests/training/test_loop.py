@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import run, tiny, weights
+from helpers import assert_same_run, run, tiny, weights
 from torch import Tensor, nn
 
 from collegium.cohort import Cohort, PeerOutputs
@@ -289,3 +289,19 @@ def test_cutmix_is_refused_where_a_label_is_the_centre_pixel_s(tmp_path: Path) -
     experiment = build(tiny(data={"name": "python:scene"}, cutmix=1.0), data=scene)
     with pytest.raises(UsageError, match="centre pixel, which CutMix pastes over; take mixup"):
         Run(experiment, RunFolder(tmp_path), make_fabric(experiment.recipe), quiet=True)
+
+
+@pytest.mark.parametrize("method", ["ffl", "afd", "pcl"])
+def test_activation_checkpointing_changes_no_bit(method: str, tmp_path: Path) -> None:
+    # AFD's players take their gradients from one graph, PCL's peers are followed by copies.
+    recipe: dict[str, Any] = dict(method={"name": method}, peers="2xresnet8", share_until=None, epochs=2)
+    run(tmp_path / "kept", **recipe)
+    run(tmp_path / "again", **recipe, activation_checkpointing=True)
+    assert_same_run(tmp_path / "kept", tmp_path / "again")
+
+
+@pytest.mark.parametrize("other", [{"compile": True}])
+def test_activation_checkpointing_is_refused_where_it_cannot_be(other: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a compiled step decides itself what it keeps"):
+        run(tmp_path / "run", activation_checkpointing=True, **other)
+    assert not (tmp_path / "run").exists()

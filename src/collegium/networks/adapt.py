@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from collegium.errors import UsageError, nearest
 from collegium.networks.dry_run import Call, DryRun, MapReader, logits_of, tensor_of, watch
 from collegium.networks.network import Network, Stage, as_map
+from collegium.networks.recompute import recomputed
 from collegium.seeds import global_state_kept, seed_globally
 
 
@@ -68,8 +69,12 @@ class WholeNetwork(Network):
     def stage_names(self) -> tuple[str, ...]:
         return self._stage_names
 
+    def outputs(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        return recomputed(self, self._read, x) if self.recomputes else self._read(x)
+
     @abc.abstractmethod
-    def outputs(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]: ...
+    def _read(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Images that fit -> the map (B, D, H, W) of every stage, and the logits (B, C)."""
 
     def split_after(self, stage: str) -> tuple[dict[str, nn.Module], Network]:
         raise UsageError(
@@ -99,7 +104,7 @@ class TappedNetwork(WholeNetwork):
         for name, path in taps.items():
             module.get_submodule(path).register_forward_hook(self.taps[name])
 
-    def outputs(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _read(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         for tap in self.taps.values():
             tap.open = True
         output = self.classifier(x)
@@ -133,6 +138,9 @@ class StagedNetwork(TappedNetwork):
         given: dict[str, Any] = {"in_channels": self.in_channels, "name": self.name, "image_size": self.image_size}
         given["copies_images"] = self.copies_images
         return CutNetwork(module, children, self.readers, **given)
+
+    def recomputing(self) -> Network:
+        return self.cut_form().recomputing()
 
     def split_after(self, stage: str) -> tuple[dict[str, nn.Module], Network]:
         return self.cut_form().split_after(stage)

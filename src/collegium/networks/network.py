@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.networks.recompute import recomputed
 
 
 def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -102,6 +103,12 @@ class Network(nn.Module):
         self.name = name
         self.image_size = image_size
         self.copies_images = copies_images
+        self.recomputes = False
+
+    def recomputing(self) -> "Network":
+        """This network, of which the backward pass keeps the ends of stages alone and computes the rest again."""
+        self.recomputes = True
+        return self
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -117,7 +124,7 @@ class Network(nn.Module):
         """The map (B, D, H, W) after every stage, and the logits (B, C), of images that fit or a trunk's output."""
         maps = []
         for stage in self.stages.values():
-            x = stage(x)
+            x = recomputed(stage, stage, x) if self.recomputes else stage(x)
             maps.append(read_map(stage, x))
         return tuple(maps), cast(Tensor, self.classifier(x))
 

@@ -29,7 +29,7 @@ class IntermediatesNetwork(WholeNetwork):
         super().__init__(module, [f"stage{k}" for k in range(1, len(indices) + 1)], **given)
         self.indices = indices
 
-    def outputs(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _read(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         model: Any = self.classifier
         final, maps = model.forward_intermediates(x, indices=self.indices, output_fmt="NCHW")
         return tuple(maps), model.forward_head(final)

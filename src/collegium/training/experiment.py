@@ -160,7 +160,9 @@ def build(
     elif recipe.start_from is not None:
         notes += [start_from(peer, k, recipe.start_from) for k, peer in enumerate(cohort_peers)]
     frozen = None if teacher is None else networks.as_network(teacher, data.image_shape)
-    cohort = Cohort(cohort_peers, share_until=recipe.share_until, teacher=frozen)
+    cohort = Cohort(
+        cohort_peers, share_until=recipe.share_until, teacher=frozen, recompute=recipe.activation_checkpointing
+    )
     spec = describe(cohort, data.image_shape, data.num_classes)
     with _seeded(recipe.resolved_weight_seed, -1):
         method = method_class(spec, **recipe.method_options)

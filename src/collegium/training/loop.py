@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.wrappers import _FabricOptimizer
+from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -57,6 +58,7 @@ def train(
     devices: int | None = None,
     num_nodes: int | None = None,
     layout: Layout = "data",
+    fastest: bool = False,
 ) -> dict[str, Any]:
     """Trains what a recipe says, or goes on where the same call was interrupted, and returns the result.
 
@@ -73,6 +75,8 @@ def train(
         num_nodes: how many machines, each of which torchrun or SLURM starts.
         layout: what each process has for itself: a share of every batch ("data"), or one or several of the peers
             ("peers", for methods that read logits alone).
+        fastest: take the precision, fp32 or bf16, and the memory layout of which a few steps are fastest here, in
+            place of the recipe's; a run that goes on keeps its own.
 
     Returns:
         The content of result.json.
@@ -85,6 +89,8 @@ def train(
         ProcessLost: another process of this run ended.
     """
     found = places(devices, num_nodes)
+    if fastest:
+        recipe = _fastest(recipe, RunFolder(run), found, overwrite, quiet, peers=peers, data=data, teacher=teacher)
     how: dict[str, Any] = dict(peers=peers, data=data, teacher=teacher, overwrite=overwrite, quiet=quiet, layout=layout)
     if found.devices > 1 and not found.started:
         return launch(partial(train, recipe, run, **how), found.devices)
@@ -92,6 +98,23 @@ def train(
         return _train(recipe, RunFolder(run), make_fabric(recipe), found, **how)
     with ranks.together():
         return _train(recipe, RunFolder(run), make_fabric(recipe, found), found, **how)
+
+
+def _fastest(recipe: Recipe, folder: RunFolder, found: Places, overwrite: bool, quiet: bool, **given: Any) -> Recipe:
+    if found.started and found.processes > 1:
+        raise UsageError(
+            "--fastest measures in one process, before others are started; "
+            "say --precision and --channels-last where torchrun or SLURM starts them"
+        )
+    if folder.recipe_file.exists() and not overwrite:
+        known = folder.recipe()
+        return dataclasses.replace(recipe, precision=known.precision, channels_last=known.channels_last)
+    folder.check(recipe, overwrite=overwrite)
+    from collegium.training import probe
+
+    found_recipe, verdict = probe.fastest(recipe, **given)
+    Console(stderr=True, quiet=quiet).print(verdict, highlight=False, soft_wrap=True)
+    return found_recipe
 
 
 def _train(
@@ -182,8 +205,9 @@ class Run:
         self.quiet = quiet or not self.first
         self.learner: Learner = learner.to(fabric.device)
         self.groups = 1 if layout == "data" else peer_groups(experiment, self.processes)
-        group, each = ranks.lay_out(self.groups), learner.cohort.num_peers // self.groups
-        learner.keep(range(group * each, (group + 1) * each))
+        if self.groups > 1:
+            group, each = ranks.lay_out(self.groups), learner.cohort.num_peers // self.groups
+            learner.keep(range(group * each, (group + 1) * each))
         if recipe.channels_last:
             for tensor in (*learner.parameters(), *learner.buffers()):
                 if tensor.ndim == 4:  # Module.to(memory_format=...) refuses the 5-D weights of 3-D convolutions
@@ -194,6 +218,10 @@ class Run:
             raise UsageError(f"{recipe.method_name} has several players, which fp16 does not scale; take bf16")
         if self.processes > 1 and recipe.compile and recipe.sync_batchnorm:
             raise UsageError("a compiled step cannot synchronise batch norms; leave out --compile or --sync-batchnorm")
+        if recipe.activation_checkpointing and recipe.compile:
+            raise UsageError("a compiled step decides itself what it keeps; leave out one of the two")
+        if recipe.activation_checkpointing and recipe.sync_batchnorm and self.processes > 1:
+            raise UsageError("stages that are computed again cannot synchronise batch norms; leave out one of the two")
         mixing = bool(recipe.mixup or recipe.cutmix)
         self.share = Share(ranks.rank(), ranks.count(), before=int(mixing and ranks.count() > 1))
         self.batch_size = min(recipe.batch_size, len(data.train))
@@ -554,8 +582,9 @@ class Run:
     def _finish(self) -> dict[str, Any]:
         """Writes the peers and the result."""
         data, cohort = self.experiment.data, self.learner.cohort
-        self.learner.keep(range(cohort.num_peers))
-        self.learner.to(self.fabric.device)
+        if self.groups > 1:
+            self.learner.keep(range(cohort.num_peers))
+            self.learner.to(self.fabric.device)
         for k in range(cohort.num_peers):
             save_peer(
                 cohort.peer(k),

@@ -52,6 +52,8 @@ class Recipe:
         precision: of the networks' arithmetic; losses are computed in fp32 always.
         channels_last: memory layout of images and convolutions.
         compile: compile cohort and method with torch.compile.
+        activation_checkpointing: keep what the peers' stages give, and compute what lies within them again in the
+            backward pass: less memory, about a third more time.
         seed: of weights and data both, where the next two say nothing else.
         weight_seed: of the initial weights.
         data_seed: of the order and augmentation of images.
@@ -89,6 +91,7 @@ class Recipe:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
+    activation_checkpointing: bool = False
     seed: int = 0
     weight_seed: int | None = None
     data_seed: int | None = None
