@@ -1,12 +1,15 @@
-"""What training is measured against: the peers alone, and the loop that paper repositories have."""
+"""What is measured: Collegium's training, the peers alone, and the loop that paper repositories have."""
 
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from collegium import networks
 from collegium.cohort import Cohort
@@ -14,9 +17,13 @@ from collegium.data import ImageData, from_arrays
 from collegium.data.batches import Augmentation
 from collegium.method import Progress
 from collegium.training.engine import make_fabric
-from collegium.training.experiment import Experiment
+from collegium.training.experiment import Experiment, build
+from collegium.training.loop import Run
 from collegium.training.optimizers import make_optimizer
 from collegium.training.recipe import Recipe
+from collegium.training.run_folder import RunFolder
+
+SHARED = {"ffl": "stage2", "one": "stage2", "cl_ilr": "stage2", "okddip": "stage2", "pcl": "stage2"}
 
 
 def random_images(count: int, classes: int = 100) -> ImageData:
@@ -28,19 +35,41 @@ def random_images(count: int, classes: int = 100) -> ImageData:
     return from_arrays((images, labels), test, name="noise", augmentation=Augmentation())
 
 
-def batch(size: int, device: torch.device, *, views: int = 1, channels_last: bool = True) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, 32, 32), or (views, B, 3, 32, 32), and labels of 100 classes."""
+def batch(
+    size: int, device: torch.device, *, views: int = 1, channels_last: bool = True, classes: int = 100
+) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, 32, 32), or (views, B, 3, 32, 32), and labels."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.randn(views * size, 3, 32, 32).contiguous(memory_format=layout).to(device)
-    target = torch.randint(100, (size,), device=device)
+    target = torch.randint(classes, (size,), device=device)
     return (images.view(views, size, *images.shape[1:]) if views > 1 else images), target
 
 
-def peers_alone(recipe: Recipe, images: Tensor, target: Tensor) -> Callable[[], None]:
+def training(recipe: Recipe, data: ImageData, teacher: nn.Module | None = None) -> Run:
+    """Collegium's run of a recipe, ready to make steps; it leaves no folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(build(recipe, data=data, teacher=teacher), RunFolder(folder), make_fabric(recipe), quiet=True)
+    run.learner.train()
+    return run
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least that training some peers takes; calling it makes a step."""
+
+    cohort: Cohort
+    optimizer: Optimizer
+    step: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.step()
+
+
+def peers_alone(recipe: Recipe, images: Tensor, target: Tensor, classes: int = 100) -> Floor:
     """One step of the recipe's peers on cross-entropy: forward, backward, update. Nothing of the library's training."""
     fabric = make_fabric(recipe)
     names = networks.parse_peers(recipe.peers)
-    cohort = Cohort([networks.build(name, num_classes=100) for name in names], share_until=recipe.share_until)
+    cohort = Cohort([networks.build(name, num_classes=classes) for name in names], share_until=recipe.share_until)
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     cohort = cohort.to(fabric.device).to(memory_format=layout)
     forward = torch.compile(cohort) if recipe.compile else cohort
@@ -56,7 +85,7 @@ def peers_alone(recipe: Recipe, images: Tensor, target: Tensor) -> Callable[[], 
         fabric.backward(loss)
         optimizer.step()
 
-    return step
+    return Floor(cohort, optimizer, step)
 
 
 class ObviousLoop:
@@ -110,7 +139,7 @@ class ObviousLoop:
             images, target = images.to(self.device), target.to(self.device)
             images = images.squeeze(1) if images.shape[1] == 1 else images.transpose(0, 1)
             terms, logits = self.learner(images, target, progress)
-            read = {f"{player}/{name}": float(x) for player, named in terms.items() for name, x in named.items()}
+            read = {f"{player}/{name}": float(x.detach()) for player, named in terms.items() for name, x in named.items()}
             totals = {player: torch.stack(list(named.values())).sum() for player, named in terms.items()}
             gradients = {
                 player: torch.autograd.grad(total, self.players[player], retain_graph=True, allow_unused=True)

@@ -8,60 +8,46 @@ floor      the peers alone: forward, backward and update with cross-entropy, sam
 step       Collegium's training step on a batch that lies ready
 epoch      Collegium's epoch with data, augmentation, metrics and reading them, without evaluation
 obvious    the same epoch as paper repositories write it: see ``contenders.ObviousLoop``
+
+State is the bytes of parameters, buffers, gradients and optimizer state that exist after a step, a frozen teacher and
+copies that follow among them. Rows are written one by one, and a repeated command measures those that are missing.
 """
 
 import argparse
-import json
-import statistics
-import tempfile
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-SHARED = {"ffl": "stage2", "one": "stage2", "cl_ilr": "stage2", "okddip": "stage2", "pcl": "stage2"}
+import torch
+from contenders import SHARED, ObviousLoop, batch, peers_alone, random_images, training
+from measuring import Row, measure_missing, median_seconds, origin, repeated, table, training_state, write_readme
+
+from collegium import methods, networks
+from collegium.training.experiment import build
+from collegium.training.recipe import Recipe
 
 
-def measure(job: dict[str, Any]) -> dict[str, Any]:
+def measure(job: Row) -> Row:
     """One method with one cohort, in this process."""
-    import torch
-    from contenders import ObviousLoop, batch, peers_alone, random_images
-
-    from collegium import methods, networks
-    from collegium.training.engine import make_fabric
-    from collegium.training.experiment import build
-    from collegium.training.loop import Run
-    from collegium.training.recipe import Recipe
-    from collegium.training.run_folder import RunFolder
-
-    size, rounds = job["batch_size"], job["rounds"]
-    alike = len(set(networks.parse_peers(job["peers"]))) == 1
+    size, count = job["batch_size"], job["steps"]
+    names = networks.parse_peers(job["peers"])
     recipe = Recipe(
         method={"name": job["method"]},
         peers=job["peers"],
-        share_until=SHARED.get(job["method"]) if alike else None,
+        share_until=SHARED.get(job["method"]) if len(set(names)) == 1 else None,
         teacher="python:teacher" if methods.get(job["method"]).needs_teacher else None,
         batch_size=size,
         precision=job["precision"],
         compile=job["compile"],
         device=job["device"],
     )
-    data = random_images(size * job["steps"])
-    teacher = networks.build(networks.parse_peers(job["peers"])[0], num_classes=100) if recipe.teacher else None
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(build(recipe, data=data, teacher=teacher), RunFolder(folder), make_fabric(recipe), quiet=True)
-    run.learner.train()
+    data = random_images(size * count)
+    teacher = networks.build(names[0], num_classes=100) if recipe.teacher else None
+    run = training(recipe, data, teacher)
     device = run.fabric.device
-    views = run.experiment.spec.num_peers if run.learner.method.own_views else 1
-    images, target = batch(size, device, views=views)
+    images, target = batch(size, device, views=len(names) if run.learner.method.own_views else 1)
     obvious = ObviousLoop(build(recipe, data=data, teacher=teacher), device) if job["obvious"] else None
-    alone = peers_alone(recipe, images, target)
-
-    def steps(step: Callable[[], None]) -> None:
-        for _ in range(job["steps"]):
-            step()
+    floor = peers_alone(recipe, images, target)
 
     def epoch() -> None:
         for pictures, labels in run.training_batches.epoch(0, 0):
@@ -69,45 +55,44 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         run._read_tally()
 
     contenders: dict[str, Callable[[], Any]] = {
-        "floor": lambda: steps(alone),
-        "step": lambda: steps(lambda: run._one_step(images, target, 0.6)),
+        "floor": repeated(floor, count),
+        "step": repeated(lambda: run._one_step(images, target, 0.6), count),
         "epoch": epoch,
     }
     if obvious is not None:
         contenders["obvious"] = lambda: list(obvious.epoch())
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, contender in contenders.items():
-            begun = time.perf_counter()
-            contender()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:  # the first warms up
-                seconds[name].append(time.perf_counter() - begun)
-    rate = {name: size * job["steps"] / statistics.median(times) for name, times in seconds.items()}
-    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-    return {**job, "share_until": recipe.share_until, "images_per_second": rate, "gpu_memory": memory}
+    seconds = median_seconds(contenders, job["rounds"], device)
+    return {
+        "share_until": recipe.share_until,
+        "images_per_second": {name: size * count / time for name, time in seconds.items()},
+        "state": {
+            "floor": training_state(floor.cohort, [floor.optimizer]),
+            "step": training_state(run.learner, run.optimizers.values()),
+        },
+        "gpu_memory": torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
+    }
 
 
-HEADINGS = "method", "peers", "batch", "images/s", "step / floor", "epoch / floor", "x obvious loop"
+HEADINGS = "method", "peers", "batch", "images/s", "step / floor", "epoch / floor", "x obvious loop", "state / floor"
 
 
-def markdown(rows: list[dict[str, Any]]) -> list[str]:
+def cells(row: Row) -> list[str]:
     """Images a second of the whole epoch, and the ratios."""
-    lines = [f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
-    for row in rows:
-        rate = row["images_per_second"]
-        peers = row["peers"] + (f", sharing until {row['share_until']}" if row["share_until"] else "")
-        cells = [row["method"], peers, str(row["batch_size"]), f"{rate['epoch']:,.0f}"]
-        cells += [f"{rate['floor'] / rate['step']:.3f}", f"{rate['floor'] / rate['epoch']:.3f}"]
-        cells.append(f"{rate['epoch'] / rate['obvious']:.2f}" if "obvious" in rate else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    rate, state = row["images_per_second"], row["state"]
+    peers = row["peers"] + (f", sharing until {row['share_until']}" if row["share_until"] else "")
+    return [
+        row["method"],
+        peers,
+        str(row["batch_size"]),
+        f"{rate['epoch']:,.0f}",
+        f"{rate['floor'] / rate['step']:.3f}",
+        f"{rate['floor'] / rate['epoch']:.3f}",
+        f"{rate['epoch'] / rate['obvious']:.2f}" if "obvious" in rate else "",
+        f"{state['step'] / state['floor']:.3f}",
+    ]
 
 
 def main() -> None:
-    from collegium import methods
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default=",".join(methods.names()))
     parser.add_argument("--peers", default="2xresnet32", help="cohorts, separated by semicolons")
@@ -119,8 +104,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--no-obvious", action="store_true", help="leave the obvious loop out")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--overwrite", action="store_true", help="measure rows again that are there")
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
     jobs = [
         {
             "method": method,
@@ -133,14 +118,17 @@ def main() -> None:
         for size in options.batch_size.split(",")
         for method in options.methods.split(",")
     ]
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        for row in pool.map(measure, jobs):
-            rows.append(row)
-            print(markdown([row])[-1], flush=True)
+    rows = measure_missing(
+        options.out and options.out / "rows.json",
+        jobs,
+        measure,
+        lambda row: " | ".join(cells(row)),
+        device=options.device,
+        overwrite=options.overwrite,
+    )
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "rows.json").write_text(json.dumps(rows, indent=2) + "\n")
-        (options.out / "README.md").write_text("\n".join(markdown(rows)) + "\n")
+        lines = ["# How fast training is", "", origin(rows), "", *table(HEADINGS, map(cells, rows))]
+        write_readme(options.out, lines)
 
 
 if __name__ == "__main__":
