@@ -131,15 +131,16 @@ class ObviousLoop:
             ]
         )
         pictures = _Pictures(data.train.images, data.train.targets, transform, views)
-        self.loader = DataLoader(pictures, recipe.batch_size, shuffle=True, num_workers=4, drop_last=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # four is what the repositories say
+            how: dict[str, Any] = {"num_workers": 4, "multiprocessing_context": "fork"}  # as a script has it on Linux
+            self.loader = DataLoader(pictures, recipe.batch_size, shuffle=True, drop_last=True, **how)
 
     def step_seconds(self) -> float:
         """Of an epoch, without its first step, before which the processes that read the pictures start."""
         times = []
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This DataLoader will create")  # four is what the repositories say
-            for _ in self.epoch():
-                times.append(time.perf_counter())
+        for _ in self.epoch():
+            times.append(time.perf_counter())
         return (times[-1] - times[0]) / (len(times) - 1)
 
     def epoch(self) -> Iterator[dict[str, float]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from collegium.errors import CollegiumError, DataError, TrainingError, UsageError, nearest
+from collegium.loading import quick_imports
 
 USAGE = """\
 usage: collegium COMMAND [options]        collegium COMMAND --help tells all options
@@ -225,7 +226,8 @@ def _train(arguments: list[str]) -> None:
     how = ("overwrite", "quiet", "devices", "num_nodes", "layout", "fastest")
     options = {key: values.pop(key) for key in ("config", "run", *how)}
     recipe = Recipe.from_dict(values, "the command")
-    from collegium.training.loop import train
+    with quick_imports():
+        from collegium.training.loop import train
     from collegium.training.places import first_process
     from collegium.training.run_folder import RunFolder
 

@@ -10,6 +10,7 @@ import traceback
 from typing import Any
 
 from collegium.errors import CollegiumError, UsageError
+from collegium.loading import quick_imports
 
 PATIENCE = 60.0  # seconds that a run may still be saved by the process that trained it before
 
@@ -21,11 +22,12 @@ def work(recipe: dict[str, Any], folder: str, patience: float = PATIENCE) -> dic
         What becomes of it, as the fields of :class:`collegium.study.executor.Event` but for the key.
     """
     try:
-        from torch import OutOfMemoryError
+        with quick_imports():
+            from torch import OutOfMemoryError
 
-        from collegium.training.loop import Interrupted, train
-        from collegium.training.recipe import Recipe
-        from collegium.training.run_folder import RunFolder
+            from collegium.training.loop import Interrupted, train
+            from collegium.training.recipe import Recipe
+            from collegium.training.run_folder import RunFolder
     except Exception as error:
         return _failure("failed", error)
     try:
