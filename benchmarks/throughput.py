@@ -94,6 +94,13 @@ def cells(row: Row) -> list[str]:
     ]
 
 
+def enough_peers(peers: str, method: str) -> str:
+    """The cohort, with more of its first network where the method needs more peers."""
+    names = networks.parse_peers(peers)
+    names = [*names, *[names[0]] * (methods.get(method).min_peers - len(names))]
+    return f"{len(names)}x{names[0]}" if len(set(names)) == 1 else ",".join(names)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default=",".join(methods.names()))
@@ -111,7 +118,7 @@ def main() -> None:
     jobs = [
         {
             "method": method,
-            "peers": peers.strip(),
+            "peers": enough_peers(peers.strip(), method),
             "batch_size": int(size),
             "obvious": not options.no_obvious,
             **{name: getattr(options, name) for name in ("steps", "rounds", "precision", "compile", "device")},
