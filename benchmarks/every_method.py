@@ -34,42 +34,43 @@ ROWS: dict[str, dict[str, Any]] = {
     "dml": {"method": {"name": "dml"}},
     "ffl": {"method": {"name": "ffl"}, "share_until": "stage2"},
     "one": {"method": {"name": "one"}, "share_until": "stage2"},
-    "cl_ilr": {"method": {"name": "cl_ilr"}, "share_until": "stage2"},
     "kdcl": {"method": {"name": "kdcl"}},
+    "independent, three": {"peers": THREE},
+    "okddip": {"method": {"name": "okddip"}, "peers": THREE, "share_until": "stage2"},
+    "cl_ilr": {"method": {"name": "cl_ilr"}, "share_until": "stage2"},
     "mcl": {"method": {"name": "mcl"}},
     "okdph": {"method": {"name": "okdph", "interval": 78}},
     "afd": {"method": {"name": "afd"}},
-    "afd, L1": {"method": {"name": "afd", "adversarial": "l1"}},
-    "codistillation": {"method": {"name": "codistillation"}},
+    "dualnet": {"method": {"name": "dualnet"}},
     "mfef": {"method": {"name": "mfef"}},
     "ffcl": {"method": {"name": "ffcl"}},
-    "dualnet": {"method": {"name": "dualnet"}},
     "switokd": {"method": {"name": "switokd"}},
     "tf_kd_reg": {"method": {"name": "tf_kd_reg"}},
     "label smoothing": {"label_smoothing": 0.1},
+    "codistillation": {"method": {"name": "codistillation"}},
+    "afd, L1": {"method": {"name": "afd", "adversarial": "l1"}},
+    "pcl": {"method": {"name": "pcl"}, "peers": THREE, "share_until": "stage2"},
+    "ffsd": {"method": {"name": "ffsd"}, "peers": THREE},
+    "afd, cycle of three": {"method": {"name": "afd"}, "peers": THREE},
     "kd": {"method": {"name": "kd"}},
     "at": {"method": {"name": "at"}},
     "fitnets": {"method": {"name": "fitnets"}},
     "ab": {"method": {"name": "ab"}},
-    "independent, three": {"peers": THREE},
-    "okddip": {"method": {"name": "okddip"}, "peers": THREE, "share_until": "stage2"},
-    "pcl": {"method": {"name": "pcl"}, "peers": THREE, "share_until": "stage2"},
-    "ffsd": {"method": {"name": "ffsd"}, "peers": THREE},
-    "afd, cycle of three": {"method": {"name": "afd"}, "peers": THREE},
 }
 OFFLINE = ("kd", "at", "fitnets", "ab")
 
 
 def cells(rows: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """The runs, seed by seed, a teacher before all that learn from it."""
-    found = []
-    for seed in seeds:
-        base = dataclasses.replace(BASE, seed=seed)
-        if set(rows) & set(OFFLINE):
-            found.append(Cell(f"teacher · {TEACHER}", dataclasses.replace(base, peers=TEACHER)))
-        for row in rows:
-            recipe = dataclasses.replace(base, **ROWS[row])
-            found.append(Cell(_label(row), recipe, f"teacher · {TEACHER}" if row in OFFLINE else None))
+    """The runs, row by row, so that an interrupted study has rows with all their seeds; teachers before their rows."""
+    bases = [dataclasses.replace(BASE, seed=seed) for seed in seeds]
+    teacher = f"teacher · {TEACHER}"
+    taught = [row for row in rows if row in OFFLINE]
+    found = [
+        Cell(_label(row), dataclasses.replace(base, **ROWS[row])) for row in rows if row not in taught for base in bases
+    ]
+    for base in bases if taught else ():
+        found.append(Cell(teacher, dataclasses.replace(base, peers=TEACHER)))
+        found += [Cell(_label(row), dataclasses.replace(base, **ROWS[row]), teacher) for row in taught]
     return found
 
 
@@ -175,7 +176,7 @@ def chart(found: Findings) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "cost", "table"])
-    parser.add_argument("--study", type=Path, default=ROOT / "studies" / "every_method")
+    parser.add_argument("--study", type=Path, default=RESULTS / "study")
     parser.add_argument("--rows", default=";".join(ROWS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--workers", type=int)
