@@ -4,6 +4,8 @@ He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, https://ar
 with the projection shortcut (1x1 convolution and batch norm) that the online distillation papers use where
 the shape changes, instead of the paper's zero padding. The form "x4" is that of Tian et al., "Contrastive
 Representation Distillation", ICLR 2020, https://arxiv.org/abs/1910.10699: stages four times, stem twice as wide.
+
+Sums and ReLUs are made in place, here and in the other families: no backward pass reads what a norm gave.
 """
 
 import re
@@ -38,8 +40,8 @@ class BasicBlock(nn.Module):
         self.shortcut = shortcut(in_channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = F.relu_(self.norm1(self.conv1(x)))
+        return F.relu_(self.norm2(self.conv2(y)).add_(self.shortcut(x)))
 
 
 class BottleneckBlock(nn.Module):
@@ -59,9 +61,9 @@ class BottleneckBlock(nn.Module):
         self.shortcut = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        y = F.relu(self.norm2(self.conv2(y)))
-        return F.relu(self.norm3(self.conv3(y)) + self.shortcut(x))
+        y = F.relu_(self.norm1(self.conv1(x)))
+        y = F.relu_(self.norm2(self.conv2(y)))
+        return F.relu_(self.norm3(self.conv3(y)).add_(self.shortcut(x)))
 
 
 def cifar_resnet(
@@ -86,7 +88,7 @@ def cifar_resnet(
         examples = ", ".join(str(layers * n + 2) for n in (1, 2, 3, 5, 9, 18))
         raise UsageError(f"a CIFAR ResNet of {block} blocks has {layers}n + 2 layers ({examples}, ...), not {depth}")
     channels = {1: 16, 4: 32}[widen]
-    stem = nn.Sequential(convolution(in_channels, channels, 3), nn.BatchNorm2d(channels), nn.ReLU())
+    stem = nn.Sequential(convolution(in_channels, channels, 3), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
     stages: dict[str, nn.Module] = {"stem": stem}
     for number, width in enumerate((16, 32, 64), start=1):
         blocks = []

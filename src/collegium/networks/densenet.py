@@ -19,7 +19,7 @@ from collegium.networks.network import GlobalPoolClassifier, Network, Task, conv
 
 def activated(in_channels: int, out_channels: int, kernel_size: int) -> list[nn.Module]:
     """The paper's composite function: batch norm, ReLU, convolution."""
-    return [nn.BatchNorm2d(in_channels), nn.ReLU(), convolution(in_channels, out_channels, kernel_size)]
+    return [nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True), convolution(in_channels, out_channels, kernel_size)]
 
 
 class DenseLayer(nn.Module):
@@ -71,7 +71,7 @@ def densenet(depth: int, growth: int, num_classes: int, *, in_channels: int = 3,
             stage += [*activated(channels, narrow, 1), nn.AvgPool2d(2, ceil_mode=True)]
             channels = narrow
         else:
-            stage += [nn.BatchNorm2d(channels), nn.ReLU()]
+            stage += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
         stages[f"stage{number}"] = nn.Sequential(*stage)
     name = f"densenet_{depth}_{growth}" + ("_bc" if bottleneck else "")
     return Network(stages, GlobalPoolClassifier(channels, num_classes), in_channels=in_channels, name=name)

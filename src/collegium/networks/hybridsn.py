@@ -32,8 +32,8 @@ class DenseClassifier(nn.Module):
         first, second = hidden
         self.layers = nn.Sequential(
             nn.Flatten(),
-            *(nn.Linear(features, first), nn.ReLU(), nn.Dropout(0.4)),
-            *(nn.Linear(first, second), nn.ReLU(), nn.Dropout(0.4)),
+            *(nn.Linear(features, first), nn.ReLU(inplace=True), nn.Dropout(0.4)),
+            *(nn.Linear(first, second), nn.ReLU(inplace=True), nn.Dropout(0.4)),
             nn.Linear(second, num_classes),
         )
 
@@ -67,11 +67,11 @@ def hybridsn(
         layer = convolution3d(channels, wide, (kernel, 3), padded=padded)
         norm = nn.BatchNorm3d(wide) if batch_norm else nn.Identity()
         first = nn.Identity() if number else AsCube()
-        stages[f"stage{number}" if number else "stem"] = nn.Sequential(first, layer, norm, nn.ReLU())
+        stages[f"stage{number}" if number else "stem"] = nn.Sequential(first, layer, norm, nn.ReLU(inplace=True))
         channels, bands = wide, bands if padded[0] else bands - kernel + 1
     last = nn.Conv2d(channels * bands, 8 * width, 3, padding=int(padded[1]))
     stages["stage3"] = nn.Sequential(
-        MergeBands(), last, nn.BatchNorm2d(8 * width) if batch_norm else nn.Identity(), nn.ReLU()
+        MergeBands(), last, nn.BatchNorm2d(8 * width) if batch_norm else nn.Identity(), nn.ReLU(inplace=True)
     )
     height, breadth = (side if padded[1] else side - SPARE_SIDE for side in image_size)
     classifier: nn.Module = GlobalPoolClassifier(8 * width, num_classes)

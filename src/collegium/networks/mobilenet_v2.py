@@ -38,16 +38,16 @@ class InvertedResidual(nn.Module):
         wide = expansion * in_channels
         self.residue = nn.Sequential(
             *normed(in_channels, wide, 1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             *normed(wide, wide, 3, stride, groups=wide),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             *normed(wide, out_channels, 1),
         )
         self.same = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         residue = cast(Tensor, self.residue(x))
-        return x + residue if self.same else residue
+        return residue.add_(x) if self.same else residue
 
 
 def mobilenet_v2(width: float, num_classes: int, *, in_channels: int = 3) -> Network:
@@ -64,7 +64,9 @@ def mobilenet_v2(width: float, num_classes: int, *, in_channels: int = 3) -> Net
     if int(16 * width) < 1:
         raise UsageError(f"a MobileNetV2 has a width of 1/16 or more, not {width}")
     channels = int(32 * width)
-    stages: dict[str, nn.Module] = {"stem": nn.Sequential(*normed(in_channels, channels, 3, stride=2), nn.ReLU())}
+    stages: dict[str, nn.Module] = {
+        "stem": nn.Sequential(*normed(in_channels, channels, 3, stride=2), nn.ReLU(inplace=True))
+    }
     for stage, groups in STAGES.items():
         blocks = []
         for expansion, base, count, stride in groups:
@@ -73,7 +75,7 @@ def mobilenet_v2(width: float, num_classes: int, *, in_channels: int = 3) -> Net
                 channels = int(base * width)
         stages[stage] = nn.Sequential(*blocks)
     last = int(1280 * max(width, 1))
-    stages["stage5"] = nn.Sequential(*normed(channels, last, 1), nn.ReLU())
+    stages["stage5"] = nn.Sequential(*normed(channels, last, 1), nn.ReLU(inplace=True))
     name = f"mobilenet_v2_x{float(width)}".replace(".", "_")
     return Network(stages, GlobalPoolClassifier(last, num_classes), in_channels=in_channels, name=name)
 

@@ -25,7 +25,7 @@ BLOCKS = (4, 8, 4)
 
 
 def pointwise(in_channels: int, out_channels: int) -> list[nn.Module]:
-    return [convolution(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels), nn.ReLU()]
+    return [convolution(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
 
 
 def depthwise(channels: int, stride: int) -> list[nn.Module]:

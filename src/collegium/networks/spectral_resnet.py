@@ -50,8 +50,8 @@ class SpectralBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = F.relu_(self.norm1(self.conv1(x)))
+        return F.relu_(self.norm2(self.conv2(y)).add_(self.shortcut(x)))
 
 
 def spectral_resnet(depth: int, num_classes: int, *, in_channels: int) -> Network:
@@ -68,7 +68,7 @@ def spectral_resnet(depth: int, num_classes: int, *, in_channels: int) -> Networ
     if depth <= 2 or (depth - 2) % 6:
         raise UsageError(f"a spectral ResNet has 6n + 2 layers (8, 14, 20, ...), not {depth}")
     channels = 16
-    stem = (CentreSpectrum(), along_bands(1, channels, STEM_KERNEL), nn.BatchNorm2d(channels), nn.ReLU())
+    stem = (CentreSpectrum(), along_bands(1, channels, STEM_KERNEL), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
     stages: dict[str, nn.Module] = {"stem": nn.Sequential(*stem)}
     for number, width in enumerate((16, 32, 64), start=1):
         blocks = []

@@ -27,17 +27,17 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: tuple[int, int], *, activated: bool) -> None:
         super().__init__()
-        before = [] if activated else [nn.BatchNorm3d(channels), nn.ReLU()]
+        before = [] if activated else [nn.BatchNorm3d(channels), nn.ReLU(inplace=True)]
         self.residue = nn.Sequential(
             *before,
             convolution3d(channels, channels, kernel, padded=(True, True)),
             nn.BatchNorm3d(channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             convolution3d(channels, channels, kernel, padded=(True, True)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + cast(Tensor, self.residue(x))
+        return cast(Tensor, self.residue(x)).add_(x)
 
 
 def residual_blocks(channels: int, kernel: tuple[int, int]) -> list[nn.Module]:
@@ -46,7 +46,7 @@ def residual_blocks(channels: int, kernel: tuple[int, int]) -> list[nn.Module]:
         ResidualBlock(channels, kernel, activated=True),
         ResidualBlock(channels, kernel, activated=False),
         nn.BatchNorm3d(channels),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     ]
 
 
@@ -72,16 +72,18 @@ def ssrn(width: int, num_classes: int, *, in_channels: int, image_size: tuple[in
             AsCube(),
             convolution3d(1, width, (KERNEL, 1), padded=padded, stride=2),
             nn.BatchNorm3d(width),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         ),
         "stage1": nn.Sequential(*residual_blocks(width, (KERNEL, 1))),
         "stage2": nn.Sequential(
-            convolution3d(width, summary, (bands, 1), padded=(False, False)), nn.BatchNorm3d(summary), nn.ReLU()
+            convolution3d(width, summary, (bands, 1), padded=(False, False)),
+            nn.BatchNorm3d(summary),
+            nn.ReLU(inplace=True),
         ),
         "stage3": nn.Sequential(
             convolution3d(summary, width, (1, 3), padded=padded),
             nn.BatchNorm3d(width),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             *residual_blocks(width, (1, 3)),
             MergeBands(),
         ),

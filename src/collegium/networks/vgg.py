@@ -33,7 +33,7 @@ def convolutions(in_channels: int, width: int, count: int, batch_norm: bool) -> 
         layer = nn.Conv2d(channels, width, 3, padding=1)
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        layers += [layer, *([nn.BatchNorm2d(width)] if batch_norm else []), nn.ReLU()]
+        layers += [layer, *([nn.BatchNorm2d(width)] if batch_norm else []), nn.ReLU(inplace=True)]
     return layers
 
 
@@ -46,7 +46,7 @@ class ThreeLayerClassifier(nn.Module):
         for linear in linears:
             nn.init.normal_(linear.weight, std=0.01)
             nn.init.zeros_(linear.bias)
-        self.layers = nn.Sequential(linears[0], nn.ReLU(), linears[1], nn.ReLU(), linears[2])
+        self.layers = nn.Sequential(linears[0], nn.ReLU(inplace=True), linears[1], nn.ReLU(inplace=True), linears[2])
 
     def forward(self, feature: Tensor) -> Tensor:
         return self.layers(feature.mean((2, 3)))  # type: ignore[no-any-return]

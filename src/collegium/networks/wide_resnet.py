@@ -4,7 +4,7 @@ Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, https://arxiv.org/
 """
 
 import re
-from typing import Literal
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,9 +26,9 @@ class PreActivationBlock(nn.Module):
         self.shortcut = None if same else convolution(in_channels, width, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(x))
-        residue = self.conv2(F.relu(self.norm2(self.conv1(y))))
-        return residue + (x if self.shortcut is None else self.shortcut(y))  # type: ignore[no-any-return]
+        y = F.relu_(self.norm1(x))
+        residue = cast(Tensor, self.conv2(F.relu_(self.norm2(self.conv1(y)))))
+        return residue.add_(x if self.shortcut is None else self.shortcut(y))
 
 
 def wide_resnet(
@@ -65,7 +65,7 @@ def wide_resnet(
             blocks.append(PreActivationBlock(channels, width, stride=2 if number > 1 and index == 0 else 1))
             channels = width
         stages[f"stage{number}"] = nn.Sequential(*blocks)
-    final = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+    final = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
     classifier: nn.Module = GlobalPoolClassifier(channels, num_classes)
     if feature_point == "post":
         stages["stage3"] = nn.Sequential(stages["stage3"], final)
