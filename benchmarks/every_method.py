@@ -33,6 +33,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "independent": {},
     "dml": {"method": {"name": "dml"}},
     "ffl": {"method": {"name": "ffl"}, "share_until": "stage2"},
+    "ffl, fp32": {"method": {"name": "ffl"}, "share_until": "stage2", "precision": "fp32"},
+    "ffl, compiled": {"method": {"name": "ffl"}, "share_until": "stage2", "compile": True},
     "one": {"method": {"name": "one"}, "share_until": "stage2"},
     "kdcl": {"method": {"name": "kdcl"}},
     "independent, three": {"peers": THREE},
