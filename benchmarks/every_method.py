@@ -60,6 +60,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "ab": {"method": {"name": "ab"}},
 }
 OFFLINE = ("kd", "at", "fitnets", "ab")
+PRECISIONS = ("ffl, fp32", "ffl, compiled")  # which must teach what FFL teaches in bf16
 
 
 def cells(rows: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
@@ -81,10 +82,10 @@ def _label(row: str) -> str:
 
 
 def reference(rows: Sequence[str]) -> dict[str, str]:
-    """Row -> the independent networks that it is compared with, as many as its peers."""
+    """Row -> the row that it is compared with: independent networks, as many as its peers; FFL in bf16."""
     alone = {TWO: "independent", THREE: "independent, three"}
-    against = {row: alone[ROWS[row].get("peers", TWO)] for row in rows}
-    return {_label(row): _label(other) for row, other in against.items() if other != row and other in rows}
+    against = {row: alone[ROWS[row].get("peers", TWO)] for row in rows} | dict.fromkeys(PRECISIONS, "ffl")
+    return {_label(row): _label(other) for row, other in against.items() if row != other and {row, other} <= set(rows)}
 
 
 def write_results(study: Study) -> None:
