@@ -98,6 +98,7 @@ def test_lists(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("train --config nowhere.yaml", 2, "no recipe nowhere.yaml"),
         ("train --data cifar10 --data.root . --data.download false", 1, "cifar10 is not at"),
         ("train --precision fp16 --device cpu", 2, "fp16 needs a GPU"),
+        ("train --compile true --cuda-graphs true --device cpu", 2, "CUDA graphs need a GPU"),
         ("list method", 2, "cannot list 'method'; did you mean 'methods'"),
         ("evaluate nowhere", 2, "nowhere is not a run"),
         ("report nowhere", 2, "nowhere"),

@@ -54,7 +54,7 @@ def train(
         layout: what each process has for itself: a share of every batch ("data"), or one or several of the peers
             ("peers", for methods that read logits alone).
         fastest: take the precision, fp32 or bf16, and the memory layout of which a few steps are fastest on this
-            machine; a run that goes on keeps its own.
+            machine, on a GPU compiled steps and CUDA graphs too; a run that goes on keeps its own.
         **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:
             {"name": "ffl", "temperature": 4}), ``epochs``, ``share_until`` and so on.
 

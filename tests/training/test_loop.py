@@ -238,6 +238,22 @@ def test_a_compiled_step_is_compiled_once_for_all_epochs(tmp_path: Path) -> None
     assert len(compiled) == graphs > 0
 
 
+@pytest.mark.parametrize(("graphs", "mode"), [(False, "default"), (True, "reduce-overhead")])
+def test_compiled_kernels_are_replayed_as_cuda_graphs_where_that_is_asked(
+    graphs: bool, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+
+    def compiled(module: torch.nn.Module, mode: str) -> torch.nn.Module:
+        modes.append(mode)
+        return module
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    experiment = build(tiny(compile=True, cuda_graphs=graphs))
+    Run(experiment, RunFolder(tmp_path), make_fabric(tiny()), quiet=True)
+    assert modes == [mode]
+
+
 def test_peers_of_one_seed_start_alike_under_every_method() -> None:
     def start_of(method: str) -> list[Tensor]:
         return list(build(tiny(method=method, share_until=None)).learner.cohort.parameters())

@@ -30,6 +30,12 @@ def test_paths_and_numpy_numbers_become_what_yaml_can_hold() -> None:
     assert Recipe.from_dict(yaml.safe_load(yaml.safe_dump(recipe.to_dict()))) == recipe
 
 
+def test_cuda_graphs_replay_compiled_kernels() -> None:
+    assert Recipe(compile=True, cuda_graphs=True).cuda_graphs
+    with pytest.raises(UsageError, match="take --compile true with --cuda-graphs true"):
+        Recipe(cuda_graphs=True)
+
+
 def test_a_recipe_that_comes_with_the_library_has_a_name() -> None:
     assert Recipe.read("digits").data_name == "digits"
     with pytest.raises(UsageError, match="there is no recipe digit; did you mean 'digits'"):

@@ -47,7 +47,15 @@ _PUBLISHED_AS = {
 }
 TRIAL = "a trial at a reduced scale"
 _SEEDS = ("seed", "weight_seed", "data_seed")
-_ELSEWHERE = ("device", "evaluate_every", "checkpoint_every", "keep_checkpoints", "compile", "channels_last")
+_ELSEWHERE = (
+    "device",
+    "evaluate_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "compile",
+    "cuda_graphs",
+    "channels_last",
+)
 _OF_DATA = ("workers", "split_seed", "root", "download", "verify", "memory")
 """Entries of a recipe in which runs of one row may differ: seeds, and how or where it is computed."""
 

@@ -32,6 +32,8 @@ def make_fabric(recipe: Recipe, places: Places = ALONE) -> Fabric:
     gpu = torch.cuda.is_available() and recipe.device != "cpu"
     if recipe.precision == "fp16" and not gpu:
         raise UsageError("fp16 needs a GPU; take --precision bf16 or fp32")
+    if recipe.cuda_graphs and not gpu:
+        raise UsageError("CUDA graphs need a GPU; leave --cuda-graphs out")
     if gpu and places.devices > torch.cuda.device_count():
         raise UsageError(
             f"this machine has {torch.cuda.device_count()} GPUs, not {places.devices}; "

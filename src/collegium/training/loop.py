@@ -76,7 +76,7 @@ def train(
         layout: what each process has for itself: a share of every batch ("data"), or one or several of the peers
             ("peers", for methods that read logits alone).
         fastest: take the precision, fp32 or bf16, and the memory layout of which a few steps are fastest here, in
-            place of the recipe's; a run that goes on keeps its own.
+            place of the recipe's, and on a GPU compiled steps and CUDA graphs too; a run that goes on keeps its own.
 
     Returns:
         The content of result.json.
@@ -106,13 +106,14 @@ def _fastest(recipe: Recipe, folder: RunFolder, found: Places, overwrite: bool, 
             "--fastest measures in one process, before others are started; "
             "say --precision and --channels-last where torchrun or SLURM starts them"
         )
-    if folder.recipe_file.exists() and not overwrite:
-        known = folder.recipe()
-        return dataclasses.replace(recipe, precision=known.precision, channels_last=known.channels_last)
-    folder.check(recipe, overwrite=overwrite)
     from collegium.training import probe
 
-    found_recipe, verdict = probe.fastest(recipe, **given)
+    if folder.recipe_file.exists() and not overwrite:
+        known = folder.recipe()
+        return dataclasses.replace(recipe, **{name: getattr(known, name) for name in probe.FOUND})
+    folder.check(recipe, overwrite=overwrite)
+
+    found_recipe, verdict = probe.fastest(recipe, compiling=found.devices == 1, **given)
     Console(stderr=True, quiet=quiet).print(verdict, highlight=False, soft_wrap=True)
     return found_recipe
 
@@ -243,7 +244,8 @@ class Run:
             )
         self.mixing = Mixing(data.num_classes, mixup=recipe.mixup, cutmix=recipe.cutmix, before=self.share.before)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
-        self.compiled = cast(nn.Module, torch.compile(learner)) if recipe.compile else learner
+        mode = "reduce-overhead" if recipe.cuda_graphs else "default"
+        self.compiled = cast(nn.Module, torch.compile(learner, mode=mode)) if recipe.compile else learner
         self.steppers = {
             player: cast(_FabricOptimizer, fabric.setup_optimizers(optimizer))
             for player, optimizer in self.optimizers.items()

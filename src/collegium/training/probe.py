@@ -1,4 +1,4 @@
-"""Which precision and memory layout train fastest on this machine, found by a few steps of each."""
+"""Which precision and memory layout train fastest on this machine, and whether compiling pays: found by a few steps."""
 
 import copy
 import dataclasses
@@ -17,7 +17,9 @@ from collegium.training.loop import Run
 from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
 
-STEPS = 3  # that are timed, after one that is not; the fastest counts, for whatever else runs only slows
+FOUND = ("precision", "channels_last", "compile", "cuda_graphs")  # what of a recipe is found
+STEPS = 3  # that are timed; the fastest counts, for whatever else runs only slows
+WARMING = {False: 1, True: 4}  # steps before them, compiled or not: kernels are compiled first, then recorded
 
 
 def fastest(
@@ -26,14 +28,18 @@ def fastest(
     peers: Sequence[nn.Module] | None = None,
     data: ClassificationData[Any] | None = None,
     teacher: nn.Module | None = None,
+    compiling: bool = True,
 ) -> tuple[Recipe, str]:
     """The recipe in the precision (fp32 or bf16) and memory layout whose training step is fastest here.
+
+    On a GPU compiled steps, without and with CUDA graphs, are tried besides in that precision and layout.
 
     Args:
         recipe: the run; everything else in it stays as it is.
         peers: as for :func:`collegium.training.loop.train`, and left as they are.
         data: likewise.
         teacher: likewise.
+        compiling: whether compiled steps may be tried at all; where activations are recomputed they never are.
 
     Returns:
         The recipe, and a sentence with all that was measured.
@@ -43,28 +49,41 @@ def fastest(
         DataError: the data cannot be read.
     """
     experiment = build(recipe, peers=peers, data=data, teacher=teacher)
-    candidates: dict[tuple[str, bool], Recipe] = {}
-    seconds: dict[tuple[str, bool], float] = {}
-    precisions: list[Literal["fp32", "bf16"]] = ["fp32", "bf16"] if _has_bf16(recipe) else ["fp32"]
-    for precision in precisions:
-        for channels_last in (True, False):
-            candidate = dataclasses.replace(recipe, precision=precision, channels_last=channels_last)
-            candidates[precision, channels_last] = candidate
-            seconds[precision, channels_last] = _step_seconds(dataclasses.replace(experiment, recipe=candidate))
-    order = sorted(seconds, key=lambda key: seconds[key])
-    told = [f"{_words(*key)} {seconds[key] * 1000:,.0f} ms" for key in order]
-    verdict = f"Fastest here is {told[0]} a step (against {', '.join(told[1:])})."
-    return candidates[order[0]], verdict
+
+    def measured(candidate: Recipe) -> tuple[float, Recipe]:
+        return _step_seconds(dataclasses.replace(experiment, recipe=candidate)), candidate
+
+    found = [
+        measured(dataclasses.replace(recipe, precision=precision, channels_last=channels_last))
+        for precision in _precisions(recipe)
+        for channels_last in (True, False)
+    ]
+    if compiling and _on_gpu(recipe) and not (recipe.compile or recipe.activation_checkpointing):
+        _, eager = min(found, key=_seconds)
+        found += [measured(dataclasses.replace(eager, compile=True, cuda_graphs=graphs)) for graphs in (False, True)]
+    found.sort(key=_seconds)
+    told = [f"{_words(candidate)}: {seconds * 1000:,.0f} ms" for seconds, candidate in found]
+    return found[0][1], f"Fastest here is {told[0]} a step (against {', '.join(told[1:])})."
 
 
-def _words(precision: str, channels_last: bool) -> str:
-    return f"{precision}, channels {'last' if channels_last else 'first'}:"
+def _seconds(measured: tuple[float, Recipe]) -> float:
+    return measured[0]
 
 
-def _has_bf16(recipe: Recipe) -> bool:
+def _words(recipe: Recipe) -> str:
+    words = [recipe.precision, f"channels {'last' if recipe.channels_last else 'first'}"]
+    words += ["compiled"] * recipe.compile + ["CUDA graphs"] * recipe.cuda_graphs
+    return ", ".join(words)
+
+
+def _on_gpu(recipe: Recipe) -> bool:
+    return torch.cuda.is_available() and recipe.device != "cpu"
+
+
+def _precisions(recipe: Recipe) -> list[Literal["fp32", "bf16"]]:
     """A GPU that emulates bf16 is spared; a CPU that does so loses the race."""
-    gpu = torch.cuda.is_available() and recipe.device != "cpu"
-    return not gpu or torch.cuda.is_bf16_supported(including_emulation=False)
+    has_bf16 = not _on_gpu(recipe) or torch.cuda.is_bf16_supported(including_emulation=False)
+    return ["fp32", "bf16"] if has_bf16 else ["fp32"]
 
 
 def _step_seconds(experiment: Experiment) -> float:
@@ -76,10 +95,11 @@ def _step_seconds(experiment: Experiment) -> float:
         run.learner.train()
         images, target = next(iter(run.training_batches.epoch(0)))
         seconds = []
-        for _ in range(1 + STEPS):
+        warming = WARMING[experiment.recipe.compile]
+        for _ in range(warming + STEPS):
             begun = time.perf_counter()
             run._one_step(images, target, 0.0)
             if fabric.device.type == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - begun)
-    return min(seconds[1:])
+    return min(seconds[warming:])

@@ -52,6 +52,8 @@ class Recipe:
         precision: of the networks' arithmetic; losses are computed in fp32 always.
         channels_last: memory layout of images and convolutions.
         compile: compile cohort and method with torch.compile.
+        cuda_graphs: replay the compiled kernels as CUDA graphs, which spares small networks most of the time in which
+            a GPU waits to be told; needs ``compile``.
         activation_checkpointing: keep what the peers' stages give, and compute what lies within them again in the
             backward pass: less memory, about a third more time.
         seed: of weights and data both, where the next two say nothing else.
@@ -91,6 +93,7 @@ class Recipe:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
+    cuda_graphs: bool = False
     activation_checkpointing: bool = False
     seed: int = 0
     weight_seed: int | None = None
@@ -118,6 +121,8 @@ class Recipe:
         for name in ("method", "data"):
             if "name" not in getattr(self, name):
                 raise UsageError(f"the recipe's {name} has no name: {dict(getattr(self, name))}")
+        if self.cuda_graphs and not self.compile:
+            raise UsageError("cuda_graphs replay compiled kernels: take --compile true with --cuda-graphs true")
         object.__setattr__(self, "milestones", tuple(self.milestones))
 
     @property
