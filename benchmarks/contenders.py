@@ -74,7 +74,8 @@ def peers_alone(recipe: Recipe, images: Tensor, target: Tensor, classes: int = 1
     cohort = Cohort([networks.build(name, num_classes=classes) for name in names], share_until=recipe.share_until)
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     cohort = cohort.to(fabric.device).to(memory_format=layout)
-    forward = torch.compile(cohort) if recipe.compile else cohort
+    mode = "reduce-overhead" if recipe.cuda_graphs else "default"
+    forward = torch.compile(cohort, mode=mode) if recipe.compile else cohort
     optimizer = make_optimizer(recipe, [{"params": list(cohort.parameters())}])
     if images.ndim == 5:
         images = images[0]

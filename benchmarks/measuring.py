@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.flop_counter import FlopCounterMode
 
 from collegium.files import write_whole
 from collegium.training.engine import make_fabric
@@ -55,6 +56,13 @@ def training_state(module: nn.Module, optimizers: Iterable[Optimizer]) -> int:
     for optimizer in optimizers:
         held += [x for state in optimizer.state.values() for x in state.values() if isinstance(x, Tensor)]
     return sum(dict(map(_storage, held)).values())
+
+
+def step_flops(step: Callable[[], object]) -> int:
+    """What torch counts in a step that is not compiled: matrix products and convolutions."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops())
 
 
 def step_memory(step: Callable[[], None], module: nn.Module, inputs: Sequence[Tensor]) -> int:

@@ -39,7 +39,7 @@ def measure(job: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
     """A row's name, its recipe and a number of rounds -> what it costs, measured in this process."""
     import torch
     from contenders import batch, peers_alone, random_images
-    from torch.utils.flop_counter import FlopCounterMode
+    from measuring import step_flops
 
     from collegium import methods, networks
     from collegium.training.engine import make_fabric
@@ -70,9 +70,7 @@ def measure(job: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
     flops: dict[str, int] = {}
     for who, step in contenders.items():
         step()
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops[who] = counter.get_total_flops()
+        flops[who] = step_flops(step)
     taken: dict[str, list[float]] = {who: [] for who in contenders}
     for _ in range(rounds):
         for who, step in contenders.items():

@@ -10,8 +10,10 @@ epoch      Collegium's epoch with data, augmentation, metrics and reading them, 
 obvious    the same epoch as paper repositories write it, twice as long and without the start of the processes that read
            the pictures: see ``contenders.ObviousLoop``
 
-State is the bytes of parameters, buffers, gradients and optimizer state that exist after a step, a frozen teacher and
-copies that follow among them. Rows are written one by one, and a repeated command measures those that are missing.
+Arithmetic is the FLOPs of a step, as torch counts them: over the floor's it is what the method's own modules, teacher,
+copies, views and further backward passes must have. State is the bytes of parameters, buffers, gradients and optimizer
+state that exist after a step, a frozen teacher and copies that follow among them. Rows are written one by one, and a
+repeated command measures those that are missing.
 """
 
 import argparse
@@ -21,7 +23,17 @@ from typing import Any
 
 import torch
 from contenders import SHARED, ObviousLoop, batch, peers_alone, random_images, training
-from measuring import Row, measure_missing, median_seconds, origin, repeated, table, training_state, write_readme
+from measuring import (
+    Row,
+    measure_missing,
+    median_seconds,
+    origin,
+    repeated,
+    step_flops,
+    table,
+    training_state,
+    write_readme,
+)
 
 from collegium import methods, networks
 from collegium.training.experiment import build
@@ -40,6 +52,7 @@ def measure(job: Row) -> Row:
         batch_size=size,
         precision=job["precision"],
         compile=job["compile"],
+        cuda_graphs=job["cuda_graphs"],
         device=job["device"],
     )
     data = random_images(size * count)
@@ -64,9 +77,11 @@ def measure(job: Row) -> Row:
     if obvious is not None:
         contenders["obvious"] = lambda: obvious.step_seconds() * count
     seconds = median_seconds(contenders, job["rounds"], device)
+    flops = {} if recipe.compile else {name: step_flops(contenders[name]) // count for name in ("floor", "step")}
     return {
         "share_until": recipe.share_until,
         "images_per_second": {name: size * count / time for name, time in seconds.items()},
+        "flops": flops,
         "state": {
             "floor": training_state(floor.cohort, [floor.optimizer]),
             "step": training_state(run.learner, run.optimizers.values()),
@@ -75,12 +90,16 @@ def measure(job: Row) -> Row:
     }
 
 
-HEADINGS = "method", "peers", "batch", "images/s", "step / floor", "epoch / floor", "x obvious loop", "state / floor"
+WANTED = "steps", "rounds", "precision", "compile", "cuda_graphs", "device"
+HEADINGS = (
+    *("method", "peers", "batch", "images/s", "step / floor", "arithmetic / floor", "epoch / floor"),
+    *("x obvious loop", "state / floor"),
+)
 
 
 def cells(row: Row) -> list[str]:
     """Images a second of the whole epoch, and the ratios."""
-    rate, state = row["images_per_second"], row["state"]
+    rate, state, flops = row["images_per_second"], row["state"], row["flops"]
     peers = row["peers"] + (f", sharing until {row['share_until']}" if row["share_until"] else "")
     return [
         row["method"],
@@ -88,6 +107,7 @@ def cells(row: Row) -> list[str]:
         str(row["batch_size"]),
         f"{rate['epoch']:,.0f}",
         f"{rate['floor'] / rate['step']:.3f}",
+        f"{flops['step'] / flops['floor']:.3f}" if flops else "",
         f"{rate['floor'] / rate['epoch']:.3f}",
         f"{rate['epoch'] / rate['obvious']:.2f}" if "obvious" in rate else "",
         f"{state['step'] / state['floor']:.3f}",
@@ -110,6 +130,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--cuda-graphs", action="store_true", help="of compiled steps")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--no-obvious", action="store_true", help="leave the obvious loop out")
     parser.add_argument("--out", type=Path)
@@ -121,7 +142,7 @@ def main() -> None:
             "peers": enough_peers(peers.strip(), method),
             "batch_size": int(size),
             "obvious": not options.no_obvious,
-            **{name: getattr(options, name) for name in ("steps", "rounds", "precision", "compile", "device")},
+            **{name: getattr(options, name) for name in WANTED},
         }
         for peers in options.peers.split(";")
         for size in options.batch_size.split(",")

@@ -7,15 +7,19 @@ command, on another machine too, goes on where they were. The images of CIFAR-10
 
 throughput            benchmarks/throughput.py, eager
 throughput_compiled   the same with compiled steps
+throughput_graphs     and with those replayed as CUDA graphs, where there is a GPU
 table1                ffl/table1a and ffl/table1b with ResNet-32, every row with every seed, as many runs at once as
                       memory holds; both tables as Markdown, CSV and pages, of the runs that are complete
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import torch
 
 GRACE = 60.0  # seconds in which what is told to stop may save its state
 HERE = Path(__file__).parent
@@ -27,12 +31,15 @@ def stages(folder: Path, options: argparse.Namespace) -> dict[str, list[str]]:
     speed = [sys.executable, str(HERE / "throughput.py"), "--methods", options.methods, "--peers", options.speed_peers]
     speed += ["--batch-size", options.batch_size]
     train = [*COLLEGIUM, "reproduce", "ffl/table1b", "--only", options.only, "--seeds", options.seeds]
-    train += ["--scale", options.scale, "--study", str(folder / "table1"), "--quiet"]
-    return {
+    train += ["--scale", options.scale, "--study", str(folder / "table1"), "--quiet", *shlex.split(options.how)]
+    found = {
         "throughput": [*speed, "--out", str(folder / "throughput")],
         "throughput_compiled": [*speed, "--compile", "--no-obvious", "--out", str(folder / "throughput_compiled")],
-        "table1": train,
     }
+    if torch.cuda.is_available():
+        graphs = [*speed, "--compile", "--cuda-graphs", "--no-obvious"]
+        found["throughput_graphs"] = [*graphs, "--out", str(folder / "throughput_graphs")]
+    return found | {"table1": train}
 
 
 def run(command: list[str], log: Path, deadline: float) -> int | None:
@@ -61,6 +68,7 @@ def main() -> None:
         "--only", default="resnet32 cifar100", help="the rows of the tables whose names hold these words"
     )
     parser.add_argument("--scale", default="1", help="below 1 a trial of the tables")
+    parser.add_argument("--how", default="--precision bf16", help="how reproduce computes: '--compile true' and so on")
     parser.add_argument("--methods", default="ffl,dml,one,dualnet,kdcl,okddip", help="whose speed is measured")
     parser.add_argument("--speed-peers", default="2xresnet32")
     parser.add_argument("--batch-size", default="128,1024")

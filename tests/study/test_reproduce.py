@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chromium import needs_chromium, visit
@@ -17,7 +18,7 @@ from collegium.study.cell import Cell
 from collegium.study.reproduce import reproduce
 from collegium.study.reproduce_page import page
 from collegium.study.reproduce_table import Reproduction
-from collegium.study.study import Study
+from collegium.study.study import Outcome, Study
 
 FUSED = {"peer0": 0.28, "peer1": 0.27, "mean_peer": 0.275, "ensemble": 0.265, "fused": 0.26}
 
@@ -61,6 +62,27 @@ def test_what_is_missing_is_said(found: Reproduction) -> None:
     assert "no run is done yet (TrainingError: the loss is nan)" in text
     assert "failed: C (without EKD) · 2xresnet32, seed 0" in text
     assert found.lost == 1 and found.possible
+
+
+def test_how_it_is_computed_may_differ_from_the_papers_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Reproduction
+) -> None:
+    asked = []
+
+    def run(self: Study, *_: object, **__: object) -> list[Outcome]:
+        asked.extend(cell.recipe for cell in self.cells)
+        self.write()
+        return [Outcome(cell, "waiting") for cell in self.cells]
+
+    monkeypatch.setattr(Study, "run", run)
+    how: dict[str, Any] = {"precision": "bf16", "compile": True, "cuda_graphs": True}
+    table, folder = reproduce("ffl/ablation", study=tmp_path / "bf16", **how)
+    assert folder is not None and len(asked) == 15
+    assert {(recipe.precision, recipe.compile, recipe.cuda_graphs) for recipe in asked} == {("bf16", True, True)}
+    assert "Ours were trained in bf16." in table.markdown()
+    assert "trained in" not in found.markdown()
+    with pytest.raises(UsageError, match="with another recipe"):
+        reproduce("ffl/ablation", study=tmp_path / "study", precision="bf16")
 
 
 def test_accuracies_and_single_deviations(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """A paper's table trained again and set beside the published values."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from collegium.errors import UsageError
 from collegium.files import write_whole
@@ -20,6 +22,9 @@ def reproduce(
     study: str | Path | None = None,
     only: str = "",
     train: bool = True,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    compile: bool = False,
+    cuda_graphs: bool = False,
     workers: int | None = None,
     executor: Executor | None = None,
     quiet: bool = False,
@@ -33,6 +38,9 @@ def reproduce(
         study: the study's folder; by default studies/PAPER/TABLE, which tables of the same runs share.
         only: train only the rows whose names hold all these words.
         train: False sets what the folder holds beside the published values and trains nothing.
+        precision: of the networks' arithmetic; the papers' is fp32. The table says another.
+        compile: compile the training step.
+        cuda_graphs: replay what is compiled as CUDA graphs.
         workers: so many runs at once; by default as many as cores and memory allow.
         executor: where to train; by default this machine's processes.
         quiet: show nothing meanwhile.
@@ -50,7 +58,11 @@ def reproduce(
     if workers is not None and executor is not None:
         raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
     table = get(name)
-    cells = table.cells(seeds, scale)
+    computed: dict[str, Any] = {"precision": precision, "compile": compile, "cuda_graphs": cuda_graphs}
+    cells = [
+        dataclasses.replace(cell, recipe=dataclasses.replace(cell.recipe, **computed))
+        for cell in table.cells(seeds, scale)
+    ]
     if not cells:
         return Reproduction(table, scale, []), None
     wanted = [cell for cell in cells if all(word in cell.label for word in only.split())]

@@ -191,6 +191,8 @@ class Reproduction:
             "deviations of ours and the published runs, or over the one that is known.",
             "Source: " + "; ".join(f"{tag}, {CERTAINTY[tag]}" for tag in tags) + ".",
         ]
+        precisions = {outcome.cell.recipe.precision for outcome in self.outcomes} - {"fp32"}
+        text += [f"Ours were trained in {' and '.join(sorted(precisions))}."] if precisions else []
         told = {o.result["method"]: o.result["reconstructed"] for o in self.outcomes if o.result is not None}
         text += [f"Our {method} is reconstructed: {what}." for method, what in told.items() if what]
         return text
