@@ -13,7 +13,7 @@ from helpers_study import cell
 
 from collegium.study import executor as module
 from collegium.study.executor import Event, Job, LocalExecutor
-from collegium.study.places import Host, Place
+from collegium.study.machine import Host, Place
 
 PRETENDED = """
 import json, os, pathlib, signal, sys, threading, time

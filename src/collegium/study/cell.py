@@ -59,12 +59,13 @@ def _said(recipe: Recipe) -> dict[str, Any]:
     usual = Recipe(method={"name": recipe.method_name}, data={"name": recipe.data_name})
     plain, defaults = resolve(recipe).to_dict(), resolve(usual).to_dict()
     plain["data"].pop("workers", None)
-    said = {name: _changed(value, defaults[name]) for name, value in plain.items() if value != defaults[name]}
+    said = {name: changed(value, defaults[name]) for name, value in plain.items() if value != defaults[name]}
     named = {"method": recipe.method_name, "data": recipe.data_name, "peers": recipe.peers}
     return {**{name: value for name, value in said.items() if name not in ELSEWHERE}, "named": named}
 
 
-def _changed(value: Any, default: Any) -> Any:
+def changed(value: Any, default: Any) -> Any:
+    """A recipe's entry, of one that has options those that are not their defaults; equal numbers look alike."""
     if isinstance(value, Mapping) and isinstance(default, Mapping):
         return {key: _one_form(item) for key, item in value.items() if key not in default or default[key] != item}
     return _one_form(value)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
-from collegium.study.places import Host, Place, places
+from collegium.study.machine import Host, Place, places
 from collegium.training.recipe import Recipe
 
 POLL = 0.2  # seconds from one look at the processes to the next

@@ -15,6 +15,7 @@ from collegium.errors import CollegiumError, UsageError
 from collegium.options import keywords
 from collegium.reporting.words import entry, method_title, networks
 from collegium.study import tables
+from collegium.study.cell import changed
 from collegium.study.published import Published, published
 from collegium.study.statistics import spread
 from collegium.study.study import Study
@@ -197,8 +198,9 @@ class Finished:
         """What its recipe says of the row that it belongs to: all but seeds, and how or where it is computed."""
         recipe = self.recipe
         plain = {name: value for name, value in recipe.to_dict().items() if name not in (*_SEEDS, *_ELSEWHERE)}
-        plain["method"] = _changed(recipe.method_options, _method_defaults(recipe.method_name))
-        plain["data"] = _changed(recipe.data_options, _data_defaults(recipe.data_name))
+        plain["method"] = changed(recipe.method_options, _method_defaults(recipe.method_name))
+        data = {name: value for name, value in recipe.data_options.items() if name not in _OF_DATA}
+        plain["data"] = changed(data, _data_defaults(recipe.data_name))
         plain |= {"teacher": self.teacher, "start_from": recipe.start_from is not None}
         return plain
 
@@ -221,11 +223,6 @@ def _data_defaults(name: str) -> dict[str, Any]:
         return datasets.options(name)
     except UsageError:  # data from Python
         return {}
-
-
-def _changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    known = {name: value for name, value in options.items() if name not in _OF_DATA}
-    return {name: value for name, value in known.items() if name not in defaults or defaults[name] != value}
 
 
 def of_runs(folder: str | Path) -> tuple[list[Standing], dict[str, str]]:

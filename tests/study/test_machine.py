@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from collegium.study.places import Gpu, Host, places
+from collegium.study.machine import Gpu, Host, places
 
 TOLD = """#!/bin/sh
 case "$*" in
