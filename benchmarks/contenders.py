@@ -132,10 +132,9 @@ class ObviousLoop:
             ]
         )
         pictures = _Pictures(data.train.images, data.train.targets, transform, views)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This DataLoader will create")  # four is what the repositories say
-            how: dict[str, Any] = {"num_workers": 4, "multiprocessing_context": "fork"}  # as a script has it on Linux
-            self.loader = DataLoader(pictures, recipe.batch_size, shuffle=True, drop_last=True, **how)
+        how: dict[str, Any] = {"num_workers": 4, "multiprocessing_context": "fork"}  # as a script has it on Linux
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # four is what the repositories say
+        self.loader = DataLoader(pictures, recipe.batch_size, shuffle=True, drop_last=True, **how)
 
     def step_seconds(self) -> float:
         """Of an epoch, without its first step, before which the processes that read the pictures start."""

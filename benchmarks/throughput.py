@@ -13,10 +13,11 @@ obvious    the same epoch as paper repositories write it, twice as long and with
 Arithmetic is the FLOPs of a step, as torch counts them: over the floor's it is what the method's own modules, teacher,
 copies, views and further backward passes must have. State is the bytes of parameters, buffers, gradients and optimizer
 state that exist after a step, a frozen teacher and copies that follow among them. Rows are written one by one, and a
-repeated command measures those that are missing.
+repeated command measures those that are missing; the table shows all that were measured alike.
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def measure(job: Row) -> Row:
 
 
 WANTED = "steps", "rounds", "precision", "compile", "cuda_graphs", "device"
+COMPUTED = "precision", "compile", "cuda_graphs", "device"  # what one table has alike
 HEADINGS = (
     *("method", "peers", "batch", "images/s", "step / floor", "arithmetic / floor", "epoch / floor"),
     *("x obvious loop", "state / floor"),
@@ -148,7 +150,7 @@ def main() -> None:
         for size in options.batch_size.split(",")
         for method in options.methods.split(",")
     ]
-    rows = measure_missing(
+    measured = measure_missing(
         options.out and options.out / "rows.json",
         jobs,
         measure,
@@ -157,7 +159,21 @@ def main() -> None:
         overwrite=options.overwrite,
     )
     if options.out:
-        lines = ["# How fast training is", "", origin(rows), "", *table(HEADINGS, map(cells, rows))]
+        assert __doc__ is not None
+        here, every = measured[0]["provenance"]["device"], json.loads((options.out / "rows.json").read_text())
+        alike = [row for row in every if all(row[name] == getattr(options, name) for name in COMPUTED)]
+        alike = [row for row in alike if row["provenance"]["device"] == here]
+        _, _, _, contenders, meaning = __doc__.strip().split("\n\n")
+        contenders = "\n".join(["```", contenders, "```"])
+        lines = [
+            "# How fast training is",
+            "",
+            "Medians of several rounds, in which these take turns:",
+            "",
+            contenders,
+            "",
+        ]
+        lines += [meaning.partition(" Rows are written")[0], "", origin(alike), "", *table(HEADINGS, map(cells, alike))]
         write_readme(options.out, lines)
 
 
