@@ -89,20 +89,24 @@ def reference(rows: Sequence[str]) -> dict[str, str]:
 
 
 def write_results(study: Study) -> None:
-    """The table with cost and memory, the chart, every run, and the discussion."""
+    """The table, with cost and memory where they are measured, the chart, every run, and the discussion."""
     found = findings(study)
     table = StudyTable(found)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "runs.csv").write_text(table.runs_csv())
     (RESULTS / "summary.csv").write_text(table.summary_csv())
-    measured = json.loads((RESULTS / "cost.json").read_text())
+    file, discussion = RESULTS / "cost.json", RESULTS / "discussion.md"
+    measured = json.loads(file.read_text()) if file.exists() else []
     costs = {f"{row['row']} · {row['peers']}": row for row in measured}
+    done, every = sum(len(row.results) for row in found.rows), len(found.outcomes)
+    left = f"{done} of {every} runs are done so far; `python benchmarks/every_method.py run` goes on with the others."
     text = [
         "# Every method under one recipe",
         "",
         "ResNet-14 peers (181 k parameters, 53 MFLOPs each) from scratch on 5,000 CIFAR-100 images, 50 of each class, "
         "for 30 epochs, scored on the whole test set of 10,000.",
         "",
+        *([left, ""] if done < every else []),
         *markdown(found, costs),
         "",
         " ".join(table.caption),
@@ -111,8 +115,7 @@ def write_results(study: Study) -> None:
         "",
         "![Accuracy by method](accuracy.svg)",
         "",
-        (RESULTS / "discussion.md").read_text().strip(),
-        "",
+        *([discussion.read_text().strip(), ""] if discussion.exists() else []),
     ]
     (RESULTS / "README.md").write_text("\n".join(text))
     chart(found)
@@ -121,7 +124,8 @@ def write_results(study: Study) -> None:
 def markdown(found: Findings, costs: dict[str, dict[str, Any]]) -> list[str]:
     """A line a row: accuracy of every predictor, the gain, and what training costs."""
     heads = ["", "peers", "n", "one network, %", "gain, points", "p", "ensemble, %", "method's own, %"]
-    heads += ["time, × two independent", "FLOPs, × two independent", "memory, MB"]
+    costing = ["time, × two independent", "FLOPs, × two independent", "memory, MB"]
+    heads += costing if costs else []
     lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for row in found.rows:
         if not row.results:
@@ -134,7 +138,7 @@ def markdown(found: Findings, costs: dict[str, dict[str, Any]]) -> list[str]:
         own = "<br>".join(f"{name} {_accuracy(row, name)}" for name in row.own)
         ensemble = _accuracy(row, "ensemble") if len(row.result["peers"]) > 1 else ""
         cost = costs.get(row.label)
-        ratios = ["", "", ""]
+        ratios = ["", "", ""] if costs else []
         if cost is not None:
             ratios = [f"{cost[what]['method'] / cost[what]['independent']:.2f}" for what in ("seconds", "flops")]
             ratios.append(f"{cost['memory_mb']:.0f}")
@@ -188,7 +192,7 @@ def main() -> None:
     if options.command == "table":
         write_results(Study.open(options.study))
     elif options.command == "cost":
-        jobs = [(row, dataclasses.replace(BASE, **ROWS[row]).to_dict(), 7) for row in rows]
+        jobs = [(row, dataclasses.replace(BASE, **ROWS[row]).to_dict(), 7) for row in rows if row not in PRECISIONS]
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / "cost.json").write_text(json.dumps(measure_all(jobs), indent=2) + "\n")
     else:
