@@ -78,6 +78,7 @@ def measure(job: Row) -> Row:
     if obvious is not None:
         contenders["obvious"] = lambda: obvious.step_seconds() * count
     seconds = median_seconds(contenders, job["rounds"], device)
+    seconds["epoch"] *= count / len(run.training_batches)  # pairs of a class may leave an epoch fewer steps
     flops = {} if recipe.compile else {name: step_flops(contenders[name]) // count for name in ("floor", "step")}
     return {
         "share_until": recipe.share_until,
