@@ -5,7 +5,8 @@ with the projection shortcut (1x1 convolution and batch norm) that the online di
 the shape changes, instead of the paper's zero padding. The form "x4" is that of Tian et al., "Contrastive
 Representation Distillation", ICLR 2020, https://arxiv.org/abs/1910.10699: stages four times, stem twice as wide.
 
-Sums and ReLUs are made in place, here and in the other families: no backward pass reads what a norm gave.
+Sums and ReLUs are made in place, here and in the other families: no backward pass reads what a norm, a convolution or a
+linear layer gave.
 """
 
 import re

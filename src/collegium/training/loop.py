@@ -167,7 +167,8 @@ def restore(
 
     Data given here are normalised as the run's own were.
 
-    A run that was trained on a GPU is restored on the CPU where there is none, in fp32 if its precision was fp16.
+    A run that was trained on a GPU is restored on the CPU where there is none, in fp32 if its precision was fp16, and
+    without CUDA graphs.
 
     Raises:
         UsageError: there is no run, or nothing has been saved yet.
@@ -180,7 +181,7 @@ def restore(
         raise UsageError(f"{folder.path} cannot be restored: it has no checkpoint")
     if not torch.cuda.is_available():
         precision = "fp32" if recipe.precision == "fp16" else recipe.precision
-        recipe = dataclasses.replace(recipe, device="cpu", precision=precision)
+        recipe = dataclasses.replace(recipe, device="cpu", precision=precision, cuda_graphs=False)
     if data is not None:
         data = data.normalised_like(tuple(state["mean"]), tuple(state["std"]))
     experiment = build(recipe, peers=peers, data=data, teacher=teacher or folder.teacher(), begun=True)
