@@ -162,9 +162,10 @@ def test_unit_attention_has_length_one_for_each_image(array):
     torch.testing.assert_close(array(unit_attention(x)), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_maps_are_averaged_down_to_the_smaller_size(array):
-    x, y = random(2, 3, 4, 6), random(2, 5, 8, 3)
-    a, b = same_size(x, y)
+def test_maps_are_averaged_down_to_the_smallest_size(array):
+    x, y, z = random(2, 3, 4, 6), random(2, 5, 8, 3), random(2, 1, 4, 3)
+    a, b, c = same_size(x, y, z)
+    assert c is z
     torch.testing.assert_close(array(a), array(x).reshape(2, 3, 4, 3, 2).mean(4), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(array(b), array(y).reshape(2, 5, 4, 2, 3).mean(3), rtol=1e-5, atol=1e-6)
     assert same_size(x, x)[0] is x

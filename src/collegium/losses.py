@@ -70,11 +70,10 @@ def attention_map(feature: Tensor) -> Tensor:
         return cast(Tensor, torch.linalg.vecdot(feature, feature, dim=1)) / feature.shape[1]
 
 
-def same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps, each averaged down to the smaller height and width: (B, D, H, W), (B, D', H', W')."""
-    size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
-    a, b = (f if f.shape[2:] == size else F.adaptive_avg_pool2d(f.float(), size) for f in (first, second))
-    return a, b
+def same_size(*maps: Tensor) -> list[Tensor]:
+    """Maps (B, D_k, H_k, W_k), each averaged down to the smallest height and width among them."""
+    size = (min(f.shape[2] for f in maps), min(f.shape[3] for f in maps))
+    return [f if f.shape[2:] == size else F.adaptive_avg_pool2d(f.float(), size) for f in maps]
 
 
 def unit_attention(feature: Tensor) -> Tensor:

@@ -8,7 +8,15 @@ from torch import nn
 
 from collegium.cohort import Cohort, PeerOutputs, describe
 from collegium.errors import UsageError
-from collegium.methods.ffsd import FFSD, Decoder, DecoderStep, TransFusion, diversity_loss, shifted_feature
+from collegium.methods.ffsd import (
+    FFSD,
+    Decoder,
+    DecoderStep,
+    TransFusion,
+    diversity_loss,
+    feature_loss,
+    shifted_feature,
+)
 from collegium.networks import build
 
 PEERS = pytest.mark.parametrize("peers", [3, 4])
@@ -118,6 +126,19 @@ def test_decoders_learn_to_rebuild_the_stages_below_the_last(array, at, staged_o
     assert list(terms) == ["feature", "attention"]
     assert terms["feature"].item() == pytest.approx(1000 * feature, rel=1e-3)
     assert terms["attention"].item() == pytest.approx(1000 * attention_, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_of_whole_maps_moves_the_student_as_that_of_written_out_unit_vectors(dtype):
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 6, 16, 8, 8, generator=g).to(dtype)
+    x.requires_grad_()
+    written_out = (F.normalize(x.double().flatten(1)) - F.normalize(y.double().flatten(1))).square().mean()
+    found = feature_loss(x, y)
+    assert found.dtype == torch.float32 and found.item() == pytest.approx(written_out.item(), rel=1e-4)
+    ours, theirs = (torch.autograd.grad(loss, x)[0].float() for loss in (found, written_out))
+    torch.testing.assert_close(ours, theirs, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-8)
+    assert feature_loss(x, 3 * x).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_step_of_a_decoder_is_the_authors_transposed_convolution():

@@ -1,17 +1,21 @@
 """Feature fusion-based collaborative learning."""
 
+from itertools import permutations
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.heads import FusionModule
 from collegium.losses import (
-    attention_transfer,
     cross_entropy,
     distill,
     others,
     ramp_up,
+    same_size,
+    unit_attention,
     virtual_teacher,
 )
 from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
@@ -27,8 +31,9 @@ class FFCL(Method):
         A = \frac{1}{M - 1} \sum_{i \ne j} \sum_s AT(f_i^s, f_j^s)
 
     R is the response term, R_f the fused one with z_f = F(f_1, ..., f_M) by FFL's fusion module, AT the attention
-    transfer between the last stages (in both directions, the other side constant), and u(y) the virtual teacher of
-    Tf-KD, made of the label alone: softmax of (0.99 for the true class, an equal share of 0.01 for the others) / 20.
+    transfer between the last stages (in both directions, the other side constant; the maps of a stage are averaged
+    down to the smallest of them), and u(y) the virtual teacher of Tf-KD, made of the label alone: softmax of (0.99 for
+    the true class, an equal share of 0.01 for the others) / 20.
 
     Source: Li, Sun, Gou, Du and Ou, "Feature fusion-based collaborative learning for knowledge distillation",
     International Journal of Distributed Sensor Networks 17(11), 2021, https://doi.org/10.1177/15501477211057037; no
@@ -122,13 +127,10 @@ class FFCL(Method):
 
     def _attention(self, out: PeerOutputs) -> Tensor:
         """Sum over ordered pairs of peers and over stages."""
-        losses = [
-            attention_transfer(own, told)
-            for i, student in enumerate(out.features)
-            for j, teacher in enumerate(out.features)
-            if i != j
-            for own, told in zip(student[-self.stages :], teacher[-self.stages :], strict=True)
-        ]
+        losses = []
+        for maps in zip(*(features[-self.stages :] for features in out.features), strict=True):
+            attention = [unit_attention(f) for f in same_size(*maps)]
+            losses += [F.mse_loss(own, told.detach()) for own, told in permutations(attention, 2)]
         return torch.stack(losses).sum()
 
     def predict(self, out: PeerOutputs) -> dict[str, Tensor]:

@@ -217,10 +217,10 @@ class FFSD(Method):
         for name, decoder in self.decoders.items():
             k = int(name)
             own = out.features[k][-self.levels - 1 :]
-            below = own[-2::-1]
+            below = [x.float() for x in own[-2::-1]]  # once: all losses are computed in float32
             leads = k == len(z)
             told = decoder(fused if leads else shifted_feature(f[k - 1]), learning=False)
-            learned = decoder(own[-1].detach(), learning=self.training)
+            learned = [y.float() for y in decoder(own[-1].detach(), learning=self.training)]
             weight = self.fusion_weight if leads else self.diversity
             taught += [weight * attention_transfer(x, y) for x, y in zip(below, told, strict=True)]
             feature += [feature_loss(y, x) for x, y in zip(below, learned, strict=True)]
@@ -240,10 +240,17 @@ class FFSD(Method):
 
 
 def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """d of whole maps of one shape, (B, D, H, W) -> (); the teacher is a constant."""
+    """d of whole maps of one shape, (B, D, H, W) -> (); the teacher is a constant.
+
+    For vectors of unit length it is 2 - 2 cos over their number of places: written so, nothing as large as the maps is
+    made but their float32 copies.
+    """
     # Channels last: a view of maps that are laid out so, and no copy.
-    a, b = (F.normalize(f.float().permute(0, 2, 3, 1).flatten(1)) for f in (student, teacher.detach()))
-    return (a - b).square().mean()
+    a, b = (f.float().permute(0, 2, 3, 1).flatten(1) for f in (student, teacher.detach()))
+    with torch.autocast(a.device.type, enabled=False):
+        lengths = (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-12)
+        cosine: Tensor = torch.linalg.vecdot(a, b) / lengths
+    return 2 * (1 - cosine).mean() / a.shape[1]
 
 
 def shifted_attention(feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
