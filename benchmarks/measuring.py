@@ -106,13 +106,13 @@ def measure_missing(
     """A row for every job: the job, what ``measure`` finds in a fresh process, and the provenance.
 
     Rows are written after every job. Those that the file holds already, of the same job on a like machine, are taken
-    from it, unless it is to be overwritten.
+    from it, or replaced where they are to be overwritten.
     """
     where = provenance(make_fabric(Recipe(device=device)).device)  # type: ignore[arg-type]
     rows: list[Row] = []
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists() and not overwrite:
+        if file.exists():
             rows = json.loads(file.read_text())
 
     def found(job: Row) -> list[Row]:
@@ -121,12 +121,16 @@ def measure_missing(
 
     missing: list[Row] = []
     for job in jobs:
-        if job not in missing and not found(job):
+        if job not in missing and (overwrite or not found(job)):
             missing.append(job)
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         for job, measured in zip(missing, pool.map(measure, missing), strict=True):
-            rows.append(job | measured | {"provenance": where})
-            print(show(rows[-1]), flush=True)
+            row, before = job | measured | {"provenance": where}, found(job)
+            if before:
+                rows[rows.index(before[0])] = row
+            else:
+                rows.append(row)
+            print(show(row), flush=True)
             if file is not None:
                 write_whole(file, json.dumps(rows, indent=2) + "\n")
     return [found(job)[0] for job in jobs]
