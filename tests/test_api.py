@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import collegium
 from collegium.data import load
@@ -139,3 +140,38 @@ def test_a_run_needs_nothing_of_what_it_started_from_once_it_has_begun(tmp_path:
     assert collegium.evaluate(tmp_path / "run")["peer0"] == result["predictors"]["peer0"]["last"]
     assert collegium.report(tmp_path / "run").is_file()
     assert collegium.train(**started) == result
+
+
+def test_own_networks_have_their_weights_back_when_a_finished_call_is_repeated(tmp_path: Path) -> None:
+    def call(seed: int) -> list[torch.nn.Module]:
+        torch.manual_seed(seed)
+        own = [build("resnet8", num_classes=3) for _ in range(2)]
+        data = (arrays(0), arrays(1))
+        collegium.train(method="dml", peers=own, share_until="stage1", data=data, run=tmp_path / "run", **SMALL)
+        return own
+
+    for k, (trained, again) in enumerate(zip(call(0), call(1), strict=True)):
+        kept = load_file(tmp_path / "run" / "peers" / f"peer{k}" / "model.safetensors")
+        assert all(torch.equal(tensor, kept[name]) for name, tensor in trained.state_dict().items())
+        for a, b in zip(trained.state_dict().values(), again.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+    for file in (tmp_path / "run" / "checkpoints").iterdir():
+        file.unlink()
+    with pytest.raises(UsageError, match="checkpoints are gone.*--overwrite"):
+        call(1)
+
+
+def test_compare_keeps_the_config_s_options_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("method: dml\npeers: 2xresnet8\ndata: {name: digits, per_class: 8}\n")
+    seen: list[Recipe] = []
+
+    def make_grid(given: Recipe, *_: object, **__: object) -> None:
+        seen.append(given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("collegium.study.grid.make_grid", make_grid)
+    for data, per_class in (("digits", 8), ({"name": "digits"}, None)):
+        with pytest.raises(KeyboardInterrupt):
+            collegium.compare(methods="dml", peers="2xresnet8", study=tmp_path / "s", config=config, data=data)
+        assert seen.pop().data.get("per_class") == per_class

@@ -271,6 +271,23 @@ def test_a_branch_that_changes_the_trunk_s_output_is_refused():
         describe(cohort, (3, 8, 8), 5)
 
 
+def test_a_branch_that_drops_in_place_while_it_trains_is_refused():
+    peers = networks("resnet8", "resnet8")
+    for peer in peers:
+        peer.stages["stage2"] = nn.Sequential(nn.Dropout2d(0.5, inplace=True), peer.stages["stage2"])
+    before = torch.get_rng_state()
+    with pytest.raises(UsageError, match=r"peer0 \(resnet8\) changes the output of stage1 in place"):
+        describe(Cohort(peers, share_until="stage1"), (3, 8, 8), 5)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_adapted_convolutional_teacher_has_a_classifier_to_start_from():
+    teacher = build("timm/resnet18", num_classes=5)
+    spec = describe(Cohort(networks("resnet8"), teacher=teacher), (3, 32, 32), 5)
+    features, logits = teacher.eval().outputs(torch.randn(2, 3, 32, 32))
+    torch.testing.assert_close(spec.teacher_classifier(features[-1]), logits)
+
+
 def tree(*names: str, share_until: str = "stage1,stage2") -> Cohort:
     return Cohort(networks(*(names or ["resnet8"] * 4)), share_until=share_until)
 

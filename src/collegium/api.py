@@ -87,10 +87,7 @@ def train(
         values["teacher"] = _describe(teacher)
     elif teacher is not None:
         values["teacher"] = teacher
-    for part in ("method", "data"):
-        if part in base and values[part] == base[part]["name"]:
-            values[part] = base[part]  # a name alone leaves the config's options for it
-    resolved = Recipe.from_dict(values, "the call")
+    resolved = Recipe.from_dict(_with_options(values, base), "the call")
     return run_training(
         resolved,
         run or default_run(resolved),
@@ -102,6 +99,12 @@ def train(
         layout=layout,
         fastest=fastest,
     )
+
+
+def _with_options(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, in which a method's or data set's name alone has the options that the base has for it."""
+    kept = {part: base[part] for part in ("method", "data") if part in base and values[part] == base[part]["name"]}
+    return {**values, **kept}
 
 
 def _describe(network: object) -> str:
@@ -166,8 +169,8 @@ def compare(
         peers: cohorts, separated by ";": "2xresnet20; resnet20,wrn_16_2".
         study: the study's folder.
         seeds: of the runs.
-        teacher: for methods that need one: a network's name, which is trained alone as a run of the study with each
-            seed, or the path of a finished run or of a peer's folder.
+        teacher: for methods that learn from one: a network's name, which is trained alone as a run of the study with
+            each seed, or the path of a finished run or of a peer's folder.
         config: a recipe that all runs start from: a YAML file, or the name of one that comes with the library.
         workers: so many runs at once; by default as many as cores and memory allow.
         executor: where the runs are computed; by default on this machine. See
@@ -195,7 +198,7 @@ def compare(
     if workers is not None and executor is not None:
         raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
     trial = Trial()
-    given = Recipe.from_dict(base | recipe, "the call")
+    given = Recipe.from_dict(_with_options(base | recipe, base), "the call")
     grid = make_grid(given, methods, peers, list(seeds), teacher=teacher, trial=trial)
     whole = Study(study, grid.cells, reference=grid.reference, left_out=grid.left_out)
     whole.run(executor or LocalExecutor(workers), checked=True, quiet=quiet)

@@ -325,7 +325,7 @@ def _comparison(arguments: list[str]) -> dict[str, Any]:
         "--peers", default=base.peers, help="cohorts, separated by semicolons: '2xresnet20; resnet20,wrn_16_2'"
     )
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
-    parser.add_argument("--teacher", help="of methods that need one: a network to train alone, or a finished run")
+    parser.add_argument("--teacher", help="of methods that learn from one: a network to train alone, or a finished run")
     parser.add_argument("--workers", type=int | None, default=None, help="runs at once; by default as many as fit")
     _add_executor_options(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")

@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from collegium import ranks
 from collegium.errors import UsageError
@@ -250,6 +251,13 @@ class Cohort(nn.Module):
         """Raises UsageError where a limb or branch changes in place what it is given, which others read too."""
         if not self.trunk:
             return
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+            for module in self.modules():
+                if isinstance(module, _DropoutNd):
+                    module.train()  # else it changes nothing
+            self._check_trunk(images)
+
+    def _check_trunk(self, images: Tensor) -> None:
         states = [self._branch(0).fit(images)] * self.num_peers
         ends = [""] * self.num_peers  # the last stage that each peer has come through
         for part, peers in self.shared:
@@ -319,8 +327,8 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
             shapes[role] = tuple(tuple(f.shape[1:]) for f in features)
             if role == "peer0" and cohort.trunk:
                 trunk_shape = shapes[role][len(cohort.trunk) - 1]
-            if role == "teacher" and _classifies(network.classifier, features[-1], logits):
-                teacher_classifier = network.classifier
+            if role == "teacher" and _classifies(network.head, features[-1], logits):
+                teacher_classifier = network.head
         cohort.check_trunk(images)
     finally:
         cohort.train(was_training)

@@ -55,6 +55,8 @@ class Method(nn.Module, abc.ABC):
 
     min_peers: ClassVar[int] = 2
     needs_teacher: ClassVar[bool] = False
+    may_have_teacher: ClassVar[bool] = False
+    """Whether it has a use for a trained teacher without needing one."""
     logits_only: ClassVar[bool] = False
     """Whether it has no weights of its own and reads nothing of the peers but logits, so that each peer may be trained
     in a process of its own."""
@@ -72,7 +74,7 @@ class Method(nn.Module, abc.ABC):
     """What had to be reconstructed because no text or code of the authors states it; printed with every result."""
 
     def __init__(self, spec: CohortSpec) -> None:
-        """Raises UsageError where the cohort has too few peers, or lacks a teacher the method needs."""
+        """Raises UsageError where the cohort has too few peers, lacks a needed teacher, or has one without use."""
         super().__init__()
         name = type(self).__name__
         if spec.num_peers < self.min_peers:
@@ -82,6 +84,13 @@ class Method(nn.Module, abc.ABC):
             )
         if self.needs_teacher and spec.teacher_shapes is None:
             raise UsageError(f"{name} needs a trained teacher: name a finished run or a peer's folder with --teacher")
+        if spec.teacher_shapes is not None and not self.learns_from_teacher():
+            raise UsageError(f"{name} does not learn from a trained teacher; leave --teacher out")
+
+    @classmethod
+    def learns_from_teacher(cls) -> bool:
+        """Whether a trained teacher may be given."""
+        return cls.needs_teacher or cls.may_have_teacher
 
     @abc.abstractmethod
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:

@@ -182,3 +182,12 @@ def test_every_class_of_torchvision_is_understood():
         parameters = _parameters(_class(name))
         assert "root" in parameters and "download" in parameters
     assert "train" in _parameters(_class("EMNIST")) and "train" not in _parameters(_class("SVHN"))
+
+
+def test_a_folder_of_the_user_s_own_stays_as_it_is_and_may_change(tmp_path, write_images):
+    for name in "ab":
+        write_images(tmp_path / name, 5, (8, 8))
+    first = load("torchvision:ImageFolder", root=str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    noise(99).save(tmp_path / "a" / "00.png")
+    assert load("torchvision:ImageFolder", root=str(tmp_path)).fingerprint() != first.fingerprint()

@@ -21,11 +21,12 @@ CLASSES = 5
 TARGET = torch.tensor([0, 1, 2, 3])
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
-each_method = pytest.mark.parametrize("name", methods.names())
-each_cohort = pytest.mark.parametrize(
-    ("peers", "teacher"),
-    [(2, False), (3, False), (4, False), (2, True)],
-    ids=["2 peers", "3 peers", "4 peers", "2 peers beside a teacher"],
+NAMES = methods.names()
+each_method = pytest.mark.parametrize("name", NAMES)
+each_case = pytest.mark.parametrize(
+    ("name", "peers", "teacher"),
+    [(name, peers, methods.get(name).needs_teacher) for name in NAMES for peers in (2, 3, 4)]
+    + [(name, 2, True) for name in NAMES if methods.get(name).may_have_teacher],
 )
 each_precision = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 
@@ -53,8 +54,7 @@ def test_the_folder_holds_methods():
     assert {"independent", "kd", "dml", "dualnet", "one", "ffl"} <= set(methods.names())
 
 
-@each_method
-@each_cohort
+@each_case
 @each_precision
 def test_every_player_descends_finite_float32_scalars(name, peers, teacher, precision, at):
     cohort, method = built(name, peers, teacher)
@@ -68,8 +68,7 @@ def test_every_player_descends_finite_float32_scalars(name, peers, teacher, prec
                 assert term.shape == () and term.dtype == torch.float32 and term.isfinite()
 
 
-@each_method
-@each_cohort
+@each_case
 @each_precision
 def test_every_parameter_has_a_player_and_a_gradient(name, peers, teacher, precision, at):
     cohort, method = built(name, peers, teacher)
@@ -97,8 +96,7 @@ def test_every_parameter_has_a_player_and_a_gradient(name, peers, teacher, preci
         assert not own or max(size[id(p)] for p in own) > 0, f"{path} never learns"
 
 
-@each_method
-@each_cohort
+@each_case
 @each_precision
 def test_predictors_are_logits_under_names_of_their_own(name, peers, teacher, precision):
     cohort, method = built(name, peers, teacher)
@@ -111,8 +109,7 @@ def test_predictors_are_logits_under_names_of_their_own(name, peers, teacher, pr
         assert not re.fullmatch(r"peer\d+|ensemble|mean_peer", predictor)
 
 
-@each_method
-@each_cohort
+@each_case
 def test_predictors_judge_each_image_by_itself(name, peers, teacher):
     cohort, method = built(name, peers, teacher)
     cohort.eval()
@@ -123,16 +120,14 @@ def test_predictors_judge_each_image_by_itself(name, peers, teacher):
         torch.testing.assert_close(logits[:1], alone[predictor], rtol=1e-3, atol=1e-4)
 
 
-@each_method
-@each_cohort
+@each_case
 def test_maps_are_maps_of_the_whole_batch(name, peers, teacher):
     cohort, method = built(name, peers, teacher)
     for feature in method.maps(cohort(IMAGES)).values():
         assert feature.ndim == 4 and len(feature) == 4
 
 
-@each_method
-@each_cohort
+@each_case
 def test_one_hot_probabilities_are_the_same_target_as_class_indices(name, peers, teacher, at):
     cohort, method = built(name, peers, teacher)
     out = cohort(IMAGES)
@@ -144,8 +139,7 @@ def test_one_hot_probabilities_are_the_same_target_as_class_indices(name, peers,
     torch.testing.assert_close(terms(torch.eye(CLASSES)[TARGET]), terms(TARGET))
 
 
-@each_method
-@each_cohort
+@each_case
 def test_a_teacher_has_no_player_and_no_gradient(name, peers, teacher, at):
     cohort, method = built(name, peers, teacher)
     if cohort.teacher is None:
@@ -156,6 +150,12 @@ def test_a_teacher_has_no_player_and_no_gradient(name, peers, teacher, at):
     terms = method(cohort.train()(IMAGES), TARGET, at(0, peers))
     sum(term for named in terms.values() for term in named.values()).backward()
     assert all(p.grad is None for p in frozen)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not methods.get(name).learns_from_teacher()])
+def test_a_teacher_that_would_teach_nobody_is_refused(name):
+    with pytest.raises(UsageError, match=f"{methods.get(name).__name__} does not learn from a trained teacher"):
+        built(name, 2, teacher=True)
 
 
 @pytest.mark.parametrize("name", [name for name in methods.names() if methods.get(name).min_peers > 1])

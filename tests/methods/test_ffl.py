@@ -154,3 +154,8 @@ def test_the_fusion_module_of_a_mixed_pair_is_as_large_as_published(options, exp
     # ResNet-32 and WRN-16-2 on CIFAR-100.
     spec = CohortSpec(("resnet32", "wrn_16_2"), 100, (((64, 8, 8),), ((128, 8, 8),)))
     assert sum(p.numel() for p in FFL(spec, **options).parameters()) == expected
+
+
+def test_a_width_of_the_sum_of_maps_is_refused(random_outputs, spec_of):
+    with pytest.raises(UsageError, match="leave --method.fused_channels out"):
+        FFL(spec_of(random_outputs(2)), fusion="sum", fused_channels=7)

@@ -299,6 +299,13 @@ def test_more_levels_than_there_are_stages_are_refused(staged_outputs, spec_of, 
     assert FFSD(spec, levels=3) and FFSD(spec, levels=levels, self_distillation="none")
 
 
+def test_a_network_of_one_stage_has_nothing_to_rebuild(random_outputs, spec_of):
+    spec = spec_of(random_outputs(3))
+    with pytest.raises(UsageError, match="peer1 .* has none; set --method.self_distillation none"):
+        FFSD(spec)
+    assert FFSD(spec, self_distillation="none")
+
+
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"ramp": 1.5}])
 def test_impossible_settings_are_refused(staged_outputs, spec_of, options):
     with pytest.raises(UsageError, match=f"FFSD's {next(iter(options))} must be"):

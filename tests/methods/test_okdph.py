@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from collegium.cohort import Cohort, describe
 from collegium.errors import UsageError
@@ -76,6 +77,14 @@ def test_unlike_peers_are_refused():
     cohort = Cohort([build("resnet8", num_classes=5), build("resnet14", num_classes=5)])
     with pytest.raises(UsageError, match="one kind, not resnet8, resnet14; write for example --peers 2xresnet8"):
         OKDPH(describe(cohort, (3, 8, 8), 5))
+
+
+def test_peers_of_one_name_with_other_weights_are_refused():
+    first, second = (build("resnet8", num_classes=5) for _ in range(2))
+    second.stages["stage3"].append(nn.Conv2d(64, 64, 1))
+    cohort = Cohort([first, second])
+    with pytest.raises(UsageError, match="OKDPH averages weights.*resnet8, resnet8 have other names or shapes"):
+        Learner(cohort, OKDPH(describe(cohort, (3, 8, 8), 5)))
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"gamma": 1.5}, {"interval": 0}])

@@ -30,6 +30,7 @@ if what == "fails": say(state="failed", error="no", trace="Traceback")
 elif what == "killed" or what == "killed_once" and len(tries.read_text()) == 1:
     print("the last words", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+elif what == "wordy": say(state="failed", error="no", trace="x" * 200_000)
 elif what == "long":
     def save(*_):
         (folder / "saved").touch()
@@ -74,6 +75,11 @@ def test_every_job_is_done_whatever_becomes_of_the_others(local: LocalExecutor, 
     assert (failed.error, failed.trace) == ("no", "Traceback")
     assert "killed by SIGKILL, for which the usual reason is that memory ran out" in broken.error
     assert "the last words" in broken.trace
+
+
+def test_a_job_may_say_more_than_a_pipe_holds(local: LocalExecutor, tmp_path: Path) -> None:
+    _, failed = local.run([job(tmp_path, "a", "wordy")])
+    assert (failed.state, len(failed.trace)) == ("failed", 200_000)
 
 
 def test_a_job_begins_when_the_one_before_it_is_done_and_never_where_that_failed(

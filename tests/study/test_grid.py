@@ -70,6 +70,14 @@ def test_a_teacher_is_a_run_of_its_own_for_the_methods_that_need_one() -> None:
     assert found.reference == {"kd · resnet8": "independent · resnet8"}
 
 
+def test_a_teacher_may_be_given_to_a_method_that_does_without() -> None:
+    found = grid("dualnet,dml", "2xresnet8", (0,), teacher="resnet8")
+    assert [(c.label, c.teacher) for c in found.cells[1:]] == [
+        ("dualnet · 2xresnet8", "teacher · resnet8"),
+        ("dml · 2xresnet8", None),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

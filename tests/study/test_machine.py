@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from collegium.study.machine import Gpu, Host, places
+from collegium.study import machine
+from collegium.study.machine import Gpu, Host, left_in, places
 
 TOLD = """#!/bin/sh
 case "$*" in
@@ -44,6 +45,26 @@ def test_a_machine_without_gpus_is_one_place(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [place.name for place in places(Host())] == ["cpu"]
     assert Gpu("0").free() is None
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_is_not_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, asked = Gpu("1"), []
+    ask = gpu._ask
+    monkeypatch.setattr(gpu, "_ask", lambda what: asked.append(what) or ask(what))
+    assert gpu.free() == gpu.free() == 21000 * 2**20 and len(asked) == 1
+    monkeypatch.setattr(machine, "FRESH", 0.0)
+    assert gpu.free() == 21000 * 2**20 and len(asked) == 2
+
+
+def test_files_that_were_read_do_not_count_against_a_container_s_limit(tmp_path: Path) -> None:
+    assert left_in(tmp_path) is None
+    told = {"max": "1000\n", "current": "900\n", "stat": "anon 200\nactive_file 300\ninactive_file 350\n"}
+    for name, text in told.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert left_in(tmp_path) == 750
+    (tmp_path / "memory.max").write_text("max\n")
+    assert left_in(tmp_path) is None
 
 
 def test_this_machine_is_measured() -> None:

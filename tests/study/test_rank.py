@@ -55,6 +55,16 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path: Path) -> None:
     assert not [v for v in values if v.predictor.startswith("peer")]  # like peers are told by their mean
 
 
+def test_runs_that_differ_in_the_split_or_in_one_of_the_seeds_all_count(tmp_path: Path) -> None:
+    for k in range(3):
+        split = dataclasses.replace(RECIPE, data={"name": "cifar100", "split_seed": k})
+        write_run(tmp_path / f"split-{k}", split, ERRORS)
+    write_run(tmp_path / "weights", dataclasses.replace(RECIPE, weight_seed=7), ERRORS)
+    write_run(tmp_path / "order", dataclasses.replace(RECIPE, data_seed=7), ERRORS)
+    values, _ = of_runs(tmp_path)
+    assert value(values, predictor="mean_peer", metric="top-1 error").n == 5
+
+
 def test_rows_of_one_method_are_told_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "a", RECIPE, ERRORS)
     write_run(tmp_path / "b", dataclasses.replace(RECIPE, weight_decay=5e-4), ERRORS)

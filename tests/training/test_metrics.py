@@ -40,6 +40,14 @@ def test_scores_agree_with_numpy_over_uneven_batches() -> None:
         assert found[metric] == pytest.approx(expected[metric], abs=2e-6), metric
 
 
+def test_certain_answers_are_in_the_same_bin_as_nearly_certain_ones() -> None:
+    # Confidences 1 (wrong) and 0.95 (right): 15 bins hold both, so that one makes up for the other.
+    logits = torch.tensor([[200.0, 0.0], [np.log(0.95 / 0.05), 0.0]])
+    scores = Scores(2, torch.device("cpu"))
+    scores.update(logits, torch.tensor([1, 0]))
+    assert scores.compute()["ece"] == pytest.approx(abs(0.5 - 0.975), abs=1e-6)
+
+
 def test_with_three_classes_the_top_5_are_the_top_2() -> None:
     generator = np.random.default_rng(1)
     logits, target = generator.normal(size=(40, 3)), generator.integers(3, size=40)

@@ -35,6 +35,21 @@ def test_the_fastest_wins_and_all_that_was_measured_is_said(monkeypatch: pytest.
     )
 
 
+def test_what_fails_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(experiment: Experiment) -> float:
+        if experiment.recipe.precision == "fp32":
+            raise torch.OutOfMemoryError("full")
+        return 0.1 + experiment.recipe.channels_last
+
+    monkeypatch.setattr(probe, "_step_seconds", step)
+    recipe, verdict = probe.fastest(tiny())
+    assert (recipe.precision, recipe.channels_last) == ("bf16", False)
+    assert verdict.endswith("fp32, channels last: fails, fp32, channels first: fails).")
+    monkeypatch.setattr(probe, "_precisions", lambda recipe: ["fp32"])
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        probe.fastest(tiny())
+
+
 def test_on_a_gpu_compiled_steps_are_tried_in_what_is_fastest_without(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend({("fp32", True): 0.3, ("fp32", False): 0.5, ("bf16", True): 0.08, ("bf16", False): 0.1}, monkeypatch)
     monkeypatch.setattr(probe, "_on_gpu", lambda recipe: True)

@@ -87,8 +87,9 @@ def torchvision(
         workers=workers,
     )
     place = data_root(root)
+    kind = _class(name)
     given = {"root": str(place), "download": download, **(arguments or {})}
-    parts = _parts(_class(name), given, {"train": train_split, "validation": validation_split, "test": test_split})
+    parts = _parts(kind, given, {"train": train_split, "validation": validation_split, "test": test_split})
     told = {key: value for key, value in given.items() if key not in ("root", "download")}
     return read_datasets(
         name,
@@ -97,7 +98,10 @@ def torchvision(
         channels=channels,
         test_share=test_share,
         split_seed=split_seed,
-        kept=(place / ".collegium" / f"torchvision-{name}", f"{told} {train_split} {test_split} {channels}"),
+        # Files of the user's own may change, and a folder beside them would be read as a class.
+        kept=(place / ".collegium" / f"torchvision-{name}", f"{told} {train_split} {test_split} {channels}")
+        if "download" in _parameters(kind)
+        else None,
     )
 
 

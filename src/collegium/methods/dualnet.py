@@ -55,6 +55,7 @@ class DualNet(Method):
 
     reconstructed = "the joint training schedule"
     min_peers = 1
+    may_have_teacher = True
 
     def __init__(
         self,

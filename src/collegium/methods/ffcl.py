@@ -62,7 +62,8 @@ class FFCL(Method):
         fused: whether the fused features are classified and teach the peers.
         regularisation: whether the virtual teacher takes a share of the labels' weight.
         feature_weight: beta.
-        stages: how many of each peer's last stages are compared, matched from the last one down.
+        stages: how many of each peer's last stages are compared, matched from the last one down; the stages of a shared
+            trunk are equal and add nothing.
         alpha: share of the virtual teacher, from 0 to 1.
         fusion_weight_decay: weight decay of the fusion module.
         fused_channels: width of the fused map; by default the widest peer's.

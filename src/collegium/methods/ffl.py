@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
+from collegium.errors import UsageError
 from collegium.heads import FusionModule, SumFusion
 from collegium.losses import cross_entropy, distill, ramp_up
 from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
@@ -19,7 +20,8 @@ class FFL(Method):
 
     Source: Kim, Hyun, Chung and Kwak, "Feature Fusion for Online Mutual Knowledge Distillation", ICPR 2020,
     https://arxiv.org/abs/1904.09058; code https://github.com/Jangho-Kim/FFL-pytorch. The predictor ``fused`` is the
-    paper's FFL, a peer is its FFL-S. Like peers share all but the last stage, unlike peers stand apart.
+    paper's FFL, a peer is its FFL-S. In the paper like peers share all but the last stage (``--share-until stage2``),
+    unlike peers stand apart.
 
     The ablation of the paper, cases A to D by our reading of its table: A is the default; B is
     ``fusion="sum"``; C is ``ekd=False``; D is ``fusion="sum", ekd=False, fkd=False``.
@@ -40,7 +42,7 @@ class FFL(Method):
         fkd: whether the fused classifier teaches the peers.
         detach_fusion_inputs: True keeps the fused classifier's losses from training the peers.
         fusion_weight_decay: weight decay of the fusion module (the authors' is a tenth of the peers').
-        fused_channels: width of the fused map; by default the widest peer's.
+        fused_channels: width of the map that is fused by convolution; by default the widest peer's.
     """
 
     def __init__(
@@ -64,6 +66,10 @@ class FFL(Method):
         self.detach_fusion_inputs = detach_fusion_inputs
         self.fusion_weight_decay = fusion_weight_decay
         self.fusion: FusionModule | SumFusion
+        if fusion == "sum" and fused_channels is not None:
+            raise UsageError(
+                "FFL's sum of maps is as wide as they are: leave --method.fused_channels out, or fuse by convolution"
+            )
         if fusion == "conv":
             self.fusion = FusionModule(spec.last_shapes, spec.num_classes, fused_channels)
         else:

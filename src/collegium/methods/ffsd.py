@@ -170,6 +170,11 @@ class FFSD(Method):
 
     def _check_decoder(self, spec: CohortSpec, k: int) -> None:
         most = len(spec.feature_shapes[k]) - 1
+        if most < 1:
+            raise UsageError(
+                f"FFSD's decoders rebuild stages below the last, and peer{k} ({spec.names[k]}) has none; "
+                "set --method.self_distillation none"
+            )
         if not 1 <= self.levels <= most:
             raise UsageError(
                 f"FFSD cannot rebuild {self.levels} stages below the last of peer{k} ({spec.names[k]}), which has "

@@ -139,6 +139,10 @@ class StagedNetwork(TappedNetwork):
         given["copies_images"] = self.copies_images
         return CutNetwork(module, children, self.readers, **given)
 
+    @property
+    def head(self) -> nn.Module:
+        return self.cut_form().classifier
+
     def recomputing(self) -> Network:
         return self.cut_form().recomputing()
 

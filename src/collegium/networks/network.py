@@ -114,6 +114,11 @@ class Network(nn.Module):
     def stage_names(self) -> tuple[str, ...]:
         return tuple(self.stages.keys())
 
+    @property
+    def head(self) -> nn.Module:
+        """What turns the last stage's output into logits, where the network runs as one stage after another."""
+        return self.classifier
+
     def fit(self, images: Tensor) -> Tensor:
         """The images (B, in_channels, H, W) in the one size that the network takes, where there is one."""
         if self.image_size is None or tuple(images.shape[2:]) == self.image_size:

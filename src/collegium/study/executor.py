@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -83,6 +84,7 @@ class _Running:
     job: Job
     place: Place
     process: "subprocess.Popen[str]"
+    said: IO[str]
     log: IO[str]
     again: bool
     used_before: int | None  # bytes in use at the place when it started
@@ -165,12 +167,14 @@ class LocalExecutor:
 
     def _has_memory(self, place: Place) -> bool:
         here = [r for r in self.running if r.place is place]
-        free = place.free()
-        if not here or free is None:
-            return True
         need = self.need.get(place.name)
+        if not here:
+            return True
         if need is None:
-            return False
+            return place.free() is None
+        free = place.free()
+        if free is None:
+            return True
         growing = sum(not r.settled for r in here)
         return free - growing * need >= ROOM * need
 
@@ -179,10 +183,11 @@ class LocalExecutor:
         log = job.log.open("w")
         alone = all(r.settled for r in self.running if r.place is place)
         used = place.used()
+        said = tempfile.TemporaryFile("w+")  # a pipe that nobody reads before the end holds 64 kB and no more
         process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,  # stays open: its end tells the run that this process is gone
-            stdout=subprocess.PIPE,
+            stdout=said,
             stderr=log,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": str(self.threads)} | place.environment,
@@ -192,7 +197,7 @@ class LocalExecutor:
         with contextlib.suppress(BrokenPipeError):  # a worker that dies at once is seen when it is polled
             process.stdin.write(json.dumps({"recipe": job.recipe.to_dict(), "folder": str(job.folder)}) + "\n")
             process.stdin.flush()
-        self.running.append(_Running(job, place, process, log, again, used, alone))
+        self.running.append(_Running(job, place, process, said, log, again, used, alone))
 
     def _measure(self, running: _Running) -> None:
         """Learns the memory that a run takes, once it has settled."""
@@ -209,11 +214,12 @@ class LocalExecutor:
 
     def _end(self, running: _Running) -> Event:
         self.running.remove(running)
-        assert running.process.stdin is not None and running.process.stdout is not None
-        said = running.process.stdout.read()
+        assert running.process.stdin is not None
+        running.said.seek(0)
+        said = running.said.read()
         with contextlib.suppress(BrokenPipeError):
             running.process.stdin.close()
-        running.process.stdout.close()
+        running.said.close()
         running.log.close()
         key, status = running.job.key, running.process.returncode
         if said:

@@ -109,8 +109,8 @@ def make_grid(
         methods: as for :func:`parse_methods`.
         peers: as for :func:`parse_cohorts`.
         seeds: of the runs.
-        teacher: for methods that need one: a network's name, which is trained alone under the same recipe with each
-            seed, or the path of a finished run or of a peer's folder.
+        teacher: for methods that learn from one: a network's name, which is trained alone under the same recipe with
+            each seed, or the path of a finished run or of a peer's folder.
         trial: finds out what fits.
 
     Raises:
@@ -121,7 +121,7 @@ def make_grid(
     for what, entries in (("--methods", variants), ("--peers", cohorts), ("--seeds", seeds)):
         if not entries:
             raise UsageError(f"the grid is empty: {what} names nothing")
-    taught = [v for v in variants if registry.get(v.name).needs_teacher]
+    taught = [v for v in variants if registry.get(v.name).learns_from_teacher()]
     if teacher is not None and not taught:
         raise UsageError(f"none of the methods {methods} learns from a teacher; leave --teacher out")
     trained = teacher if teacher is not None and not Path(teacher).expanduser().exists() else None

@@ -1,10 +1,14 @@
 """Where runs compute on this machine, and how much memory is left there."""
 
+import math
 import os
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+
+FRESH = 1.0  # seconds that what a GPU has said of its free memory holds
 
 
 class Place(ABC):
@@ -37,13 +41,8 @@ class Host(Place):
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def free(self) -> int | None:
-        available = _entry(Path("/proc/meminfo"), "MemAvailable:")
-        try:  # a container's own limit
-            limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-            left = limit - int(Path("/sys/fs/cgroup/memory.current").read_text())
-        except (OSError, ValueError):  # there is none
-            return available
-        return left if available is None else min(available, left)
+        known = [_entry(Path("/proc/meminfo"), "MemAvailable:"), left_in(Path("/sys/fs/cgroup"))]
+        return min((memory for memory in known if memory is not None), default=None)
 
     def used(self) -> int | None:
         return None
@@ -60,9 +59,12 @@ class Gpu(Place):
         self.name = f"gpu {identity}"
         self.identity = identity
         self.environment = {"CUDA_VISIBLE_DEVICES": identity}
+        self.told: tuple[float, int | None] = (-math.inf, None)  # when it was asked, and its answer
 
     def free(self) -> int | None:
-        return self._ask("memory.free")
+        if time.monotonic() - self.told[0] > FRESH:  # each question is a process
+            self.told = time.monotonic(), self._ask("memory.free")
+        return self.told[1]
 
     def used(self) -> int | None:
         return self._ask("memory.used")
@@ -84,6 +86,17 @@ def places(host: Host) -> list[Place]:
     else:
         found = _nvidia_smi("--query-gpu=index", "--format=csv,noheader")
     return [host, *map(Gpu, found)]
+
+
+def left_in(group: Path) -> int | None:
+    """Memory that a container's own limit leaves, None where there is no limit."""
+    try:
+        limit, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Files that were read stay in memory until it is wanted.
+        return limit - taken + int(told["active_file"]) + int(told["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _nvidia_smi(*arguments: str) -> list[str]:

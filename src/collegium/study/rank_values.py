@@ -205,6 +205,13 @@ class Finished:
         return plain
 
     @property
+    def seeds(self) -> tuple[Any, ...]:
+        """All that runs of one row may be drawn from, the split of the data among it."""
+        recipe = self.recipe
+        drawn = (recipe.seed, recipe.resolved_weight_seed, recipe.resolved_data_seed)
+        return (*drawn, recipe.data_options.get("split_seed"))
+
+    @property
     def row(self) -> str:
         """Equal for runs that differ in their seeds alone."""
         names = [self.recipe.method_name, self.recipe.data_name]
@@ -237,9 +244,9 @@ def of_runs(folder: str | Path) -> tuple[list[Standing], dict[str, str]]:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; give one that holds studies or runs")
     left_out: dict[str, str] = {}
-    rows: dict[str, dict[int, Finished]] = {}
+    rows: dict[str, dict[tuple[Any, ...], Finished]] = {}
     for run in _finished(folder, left_out):
-        rows.setdefault(run.row, {}).setdefault(run.recipe.seed, run)
+        rows.setdefault(run.row, {}).setdefault(run.seeds, run)
     found = [list(runs.values()) for runs in rows.values()]
     return [standing for runs in found for standing in _of_row(runs, _told_apart(runs[0], found))], left_out
 

@@ -41,6 +41,11 @@ class Row:
         return self.cells[0].recipe.peers
 
     @property
+    def rivals(self) -> tuple[str, str]:
+        """Peers and data: equal for rows of which one can be the best."""
+        return self.cohort, repr(self.cells[0].recipe.to_dict()["data"])
+
+    @property
     def result(self) -> Mapping[str, Any]:
         """That of the first finished run."""
         return next(iter(self.results.values()))

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -111,22 +112,22 @@ class StudyTable:
     @cached_property
     def lines(self) -> list[Line]:
         lines = [Line(row, self._entries(row)) for row in self.rows]
-        best: dict[tuple[str, str], float] = {}
+        best: dict[tuple[str, ...], float] = {}
         for line in lines:
             for key in ("one", "ensemble"):
                 entry = line.entries[key]
                 if entry.value is not None:
-                    place = line.row.cohort, key
+                    place = *line.row.rivals, key
                     best[place] = max(best.get(place, entry.value), entry.value)
-        several = {cohort for cohort, rows in self.findings.cohorts().items() if sum(bool(r.results) for r in rows) > 1}
+        trained = Counter(row.rivals for row in self.rows if row.results)
         return [
             Line(
                 line.row,
                 {
                     key: Entry(e.text, e.value, True)
-                    if line.row.cohort in several
+                    if trained[line.row.rivals] > 1
                     and e.value is not None
-                    and best.get((line.row.cohort, key)) == e.value
+                    and best.get((*line.row.rivals, key)) == e.value
                     else e
                     for key, e in line.entries.items()
                 },

@@ -32,6 +32,8 @@ class Learner(nn.Module):
         self.method = method
         self.shadow: Cohort | None = None
         if method.shadow is not None:
+            if method.shadow.hybrid:
+                _check_alike(cohort, type(method).__name__)
             followed = Cohort([cohort.peer(0)]) if method.shadow.hybrid else cohort
             self.shadow = copy.deepcopy(followed).requires_grad_(False)
             self._follow(method.shadow, 0.0)
@@ -88,6 +90,16 @@ class Learner(nn.Module):
         if self.shadow is not None and rule is not None and step % rule.every == 0:
             self._follow(rule, min(1 - 1 / (step // rule.every + 1), rule.decay))
         self.method.after_step(self.cohort, step)
+
+
+def _check_alike(cohort: Cohort, method: str) -> None:
+    peers = [cohort.peer(k) for k in range(cohort.num_peers)]
+    shapes = {tuple((name, p.shape) for name, p in peer.named_parameters()) for peer in peers}
+    if len(shapes) > 1:
+        raise UsageError(
+            f"{method} averages weights, so its peers must be of one kind, and the weights of "
+            f"{', '.join(cohort.names)} have other names or shapes; take equal networks"
+        )
 
 
 def _means(networks: list[list[Tensor]]) -> list[Tensor]:

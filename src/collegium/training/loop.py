@@ -153,7 +153,13 @@ def _train(
                 folder.keep_teacher(recipe.teacher)
             return folder.result()
 
-        return ranks.by_first(begin) or prepared.complete()
+        result = ranks.by_first(begin)
+        if result is not None and peers is not None:
+            prepared.recall()
+        result = result or prepared.complete()
+        for k, peer in enumerate(peers or ()):  # a trunk is the first peer's own, and the others are whole too
+            peer.load_state_dict(prepared.learner.cohort.peer(k).plain().state_dict())
+        return result
 
 
 def restore(
@@ -308,6 +314,21 @@ class Run:
             torch.manual_seed(self.recipe.resolved_data_seed)
             self._train()
         return ranks.by_first(self._finish)
+
+    def recall(self) -> None:
+        """Gives the networks the weights that they were trained to.
+
+        Raises:
+            UsageError: no state is there.
+        """
+        state = ranks.by_first(self.folder.load_checkpoint)
+        if state is None:
+            raise UsageError(
+                f"{self.folder.path} is finished but its checkpoints are gone, so that the networks given from Python "
+                "cannot have their trained weights back; train them again in another --run or with --overwrite"
+            )
+        with own_random_state(self.fabric.device):
+            self.load_state_dict(state)
 
     def _train(self) -> None:
         state = ranks.by_first(self.folder.load_checkpoint)
@@ -465,7 +486,6 @@ class Run:
         return f"; {last}. Try a lower --learning-rate or --gradient-clip 1, in another --run or with --overwrite"
 
     def _end_epoch(self, display: Display, events: Any) -> None:
-        self.stop_requested = ranks.any_process(self.stop_requested, self.fabric.device)
         row: dict[str, float] = {"epoch": self.epoch + 1, "learning_rate": self._learning_rate(), **self.tally.row()}
         self.epoch, self.step = self.epoch + 1, 0
         last = self.epoch == self.recipe.epochs
@@ -485,9 +505,11 @@ class Run:
         self.tally = Tally()
         for key, value in row.items() if self.first else ():
             events.add_scalar(key, value, self.epoch)
-        if last or self.stop_requested or self.epoch % self.recipe.checkpoint_every == 0:
+        # Asked once: a signal that comes now, to one of several processes, is heard in the next epoch.
+        stop = ranks.any_process(self.stop_requested, self.fabric.device)
+        if last or stop or self.epoch % self.recipe.checkpoint_every == 0:
             self.save()
-        if self.stop_requested and not last:
+        if stop and not last:
             self._stop()
 
     def evaluate(self, batches: BatchSource) -> dict[str, dict[str, float]]:

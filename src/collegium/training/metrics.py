@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from collegium import ranks
 from collegium.cohort import is_peer
 
+_BELOW_ONE = 1 - 2**-24  # the float32 before 1
+
 METRICS = ("top1_error", "top5_error", "nll", "ece", "average_accuracy", "kappa")
 
 
@@ -47,7 +49,8 @@ class Scores:
         self.top1.update(probabilities, target)
         self.top5.update(probabilities, target)
         self.nll.update(nn.functional.cross_entropy(logits, target, reduction="none"))
-        self.ece.update(probabilities, target)
+        # Certainty itself belongs to the last bin; torchmetrics would make one more for it.
+        self.ece.update(probabilities.clamp(max=_BELOW_ONE), target)
         self.confusion.update(probabilities, target)
 
     def compute(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,11 +48,18 @@ def fastest(
     Raises:
         UsageError: the recipe cannot be built.
         DataError: the data cannot be read.
+        RuntimeError: no candidate can make a step.
     """
     experiment = build(recipe, peers=peers, data=data, teacher=teacher)
 
+    failures: list[RuntimeError] = []
+
     def measured(candidate: Recipe) -> tuple[float, Recipe]:
-        return _step_seconds(dataclasses.replace(experiment, recipe=candidate)), candidate
+        try:
+            return _step_seconds(dataclasses.replace(experiment, recipe=candidate)), candidate
+        except RuntimeError as error:  # memory or a compiler is missing: another candidate may do without
+            failures.append(error)
+            return math.inf, candidate
 
     found = [
         measured(dataclasses.replace(recipe, precision=precision, channels_last=channels_last))
@@ -62,12 +70,18 @@ def fastest(
         _, eager = min(found, key=_seconds)
         found += [measured(dataclasses.replace(eager, compile=True, cuda_graphs=graphs)) for graphs in (False, True)]
     found.sort(key=_seconds)
-    told = [f"{_words(candidate)}: {seconds * 1000:,.0f} ms" for seconds, candidate in found]
+    if not math.isfinite(found[0][0]):
+        raise failures[0]
+    told = [f"{_words(candidate)}: {_milliseconds(seconds)}" for seconds, candidate in found]
     return found[0][1], f"Fastest here is {told[0]} a step (against {', '.join(told[1:])})."
 
 
 def _seconds(measured: tuple[float, Recipe]) -> float:
     return measured[0]
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:,.0f} ms" if math.isfinite(seconds) else "fails"
 
 
 def _words(recipe: Recipe) -> str:

@@ -88,3 +88,16 @@ def test_workers_find_the_same(tmp_path, write_images, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", 2)
     shared = verify(tmp_path, names, None, workers=2)
     assert shared.digests.tolist() == alone.digests.tolist() and shared.broken == alone.broken
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError(), ImportError("no codec")])
+def test_what_is_not_the_file_s_own_fault_is_tried_again(tmp_path, write_images, monkeypatch, error):
+    names, record = [file.name for file in write_images(tmp_path, 2)], tmp_path / "record.npz"
+
+    def fails(*_, **__):
+        raise error
+
+    with monkeypatch.context() as now:
+        now.setattr(*((module.Path, "read_bytes") if isinstance(error, OSError) else (module, "read_image")), fails)
+        assert sorted(verify(tmp_path, names, record).broken) == [0, 1]
+    assert verify(tmp_path, names, record).broken == {}

@@ -60,9 +60,9 @@ def verify(root: Path, names: Sequence[str], record: Path | None, workers: int |
         crew = Crew(_Reader(root, names), count if len(missing) > _FEW else 0)
         try:
             for chunk, found in zip(chunks, counted(crew.run(chunks), "Checking images", len(chunks)), strict=True):
-                for index, (shape, digest, reason) in zip(chunk.tolist(), found, strict=True):
+                for index, (shape, digest, reason, lasting) in zip(chunk.tolist(), found, strict=True):
                     rows[["C", "H", "W"]][index] = shape
-                    rows["digest"][index], rows["done"][index] = digest, True
+                    rows["digest"][index], rows["done"][index] = digest, lasting
                     if reason:
                         broken[index] = reason
         finally:
@@ -74,20 +74,21 @@ class _Reader:
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self.root, self.names = root, names
 
-    def __call__(self, chunk: NDArray[np.int64]) -> list[tuple[tuple[int, ...], int, str]]:
+    def __call__(self, chunk: NDArray[np.int64]) -> list[tuple[tuple[int, ...], int, str, bool]]:
         return [self._read(self.root / self.names[index]) for index in chunk]
 
-    def _read(self, path: Path) -> tuple[tuple[int, ...], int, str]:
-        """Shape, digest, and what is wrong if something is."""
+    def _read(self, path: Path) -> tuple[tuple[int, ...], int, str, bool]:
+        """Shape, digest, what is wrong if something is, and whether that lies in the file's own content."""
         try:
             raw = path.read_bytes()
         except OSError as error:
-            return (0, 0, 0), 0, str(error.strerror)
+            return (0, 0, 0), 0, str(error.strerror), False  # permissions, a network disk: tried again next time
         digest = int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
         try:
-            return tuple(read_image(io.BytesIO(raw), channels=None).shape), digest, ""
+            return tuple(read_image(io.BytesIO(raw), channels=None).shape), digest, "", True
         except Exception as error:
-            return (0, 0, 0), digest, " ".join(str(error).split())
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return (0, 0, 0), digest, reason, not isinstance(error, MemoryError | ImportError)
 
 
 def _looked_up(root: Path, names: Sequence[str]) -> NDArray[Any]:
