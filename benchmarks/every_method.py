@@ -109,7 +109,7 @@ def write_results(study: Study) -> None:
         *([left, ""] if done < every else []),
         *markdown(found, costs),
         "",
-        " ".join(table.caption),
+        " ".join(caption(found)),
         "",
         *[f"- {problem}" for problem in table.problems],
         "",
@@ -145,6 +145,27 @@ def markdown(found: Findings, costs: dict[str, dict[str, Any]]) -> list[str]:
         cells = [row.method, row.cohort, str(len(row.results)), _accuracy(row, ONE_NETWORK), gain, p, ensemble, own]
         lines.append(f"| {' | '.join([*cells, *ratios])} |")
     return lines
+
+
+def caption(found: Findings) -> list[str]:
+    """How the numbers came about, in sentences."""
+    finished = [row for row in found.rows if row.results]
+    tests = sum(c.p is not None for c in found.comparisons.values() if c.predictor == ONE_NETWORK)
+    text = [
+        "Top-1 accuracy on the test images after the last epoch, mean ± sample standard deviation over n seeds; "
+        "nothing was selected on test images. One network: mean over the peers. Ensemble: mean of the peers' logits. "
+        "Method's own: its further predictors, by their names. Gain: of one network over as many that are independent, "
+        "seed by seed; that of `ffl, fp32` and `ffl, compiled` is over `ffl`. p: two-sided paired t-test of the gain, "
+        f"corrected for {tests} tests by Holm's procedure."
+    ]
+    trunks: dict[str, list[str]] = {}
+    for row in finished:
+        until = row.cells[0].recipe.share_until
+        if until is not None:
+            trunks.setdefault(until, []).append(f"`{row.method}`")
+    for until, sharing in trunks.items():
+        text.append(f"Peers share all up to {until} in {', '.join(sharing)}; elsewhere they stand apart.")
+    return [*text, *StudyTable(found).reconstructed]
 
 
 def _accuracy(row: Row, predictor: str) -> str:

@@ -211,7 +211,7 @@ def write_results(runs: Path, study: str) -> None:
         "",
         f"Recipes: {named}. Machine: {some['provenance']['device'].partition(',')[0]}, one core a run. Code: commit "
         f"`{some['provenance']['commit']}`, torch {some['provenance']['torch']}. Every run: [`runs.csv`](runs.csv). "
-        "Repeat it: `python benchmarks/hyperspectral_study.py run` and then `table`.",
+        f"Repeat it: `python benchmarks/hyperspectral_study.py run --seeds {len(seeds)}` and then `table`.",
         "",
     ]
     for budget in BUDGETS:

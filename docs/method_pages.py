@@ -25,6 +25,7 @@ from collegium.cohort import CohortSpec
 from collegium.errors import UsageError
 from collegium.method import Method, ParameterGroup, trainable
 from collegium.options import keywords
+from collegium.training.recipe import Recipe
 
 FOLDER = Path(__file__).parent / "methods"
 LABELS = {  # how a paragraph of a docstring opens: the heading under which it stands on the page
@@ -114,13 +115,17 @@ def page(name: str) -> str:
     for heading in dict.fromkeys(LABELS.values()):
         if heading != "Source" and heading in by_heading:
             blocks += [f"## {heading}", *by_heading[heading]]
-    blocks += ["## Train it", f"```sh\n{chr(10).join(commands(name))}\n```"]
+    blocks += ["## Train it", f"```sh\n{chr(10).join(commands(name))}\n```", SHORT]
     options = list(_options(cls, text))
     blocks += ["## Options", _table(("option", "default", "meaning"), options) if options else "None."]
     blocks += ["## What it asks of a cohort", _table(("", ""), asks(name).items())]
     return "\n\n".join(blocks) + "\n"
 
 
+SHORT = (
+    f"That is a short training of {Recipe().epochs} epochs in float32; papers train for 200 to 300 (`--epochs 300`). "
+    "`--fastest` finds the precision that is fastest on your machine."
+)
 MEASURED = (
     "Measured with the defaults, on random outputs: X teaches Y where the gradient that Y descends changes with what X "
     "says, all others saying what they said ([how](../teaching.py))."
@@ -161,12 +166,9 @@ def told(name: str, found: Teaching) -> str:
 def commands(name: str) -> list[str]:
     """The command that trains with a method, and before it the one that trains the teacher it needs."""
     cls = methods.get(name)
-    peers = least_peers(cls)
-    share = " --share-until stage2" if needs_trunk(cls) else ""
     teacher = " --teacher runs/teacher" if cls.needs_teacher else ""
     first = ["collegium train --method independent --peers resnet32 --data cifar100 --run runs/teacher"]
-    network = "resnet20" if peers == 1 else f"{peers}xresnet20"
-    train = f"collegium train --method {name} --peers {network}{share}{teacher} --data cifar100 --run runs/{name}"
+    train = f"collegium train --method {name} {cls.example}{teacher} --data cifar100 --run runs/{name}"
     return [*(first if teacher else []), train]
 
 
@@ -280,8 +282,7 @@ def index() -> str:
     for name in methods.names():
         cls = methods.get(name)
         least, teacher = least_peers(cls), _teacher(cls).partition(":")[0]
-        reconstructed = "in part" if cls.reconstructed else ""
-        rows.append((f"[`{name}`]({name}.md)", markdown(read(cls).idea), str(least), teacher, reconstructed))
+        rows.append((f"[`{name}`]({name}.md)", markdown(read(cls).idea), str(least), teacher, cls.reconstructed))
     blocks = [
         "<!-- Written by docs/method_pages.py from the docstrings in src/collegium/methods. -->",
         "# Methods",

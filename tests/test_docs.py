@@ -1,5 +1,6 @@
 """The example in the docs is run as its reader would run it."""
 
+import ast
 import re
 import shlex
 import sys
@@ -35,9 +36,15 @@ def test_the_page_s_commands_train_the_page_s_network_on_the_page_s_data(folder:
         assert (folder / "runs" / run / "report.html").is_file()
 
 
-def test_the_page_s_script_trains_and_loads_the_user_s_own_class(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_s_script_trains_and_loads_the_user_s_own_class(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(str(folder))
     space: dict[str, object] = {}
     exec((folder / "my_training.py").read_text(), space)
     student = space["student"]
     assert type(student).__name__ == "SmallNet" and not student.training
+    capsys.readouterr()
+    exec((folder / "my_application.py").read_text(), {})
+    answers = ast.literal_eval(capsys.readouterr().out)
+    assert len(answers) == 12 and set(answers) <= {"0", "1", "2"}

@@ -54,6 +54,8 @@ class Method(nn.Module, abc.ABC):
     """
 
     min_peers: ClassVar[int] = 2
+    example: ClassVar[str] = "--peers 2xresnet20"
+    """A cohort that it is meant for, as the command line takes it; its page shows it."""
     needs_teacher: ClassVar[bool] = False
     may_have_teacher: ClassVar[bool] = False
     """Whether it has a use for a trained teacher without needing one."""

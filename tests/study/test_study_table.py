@@ -1,6 +1,7 @@
 """What a table of a study says, in every form that it is written in."""
 
 import csv
+import dataclasses
 import io
 import re
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers_study import cell, made_up
+from helpers_study import cell, finish, made_up
 from rich.console import Console
 from scipy import stats
 
@@ -43,6 +44,26 @@ def test_the_numbers(table: StudyTable) -> None:
     p = {m: stats.ttest_rel(ACCURACIES[m], ACCURACIES["independent"]).pvalue for m in ("ffl", "dml")}
     assert ffl["p"] == f"{2 * p['ffl']:.3f}" and entries["dml"]["p"] == f"{p['dml']:.3f}"
     assert [line.row.method for line in table.lines if line.entries["one"].best] == ["ffl"]
+
+
+def test_the_best_is_that_of_one_set_of_data(tmp_path: Path) -> None:
+    easy, hard = {"name": "digits", "per_class": 8}, {"name": "digits", "per_class": 2}
+    accuracies = {
+        ("independent", "easy"): 0.95,
+        ("dml", "easy"): 0.96,
+        ("independent", "hard"): 0.6,
+        ("dml", "hard"): 0.5,
+    }
+    cells = [
+        dataclasses.replace(cell(method, data=easy if data == "easy" else hard), label=f"{method} {data} · 2xresnet8")
+        for method, data in accuracies
+    ]
+    study = Study(tmp_path / "s", cells)
+    study.write()
+    for one, accuracy in zip(cells, accuracies.values(), strict=True):
+        finish(study, one, accuracy)
+    best = [line.row.method for line in StudyTable(findings(study)).lines if line.entries["one"].best]
+    assert best == ["dml easy", "independent hard"]
 
 
 def test_the_terminal_shows_every_row_and_says_how_it_was_tested(table: StudyTable) -> None:

@@ -50,6 +50,7 @@ class AB(Method):
         temperature: T, softens these predictions.
     """
 
+    example = "--peers resnet20"
     min_peers = 1
     needs_teacher = True
 

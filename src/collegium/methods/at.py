@@ -32,6 +32,7 @@ class AT(Method):
             stem of the networks for small images. Where a network has fewer, all of its stages.
     """
 
+    example = "--peers resnet20"
     min_peers = 1
     needs_teacher = True
 

@@ -41,6 +41,7 @@ class CLILR(Method):
         rescale: whether the gradient of what heads share is divided by their number.
     """
 
+    example = "--peers 2xresnet20 --share-until stage2"
     logits_only = True
     reconstructed = "the factor T^2"
 

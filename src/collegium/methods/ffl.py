@@ -45,6 +45,8 @@ class FFL(Method):
         fused_channels: width of the map that is fused by convolution; by default the widest peer's.
     """
 
+    example = "--peers 2xresnet20 --share-until stage2"
+
     def __init__(
         self,
         spec: CohortSpec,

@@ -131,6 +131,7 @@ class FFSD(Method):
         decoder_learning_rate: top learning rate of the decoders (Adam's own default).
     """
 
+    example = "--peers 3xresnet20"
     min_peers = 3
     one_network = {"leader": -1}
     optimizers = {"decoders": "adam"}

@@ -36,6 +36,7 @@ class FitNets(Method):
         guided: the peers' stage that learns it, counted alike; by default each peer's middle one.
     """
 
+    example = "--peers resnet20"
     min_peers = 1
     needs_teacher = True
 

@@ -27,6 +27,7 @@ class KD(Method):
         alpha: share of the teacher's term, from 0 to 1.
     """
 
+    example = "--peers resnet20"
     min_peers = 1
     needs_teacher = True
     logits_only = True

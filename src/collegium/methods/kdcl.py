@@ -57,6 +57,7 @@ class KDCL(Method):
         memory: of "general": the share of the running covariance that stays in every batch.
     """
 
+    example = "--peers resnet20,wrn_16_2"
     logits_only = True
     reconstructed = "the temperature and the weight of the soft target"
     covariance: Tensor

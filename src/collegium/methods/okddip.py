@@ -65,6 +65,7 @@ class OKDDip(Method):
         detach_values: True makes the peers constants where they are targets; the attention still learns.
     """
 
+    example = "--peers 3xresnet20 --share-until stage2"
     min_peers = 3
     one_network = {"leader": -1}
 

@@ -45,6 +45,8 @@ class ONE(Method):
         gate: False mixes by the plain mean, the paper's ablation.
     """
 
+    example = "--peers 3xresnet20 --share-until stage2"
+
     def __init__(
         self, spec: CohortSpec, *, temperature: float = 3.0, ramp: float = 80 / 300, gate: bool = True
     ) -> None:

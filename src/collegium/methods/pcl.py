@@ -45,6 +45,7 @@ class PCL(Method):
         own_views: whether each peer sees its own random view of an image.
     """
 
+    example = "--peers 3xresnet20 --share-until stage2"
     reconstructed = "the norms of the temporal means"
 
     def __init__(

@@ -42,6 +42,7 @@ class SwitOKD(Method):
         temperature: T, softens all predictions, also those in the distances; 1 in the code.
     """
 
+    example = "--peers resnet20,resnet56"
     logits_only = True
 
     def __init__(self, spec: CohortSpec, *, teacher: int = 1, temperature: float = 1.0) -> None:

@@ -35,6 +35,7 @@ class TfKDReg(Method):
         correct: a, its probability of the true class before that.
     """
 
+    example = "--peers resnet20"
     min_peers = 1
     logits_only = True
 

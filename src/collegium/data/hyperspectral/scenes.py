@@ -269,6 +269,7 @@ def _loader(name: str) -> Callable[..., SceneData]:
         )
 
     height, width, count = published.shape
+    options = _described(from_scene, first="patch")
     load.__name__ = load.__qualname__ = name
     load.__doc__ = f"""{published.title}: {height} x {width} pixels, {count} bands, {len(published.classes)} classes.
 
@@ -278,14 +279,20 @@ def _loader(name: str) -> Callable[..., SceneData]:
         root: where {published.cube[0]} and {published.truth[0]} lie, there or in its folder hyperspectral; the
             default is the environment's COLLEGIUM_DATA, else ~/.cache/collegium.
         download: download the files where they are not there and their owner offers them.
-
-    The other options are those of :func:`collegium.data.hyperspectral.scene_data.from_scene`.
+{options}
+    `split` and what follows are explained at :func:`split_pixels`.
 
     Raises:
         DataError: the files cannot be had, are damaged, or hold something else than is published.
         UsageError: a number is out of range, or a class has too few pixels for the split.
     """
     return load
+
+
+def _described(function: Callable[..., object], first: str) -> str:
+    """The lines of a function's docstring that describe its arguments from ``first`` on."""
+    start = f"        {first}: "
+    return start + (function.__doc__ or "").partition(start)[2].partition("\n\n")[0] + "\n"
 
 
 indian_pines = _loader("indian_pines")
