@@ -8,18 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from collegium import methods
 from collegium.cli import main
+from collegium.errors import UsageError
+from collegium.training.recipe import Recipe
 
-PAGE = (Path(__file__).parent.parent / "docs" / "own_network_and_data.md").read_text()
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "own_network_and_data.md").read_text()
+OWN_METHOD = (DOCS / "own_method.md").read_text()
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's files, in a folder of their own."""
-    for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+    for code in re.findall(r"```python\n(.*?)```", PAGE + OWN_METHOD, re.DOTALL):
         (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code)
     monkeypatch.chdir(tmp_path)
-    for name in ("my_network", "my_data"):
+    for name in ("my_network", "my_data", "my_method"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
@@ -48,3 +53,28 @@ def test_the_page_s_script_trains_and_loads_the_user_s_own_class(
     exec((folder / "my_application.py").read_text(), {})
     answers = ast.literal_eval(capsys.readouterr().out)
     assert len(answers) == 12 and set(answers) <= {"0", "1", "2"}
+
+
+def test_the_method_of_the_page_trains_beside_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, compare = re.search(r"```sh\n(.*?)```", OWN_METHOD, re.DOTALL)[1].splitlines()
+    for command in (train, compare):
+        main([*shlex.split(command)[1:], "--quiet", "--device", "cpu"])
+    recipe = Recipe.read(folder / "runs" / "surest" / "recipe.yaml")
+    assert recipe.method == {"name": "module:my_method.Surest", "temperature": 2.0, "ramp": 0.25}
+    table = (folder / "studies" / "surest" / "table.md").read_text()
+    assert "| `module:my_method.Surest:ramp=0.5` | 2xresnet8 | 2 |" in table
+    assert "Surest" in (folder / "runs" / "surest" / "report.html").read_text()
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("module:my_method.Surer", "cannot find 'my_method.Surer'"),
+        ("module:my_method.distill", "my_method.distill is no method: derive a class from collegium.method.Method"),
+    ],
+)
+def test_what_is_no_method_is_refused(folder: Path, name: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        methods.get(name)
+    assert name not in methods.names()

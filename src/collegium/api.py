@@ -117,8 +117,9 @@ def _describe(network: object) -> str:
 
 def default_run(recipe: Recipe) -> Path:
     """Where a run goes that was given no folder."""
-    data = re.sub(r"[^\w.-]+", "-", recipe.data_name.removeprefix("python:"))
-    return Path("runs") / f"{recipe.method_name}-{data}-seed{recipe.seed}"
+    named = recipe.method_name.removeprefix("module:"), recipe.data_name.removeprefix("python:")
+    method, data = (re.sub(r"[^\w.-]+", "-", name) for name in named)
+    return Path("runs") / f"{method}-{data}-seed{recipe.seed}"
 
 
 def evaluate(run: str | Path, *, data: OwnData | None = None, **given: Any) -> dict[str, dict[str, float]]:

@@ -483,7 +483,8 @@ def _methods() -> list[dict[str, Any]]:
         summary = _summary(kind) + (f" [reconstructed: {kind.reconstructed}]" if kind.reconstructed else "")
         options = {key: p.default for key, p in keywords(kind, skip="spec").items()}
         rows.append({"name": name, "summary": summary, "options": options})
-    return rows
+    own = "your own: a class derived from collegium.method.Method, found from the current folder"
+    return [*rows, {"name": "module:{package.Class}", "summary": own, "options": {}}]
 
 
 def _networks() -> list[dict[str, Any]]:

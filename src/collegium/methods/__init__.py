@@ -1,10 +1,16 @@
-"""The methods, one paper a file. The folder is the registry: ``name.py`` holds one ``Method``, called ``name``."""
+"""The methods, one paper a file. The folder is the registry: ``name.py`` holds one ``Method``, called ``name``.
+
+A method of the user's own is called ``module:package.Class``, and found from the current folder.
+"""
 
 import importlib
 import pkgutil
 
 from collegium.errors import UsageError, nearest
 from collegium.method import Method
+from collegium.own_code import find
+
+OWN = "module:"
 
 
 def names() -> list[str]:
@@ -13,11 +19,13 @@ def names() -> list[str]:
 
 
 def get(name: str) -> type[Method]:
-    """The method called ``name``.
+    """The method called ``name``, or the user's own called ``module:package.Class``.
 
     Raises:
         UsageError: there is none; the nearest names are given.
     """
+    if name.startswith(OWN):
+        return _own(name.removeprefix(OWN))
     if name not in names():
         raise UsageError(f"no method is called {name!r}{nearest(name, names())}")
     module = importlib.import_module(f"{__name__}.{name}")
@@ -28,3 +36,10 @@ def get(name: str) -> type[Method]:
     ]
     assert len(found) == 1, f"{module.__name__} must define exactly one Method, found {found}"
     return found[0]
+
+
+def _own(path: str) -> type[Method]:
+    found = find(path)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise UsageError(f"{path} is no method: derive a class from collegium.method.Method")
+    return found

@@ -50,14 +50,16 @@ class Grid:
 
 
 def parse_methods(text: str) -> list[Variant]:
-    """``"independent,dml,ffl:ekd=false"``; where a ";" is in the text it separates, and "," belongs to values.
+    """``"independent,ffl:ekd=false,module:mine.Method"``; where a ";" is in the text it separates, and "," is of values.
 
     Raises:
         UsageError: a method is unknown, or written twice.
     """
     variants = []
     for entry in _entries(text, ";" if ";" in text else ","):
-        name, _, options = entry.partition(":")
+        own = registry.OWN if entry.startswith(registry.OWN) else ""
+        name, _, options = entry.removeprefix(own).partition(":")
+        name = own + name
         registry.get(name)
         try:
             given = parse_options(options)
