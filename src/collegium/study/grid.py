@@ -50,7 +50,7 @@ class Grid:
 
 
 def parse_methods(text: str) -> list[Variant]:
-    """``"independent,ffl:ekd=false,module:mine.Method"``; where a ";" is in the text it separates, and "," is of values.
+    """``"independent,ffl:ekd=false,module:mine.Method"``; a ";" in the text separates, and "," then belongs to values.
 
     Raises:
         UsageError: a method is unknown, or written twice.
