@@ -2,7 +2,8 @@
 
 python benchmarks/every_method.py run      trains; goes on where it was interrupted
 python benchmarks/every_method.py cost     measures what a step of every row costs, on a machine that does nothing else
-python benchmarks/every_method.py table    writes results/every_method from the runs that are complete
+python benchmarks/every_method.py table    writes results/every_method from the runs that are complete;
+                                           docs/method_pages.py then brings what they say into the methods' pages
 """
 
 import argparse

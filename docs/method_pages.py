@@ -6,6 +6,7 @@ Nothing is written by hand: the words are those of the class's docstring, whose 
 below; options and defaults are the signature's; who teaches whom and what a method asks of a cohort are measured.
 """
 
+import csv
 import dataclasses
 import inspect
 import re
@@ -115,11 +116,37 @@ def page(name: str) -> str:
     for heading in dict.fromkeys(LABELS.values()):
         if heading != "Source" and heading in by_heading:
             blocks += [f"## {heading}", *by_heading[heading]]
+    blocks += ["## Measured here", measured(name)]
     blocks += ["## Train it", f"```sh\n{chr(10).join(commands(name))}\n```", SHORT]
     options = list(_options(cls, text))
     blocks += ["## Options", _table(("option", "default", "meaning"), options) if options else "None."]
     blocks += ["## What it asks of a cohort", _table(("", ""), asks(name).items())]
     return "\n\n".join(blocks) + "\n"
+
+
+STUDY = Path(__file__).parent.parent / "results" / "every_method"
+
+
+def measured(name: str) -> str:
+    """What the study of every method has found of one of them so far, in a sentence a row."""
+    with (STUDY / "summary.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"].partition(",")[0] == name]
+    told = [_row(row) for row in rows if row["predictor"] == "mean_peer" and row["n"] != "0"]
+    if not told:
+        return "Not in the study of every method yet."
+    study = "[the study of every method](../../results/every_method/README.md)"
+    return f"Top-1 accuracy of one network in {study}, a short training on few images:\n\n" + "\n".join(told)
+
+
+def _row(row: dict[str, str]) -> str:
+    def value(key: str, sign: str = "") -> str:
+        spread = f" ± {float(row[key + '_std']):.2f}" if row[key + "_std"] else ""
+        return f"{float(row[key]):{sign}.2f}".replace("-", "−") + spread
+
+    seeds = f"{row['n']} seed" + "s" * (row["n"] != "1")
+    against = row["against"].rpartition(",")[0].partition(" · ")[0]
+    gain = f", {value('gain', '+')} points over `{against}`, seed by seed" if row["gain"] else ""
+    return f"- `{row['method']}`, {row['peers']}: {value('accuracy')} % ({seeds}){gain}."
 
 
 SHORT = (

@@ -37,7 +37,7 @@ class AB(Method):
 
     Known from: the code of that benchmark.
 
-    When to use: with a trained teacher whose last maps are convolutional. Nothing is measured in ``results`` yet.
+    When to use: with a trained teacher whose last maps are convolutional.
 
     Args:
         spec: the cohort's shapes; it must have a teacher.

@@ -74,8 +74,7 @@ class AFD(Method):
     than two networks, and that in the direct alignment the other's map stands still.
 
     When to use: to compare with it. A secondary account gives 74.03 % for one of two ResNet-32 on CIFAR-100, and
-    73.38 % without the adversarial part; in another paper's comparison a row of this name lies below DML. Nothing
-    is measured in ``results`` yet.
+    73.38 % without the adversarial part; in another paper's comparison a row of this name lies below DML.
 
     Args:
         spec: the cohort's shapes.

@@ -23,7 +23,7 @@ class AT(Method):
     Known from: the code of that benchmark.
 
     When to use: with a trained teacher, when what it says of places is to be passed on: no layer is added, and maps
-    may differ in width and size. Nothing is measured in ``results`` yet.
+    may differ in width and size.
 
     Args:
         spec: the cohort's shapes; it must have a teacher.

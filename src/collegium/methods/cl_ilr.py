@@ -32,7 +32,7 @@ class CLILR(Method):
 
     When to use: when heads share most of a network, so that training costs less than with whole ones. By a copy of
     the table in PCL's paper it gives 72.33 % with ResNet-32 on CIFAR-100 (DML 73.68 %) and 78.83 % with ResNet-110
-    (DML 77.86 %). Nothing is measured in ``results`` yet.
+    (DML 77.86 %).
 
     Args:
         spec: the cohort's shapes.

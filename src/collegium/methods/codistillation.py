@@ -31,7 +31,7 @@ class Codistillation(Method):
     Reconstructed: the burn-in (the re-implementation has none by default) and the interval of exchange.
 
     When to use: to learn what stale targets cost before peers are spread over machines; on one machine ``dml``
-    teaches the same without copies. Nothing is measured in ``results`` yet.
+    teaches the same without copies.
 
     Args:
         spec: the cohort's shapes.

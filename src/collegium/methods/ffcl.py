@@ -51,7 +51,7 @@ class FFCL(Method):
     nothing.
 
     When to use: to try these parts together or, by its switches, one by one; its numbers are not those of the
-    paper. No result is known, and nothing is measured in ``results`` yet.
+    paper. No result is known.
 
     Args:
         spec: the cohort's shapes.

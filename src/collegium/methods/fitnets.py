@@ -25,8 +25,7 @@ class FitNets(Method):
 
     Known from: the code of that benchmark.
 
-    When to use: with a trained teacher, when peers are to learn a map of it and not only its predictions. Nothing
-    is measured in ``results`` yet.
+    When to use: with a trained teacher, when peers are to learn a map of it and not only its predictions.
 
     Args:
         spec: the cohort's shapes; it must have a teacher.

@@ -18,8 +18,7 @@ class KD(Method):
 
     Known from: the code of that benchmark.
 
-    When to use: when a better network is trained already; without one, its training is part of the cost. Nothing is
-    measured in ``results`` yet.
+    When to use: when a better network is trained already; without one, its training is part of the cost.
 
     Args:
         spec: the cohort's shapes; it must have a teacher.

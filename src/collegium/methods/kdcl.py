@@ -44,8 +44,7 @@ class KDCL(Method):
     covariance.
 
     When to use: with a small and a large network, and own views. A secondary account gives 74.30 % for ResNet-32
-    and 75.50 % for WRN-16-2 on CIFAR-100 with "general", 69.90 % and 72.20 % for each alone. Nothing is measured in
-    ``results`` yet.
+    and 75.50 % for WRN-16-2 on CIFAR-100 with "general", 69.90 % and 72.20 % for each alone.
 
     Args:
         spec: the cohort's shapes.

@@ -51,7 +51,7 @@ class MCL(Method):
     Known from: the authors' code.
 
     When to use: with batches that are large against the number of classes. The authors report 72.96 ± 0.28 % for
-    one of two ResNet-32 on CIFAR-100, 74.04 ± 0.07 % for one of four. Nothing is measured in ``results`` yet.
+    one of two ResNet-32 on CIFAR-100, 74.04 ± 0.07 % for one of four.
 
     Args:
         spec: the cohort's shapes.

@@ -104,7 +104,7 @@ class MFEF(Method):
     which it cites, and from CBAM's attention (https://arxiv.org/abs/1807.06521).
 
     When to use: to try what multi-scale, attended maps add to ``ffl``; its numbers are not those of the paper. No
-    result is known, and nothing is measured in ``results`` yet.
+    result is known.
 
     Args:
         spec: the cohort's shapes.

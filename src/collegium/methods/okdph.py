@@ -29,7 +29,7 @@ class OKDPH(Method):
     Known from: the authors' code.
 
     When to use: with peers of one kind, when one network of their mean weights is to be taken home. A secondary
-    account gives 79.68 % with ResNet-110 on CIFAR-100. Nothing is measured in ``results`` yet.
+    account gives 79.68 % with ResNet-110 on CIFAR-100.
 
     Args:
         spec: the cohort's shapes; all peers must be of one kind.

@@ -33,7 +33,7 @@ class PCL(Method):
 
     When to use: with several branches on one trunk, when training may cost more: each view passes the trunk, and
     the temporal means are run too. By a copy of the table in the paper, ResNet-32 on CIFAR-100: 74.14 % (KDCL 73.76
-    %, DML 73.68 %). Nothing is measured in ``results`` yet.
+    %, DML 73.68 %).
 
     Args:
         spec: the cohort's shapes.

@@ -34,7 +34,7 @@ class SwitOKD(Method):
     Known from: the authors' code.
 
     When to use: with a larger and a smaller network, the larger one named by ``teacher``. A secondary account gives
-    71.75 % for ResNet-18 on ImageNet. Nothing is measured in ``results`` yet.
+    71.75 % for ResNet-18 on ImageNet.
 
     Args:
         spec: the cohort's shapes.

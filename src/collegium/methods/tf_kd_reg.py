@@ -25,8 +25,7 @@ class TfKDReg(Method):
     Known from: the authors' code.
 
     When to use: when neither a teacher nor a second network can be afforded. Its target is almost uniform (with 100
-    classes 0.0105 for the true one, 0.00999 for each other), so compare it with ``--label-smoothing``. Nothing is
-    measured in ``results`` yet.
+    classes 0.0105 for the true one, 0.00999 for each other), so compare it with ``--label-smoothing``.
 
     Args:
         spec: the cohort's shapes.
