@@ -58,7 +58,7 @@ def fastest(
         try:
             return _step_seconds(dataclasses.replace(experiment, recipe=candidate)), candidate
         except RuntimeError as error:  # memory or a compiler is missing: another candidate may do without
-            failures.append(error)
+            failures.append(error.with_traceback(None))  # whose frames would hold the memory that was too little
             return math.inf, candidate
 
     found = [
