@@ -7,7 +7,7 @@ from functools import cache
 
 HEAVY = {
     "jsonargparse",
-    "lightning",
+    "lightning_fabric",
     "matplotlib",
     "pandas",
     "scipy",
@@ -16,7 +16,6 @@ HEAVY = {
     "tensorboard",
     "timm",
     "torch._dynamo",
-    "torchmetrics",
     "torchvision",
 }
 
@@ -76,6 +75,11 @@ for command in {lists + helps}:
 def test_a_network_of_this_package_needs_no_library_of_networks() -> None:
     heavy = heavy_modules("from collegium import networks; networks.build('resnet20', num_classes=2)")
     assert not heavy & {"timm", "torchvision"}
+
+
+def test_the_training_loop_imports_torch_s_compiler_with_fabric_and_nothing_else_heavy() -> None:
+    # Fabric itself imports torchmetrics, which imports scipy and torchvision, where that is installed: no need of ours.
+    assert heavy_modules("import collegium.training.loop") == {"lightning_fabric", "sympy", "torch._dynamo"}
 
 
 def test_every_public_name_can_be_had() -> None:

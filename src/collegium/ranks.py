@@ -102,6 +102,15 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return gather(x).mean(0) if count() > 1 else x
 
 
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum of a tensor over the ranks, a constant."""
+    if count() == 1:
+        return x
+    total = x.detach().clone()
+    dist.all_reduce(total, group=batch_group())
+    return total
+
+
 def gather_peers(own: Tensor) -> Tensor:
     """What this group's peers say, (m, ...), with that of all others, (M, ...); theirs are constants."""
     said = own.detach().contiguous()

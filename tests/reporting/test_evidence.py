@@ -11,7 +11,7 @@ from collegium.training.metrics import METRICS
 
 
 def test_predictions_from_the_checkpoint_score_as_the_run_did(evidence: Evidence):
-    """The run scored with torchmetrics while training; here errors and calibration are counted again."""
+    """The run scored sums, batch by batch, on its device; here the answers to all images are counted again."""
     assert list(evidence.logits) == ["peer0", "peer1", "ensemble", "fused"] == list(evidence.result["predictors"])
     for name, scores in evidence.result["predictors"].items():
         assert evidence.errors[name] == pytest.approx(scores["last"]["top1_error"], abs=1e-6)

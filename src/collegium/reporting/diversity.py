@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from collegium.training.metrics import bin_of
+
 
 def agreement(answers: Tensor) -> Tensor:
     """Share of images with the same answer, for each pair: (M, N) -> (M, M)."""
@@ -82,7 +84,7 @@ def reliability(logits: Tensor, target: Tensor, bins: int = 15) -> Reliability:
     Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599.
     """
     confidence, answer = logits.double().softmax(-1).max(-1)
-    index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    index = bin_of(confidence, bins)
     count = torch.bincount(index, minlength=bins).double()
 
     def mean(values: Tensor) -> Tensor:

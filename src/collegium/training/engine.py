@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from collegium.data.decoding.workers import cpus
 from collegium.errors import UsageError
@@ -64,7 +64,7 @@ def _silent_lightning() -> Iterator[None]:
     logging.disable(logging.INFO)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", module="lightning_fabric")
             yield
     finally:
         logging.disable(before)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,74 +9,69 @@ from torch import Tensor, nn
 from collegium import ranks
 from collegium.cohort import is_peer
 
-_BELOW_ONE = 1 - 2**-24  # the float32 before 1
-
 METRICS = ("top1_error", "top5_error", "nll", "ece", "average_accuracy", "kappa")
+BINS = 15  # of the calibration error
 
 
 class Scores:
-    """One predictor's scores over a split.
+    """One predictor's scores over a split, of sums over its images that stay on the device.
 
     top1_error and top5_error are shares in [0, 1]; nll is the mean negative log-likelihood in nats; ece is the
     expected calibration error with 15 equal bins (Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599).
     With fewer than six classes the top 5 are the top C - 1. average_accuracy is the mean over the classes, of those
     that the split holds, of the share of right answers; kappa is Cohen's: the agreement with the labels beyond what the
-    classes' frequencies alone would give.
+    classes' frequencies alone would give. Ranks that share the images must ask together.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
-        from torchmetrics import MeanMetric
-        from torchmetrics.classification import (
-            MulticlassAccuracy,
-            MulticlassCalibrationError,
-            MulticlassConfusionMatrix,
-        )
-
-        k = max(1, min(5, num_classes - 1))
-        among: dict[str, Any] = {"dist_sync_fn": _of_all_images}
-        how = among | {"validate_args": False}
-        self.top1 = MulticlassAccuracy(num_classes, average="micro", **how).to(device)
-        self.top5 = MulticlassAccuracy(num_classes, top_k=k, average="micro", **how).to(device)
-        self.nll = MeanMetric(**among).to(device)
-        self.ece = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", **how).to(device)
-        self.confusion = MulticlassConfusionMatrix(num_classes, **how).to(device)
+        self._top = max(1, min(5, num_classes - 1))
+        self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.long, device=device)
+        self._top_right = torch.zeros((), dtype=torch.long, device=device)
+        self._nll = torch.zeros((), dtype=torch.double, device=device)
+        self._bins = torch.zeros(2, BINS, dtype=torch.double, device=device)  # confidences, right answers
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """(B, C), (B,)"""
-        logits = logits.float()
-        probabilities = logits.softmax(-1)
-        self.top1.update(probabilities, target)
-        self.top5.update(probabilities, target)
-        self.nll.update(nn.functional.cross_entropy(logits, target, reduction="none"))
-        # Certainty itself belongs to the last bin; torchmetrics would make one more for it.
-        self.ece.update(probabilities.clamp(max=_BELOW_ONE), target)
-        self.confusion.update(probabilities, target)
+        log_p = logits.float().log_softmax(-1)
+        confidence, answer = log_p.exp().max(-1)
+        cell = target * logits.shape[-1] + answer
+        self._confusion.view(-1).scatter_add_(0, cell, torch.ones_like(cell))
+        self._top_right += (log_p.topk(self._top).indices == target[:, None]).sum()
+        self._nll += nn.functional.nll_loss(log_p, target, reduction="none").double().sum()
+        in_bin = bin_of(confidence)[:, None] == torch.arange(BINS, device=target.device)  # (B, bins)
+        self._bins += torch.stack([confidence, answer == target]).double() @ in_bin.double()
 
     def compute(self) -> dict[str, float]:
         """Every metric of METRICS."""
+        counts, top_right = self._counts(), int(ranks.sum_over_ranks(self._top_right))
+        images, right = int(counts.sum()), int(counts.trace())
+        confidence, right_in_bin = ranks.sum_over_ranks(self._bins)
         return {
-            # Rounded to undo the float32 division: 12 of 450 is 0.026667.
-            "top1_error": round(1 - float(self.top1.compute()), 6),
-            "top5_error": round(1 - float(self.top5.compute()), 6),
-            "nll": float(self.nll.compute()),
-            "ece": float(self.ece.compute()),
-            "average_accuracy": fmean(share for share in self.class_accuracy() if share is not None),
-            "kappa": cohen_kappa(self.confusion.compute().cpu()),
+            "top1_error": (images - right) / images,
+            "top5_error": (images - top_right) / images,
+            "nll": float(ranks.sum_over_ranks(self._nll)) / images,
+            "ece": float((confidence - right_in_bin).abs().sum()) / images,
+            "average_accuracy": fmean(share for share in _shares(counts) if share is not None),
+            "kappa": cohen_kappa(counts),
         }
 
     def class_accuracy(self) -> list[float | None]:
         """The share of right answers in each class, None where the split holds none of it."""
-        counts = self.confusion.compute().double().cpu()
-        rows = zip(counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True)
-        return [right / all_ if all_ else None for right, all_ in rows]
+        return _shares(self._counts())
+
+    def _counts(self) -> Tensor:
+        """Images by true class and answer, (C, C)."""
+        return ranks.sum_over_ranks(self._confusion).cpu()
 
 
-def _of_all_images(state: Tensor, group: object = None) -> list[Tensor]:
-    """A metric's state of every process that has scored images of its own."""
-    from torchmetrics.utilities.distributed import gather_all_tensors
+def bin_of(confidence: Tensor, bins: int = BINS) -> Tensor:
+    """Which of equal bins of [0, 1], each closed above, holds a confidence: (N,) -> (N,), from 0."""
+    return ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
 
-    # Asked for here: a metric that held the group would keep it, and its connections, after the run.
-    return gather_all_tensors(state, ranks.batch_group())
+
+def _shares(counts: Tensor) -> list[float | None]:
+    rows = zip(counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True)
+    return [right / images if images else None for right, images in rows]
 
 
 def cohen_kappa(confusion: Tensor) -> float:

@@ -235,7 +235,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def provenance(device: torch.device, devices: int = 1, nodes: int = 1) -> dict[str, Any]:
     """Versions, commit and hardware that a number depends on."""
-    packages = ("collegium", "torch", "numpy", "lightning")
+    packages = ("collegium", "torch", "numpy", "lightning-fabric")
     return {
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
