@@ -61,7 +61,9 @@ def test_help_needs_nothing_but_the_standard_library() -> None:
 
 def test_commands_that_train_nothing_import_nothing_that_training_needs() -> None:
     lists = [f"list {what}" for what in ("methods", "networks", "datasets", "recipes", "tables")]
-    helps = [f"{command} --help" for command in ("train", "compare", "reproduce", "rank", "evaluate", "report")]
+    helps = [
+        f"{command} --help" for command in ("train", "compare", "reproduce", "rank", "evaluate", "report", "export")
+    ]
     statement = f"""
 import contextlib
 from collegium.cli import main

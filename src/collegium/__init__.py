@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collegium.cohort import CohortSpec as CohortSpec
     from collegium.cohort import PeerOutputs as PeerOutputs
     from collegium.data import from_arrays as from_arrays
+    from collegium.exporting import export as export
     from collegium.method import Method as Method
     from collegium.method import Progress as Progress
     from collegium.networks import Network as Network
@@ -31,6 +32,7 @@ _PLACES = {
     "compare": "api",
     "evaluate": "api",
     "report": "api",
+    "export": "exporting",
     "Cohort": "cohort",
     "CohortSpec": "cohort",
     "PeerOutputs": "cohort",

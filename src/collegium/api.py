@@ -1,4 +1,4 @@
-"""The library in four calls: train, compare, evaluate, report."""
+"""Train, compare, evaluate, report."""
 
 import hashlib
 import re

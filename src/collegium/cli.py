@@ -33,6 +33,8 @@ usage: collegium COMMAND [options]        collegium COMMAND --help tells all opt
              collegium evaluate runs/ffl
   report     write the page of a finished run
              collegium report runs/ffl
+  export     write a trained network as one file for deployment, and check what the file answers
+             collegium export runs/ffl --format onnx
   list       what there is: methods, networks, datasets, recipes or tables
              collegium list methods [--json]
 
@@ -86,6 +88,7 @@ def _dispatch(arguments: list[str]) -> None:
         "rank": _rank,
         "evaluate": _evaluate,
         "report": _report,
+        "export": _export,
         "list": _list,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -247,7 +250,9 @@ def _train(arguments: list[str]) -> None:
     if result["reconstructed"]:
         print(f"Reconstructed, for want of a published description: {result['reconstructed']}.")
     print(f"The page of this run: {page}")
-    print(f'A trained peer: collegium.load_peer("{run}/peers/peer0")')
+    print(
+        f'A trained peer: collegium.load_peer("{run}/peers/{result["student"]}"); as one file: collegium export {run}'
+    )
 
 
 def _add_data_options(parser: Any, dataset: str) -> None:
@@ -448,6 +453,24 @@ def _report(arguments: list[str]) -> None:
     from collegium.api import report
 
     print(report(run))
+
+
+def _export(arguments: list[str]) -> None:
+    about = "Write a trained network as one file that runs without Collegium, and check what the file answers."
+    formats = "torch.export's program (.pt2), or ONNX, which needs collegium[onnx]"
+    parser = _parser("export", about)
+    parser.add_argument("run", help="a finished run's folder, or a peer's")
+    parser.add_argument(
+        "--predictor", help="a peer, ensemble, or the method's own, as fused; by default its leader or the first peer"
+    )
+    parser.add_argument("--format", type=Literal["torch", "onnx"], default="torch", help=formats)
+    parser.add_argument("--out", help="the file; by default RUN/exports/PREDICTOR.pt2 or .onnx")
+    parser.add_argument("--normalised", action="store_true", help="it takes normalised images, not those in [0, 1]")
+    parser.add_argument("--batch_size", type=int | None, default=None, help="the only one it takes; by default any")
+    values = _parse(parser, _normal(arguments))
+    from collegium.exporting import export
+
+    print(export(**values))
 
 
 def _list(arguments: list[str]) -> None:

@@ -32,16 +32,24 @@ def save_peer(network: Network, folder: Path, **description: Any) -> None:
 
 
 def peer_folder(path: str | Path) -> Path:
-    """The folder of a peer: ``path`` itself, or the first peer's where ``path`` is a run.
+    """The folder of a peer: ``path`` itself, or where ``path`` is a run, that of the peer its method trains for use.
 
     Raises:
         UsageError: there is neither.
     """
     path = Path(path)
-    for folder in (path, path / "peers" / "peer0"):
+    for folder in (path, path / "peers" / _student(path)):
         if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
             return folder
     raise UsageError(f"{path} is neither a peer's folder (config.json, model.safetensors) nor a finished run")
+
+
+def _student(run: Path) -> str:
+    """A method's leader, and else the first peer."""
+    try:
+        return str(json.loads((run / "result.json").read_text())["student"])
+    except (OSError, ValueError, KeyError):
+        return "peer0"
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -59,7 +67,7 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     """A trained peer in evaluation mode.
 
     Args:
-        path: a peer's folder, or a run (its first peer is taken).
+        path: a peer's folder, or a run (the leader is taken where its method has one, else the first peer).
         network: the untrained module to load into, where the peer was the user's own.
 
     Raises:

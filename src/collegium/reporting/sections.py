@@ -211,7 +211,8 @@ def trained(evidence: Evidence) -> Html:
 
 
 def use(evidence: Evidence) -> Html:
-    place = (evidence.run / "peers" / "peer0").as_posix()
+    student = evidence.result.get("student", "peer0")
+    place = (evidence.run / "peers" / student).as_posix()
     code = "\n".join(
         [
             "import collegium",
@@ -220,8 +221,8 @@ def use(evidence: Evidence) -> Html:
             "logits = student(images)  # (B, C), from normalised images (B, channels, height, width)",
         ]
     )
-    others = f" Beside it lie {', '.join(evidence.peers[1:])}." if len(evidence.peers) > 2 else ""
-    others = " peer1 lies beside it." if len(evidence.peers) == 2 else others
+    rest = [name for name in evidence.peers if name != student]
+    others = f" Beside it lie{'s' * (len(rest) == 1)} {', '.join(rest)}." if rest else ""
     return section(
         "Use a trained peer",
         element("p", f"Each peer is a network of its own and needs none of the training code.{others}"),

@@ -1,0 +1,173 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import collegium
+from collegium import exporting
+from collegium.cli import main
+from collegium.errors import TrainingError, UsageError
+from collegium.networks import build
+from collegium.student import read_config, save_peer
+from collegium.training.loop import restore
+
+MEAN, STD = [0.3, 0.4, 0.5], [0.2, 0.3, 0.4]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exporting") / "run"
+    collegium.train(
+        method="ffl", peers="2xresnet8", share_until="stage1", data="digits", epochs=1, run=folder, quiet=True
+    )
+    return folder
+
+
+def saved(folder: Path, name: str, size: int = 32, classes: int = 7, channels: int = 3) -> nn.Module:
+    """An untrained network, as a run would leave it, with statistics of its own."""
+    torch.manual_seed(0)
+    network = build(name, num_classes=classes, in_channels=channels, image_size=(size, size))
+    network.train()(torch.rand(8, channels, size, size))
+    mean, std = (MEAN * channels)[:channels], (STD * channels)[:channels]
+    save_peer(network, folder, num_classes=classes, image_size=[size, size], mean=mean, std=std)
+    return network.eval()
+
+
+def normalised(images: Tensor, config: dict[str, list[float]]) -> Tensor:
+    mean, std = (torch.tensor(config[name]).view(-1, 1, 1) for name in ("mean", "std"))
+    return (images - mean) / std
+
+
+def test_a_program_takes_pictures_in_any_number_and_answers_as_the_peer(run: Path) -> None:
+    made = collegium.export(run)
+    assert made.path == run / "exports" / "peer0.pt2" and made.difference < 1e-5
+    kept = {"config.json": ""}
+    program = torch.export.load(made.path, extra_files=kept).module()
+    config, peer = read_config(run), collegium.load_peer(run)
+    for count in (1, 2, 9):
+        images = torch.rand(count, 1, 16, 16)
+        torch.testing.assert_close(program(images), peer(normalised(images, config)))
+    assert json.loads(kept["config.json"])["class_names"] == config["class_names"]
+
+
+def test_onnx_answers_as_the_peer(run: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
+    made = collegium.export(run, predictor="peer1", format="onnx")
+    session = onnxruntime.InferenceSession(made.path.read_bytes())
+    images = torch.rand(3, 1, 16, 16)
+    config, peer = read_config(run / "peers" / "peer1"), collegium.load_peer(run / "peers" / "peer1")
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), peer(normalised(images, config)), atol=1e-5, rtol=1e-4)
+    described = json.loads(session.get_modelmeta().custom_metadata_map["collegium"])
+    assert described["class_names"] == config["class_names"] and described["normalises"] is True
+
+
+@pytest.mark.parametrize("predictor", ["ensemble", "fused"])
+def test_what_joins_the_peers_is_one_program_too_and_holds_no_more_than_it_needs(run: Path, predictor: str) -> None:
+    made = collegium.export(run, predictor=predictor, normalised=True)
+    program = torch.export.load(made.path).module()
+    images = torch.randn(4, 1, 16, 16)
+    learner = restore(run).learner.eval()
+    torch.testing.assert_close(program(images), learner.predict(images)[predictor])
+    needed = [*learner.cohort.parameters()]
+    if predictor == "fused":
+        peers = [learner.cohort.peer(k) for k in range(2)]
+        own = {id(p) for peer in peers for p in peer.classifier.parameters()}
+        needed = [p for p in learner.parameters() if id(p) not in own]
+    assert made.parameters == sum(p.numel() for p in needed)
+
+
+@pytest.mark.parametrize(
+    "name, size, channels",
+    [("timm/vit_tiny_patch16_224:img_size=32", 32, 3), ("torchvision/shufflenet_v2_x0_5", 64, 3)]
+    + [("densenet_40_12", 32, 3), ("hybridsn_8", 11, 30)],
+)
+def test_networks_of_every_kind(tmp_path: Path, name: str, size: int, channels: int) -> None:
+    network = saved(tmp_path / "peer", name, size, channels=channels)
+    program = torch.export.load(collegium.export(tmp_path / "peer", normalised=True).path).module()
+    images = torch.randn(3, channels, size, size)
+    torch.testing.assert_close(program(images), network(images), atol=1e-5, rtol=1e-4)
+
+
+def test_the_leader_of_a_run_is_what_is_taken_home(tmp_path: Path) -> None:
+    networks = [saved(tmp_path / "run" / "peers" / f"peer{k}", "resnet8", 8) for k in range(3)]
+    (tmp_path / "run" / "result.json").write_text(json.dumps({"student": "peer2"}))
+    assert collegium.export(tmp_path / "run").path.name == "peer2.pt2"
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(collegium.load_peer(tmp_path / "run")(images), networks[2](images))
+
+
+class Halves(nn.Module):
+    """Decides by what it sees, which no fixed program can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = images.mean((2, 3))
+        return self.linear(mean if mean.sum() > 0 else -mean)
+
+
+class Pairs(nn.Module):
+    """Made for two images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images.mean((2, 3)).view(2, 3))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """The folder of a peer that was the user's own."""
+    saved(tmp_path, "resnet8", 8, classes=2)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"network": "his own"}))
+    from safetensors.torch import save_file
+
+    save_file(Halves().state_dict(), tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def test_a_network_that_decides_by_what_it_sees_is_refused(own: Path) -> None:
+    with pytest.raises(UsageError, match="torch.export cannot follow this network; with --batch-size 1 it may be"):
+        collegium.export(own, network=Halves())
+    assert not (own / "exports").exists()
+
+
+def test_a_network_for_one_number_of_images_can_be_exported_for_that(own: Path) -> None:
+    with pytest.raises(UsageError, match="cannot follow this network"):
+        collegium.export(own, network=Pairs())
+    made = collegium.export(own, network=Pairs(), batch_size=2)
+    assert "images (2, 3, 8, 8) float32 in [0, 1], normalised inside -> logits (2, 2)" in str(made)
+
+
+def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path / "peer", "resnet8", 8)
+    monkeypatch.setattr(exporting, "_torch_file", lambda *_: (b"wrong", lambda images: torch.zeros(len(images), 7)))
+    with pytest.raises(TrainingError, match=r"peer as torch answers otherwise than the trained network, by 1.0e\+00"):
+        collegium.export(tmp_path / "peer")
+    assert not (tmp_path / "peer" / "exports").exists()
+
+
+def test_what_there_is_not_is_named(run: Path) -> None:
+    for wrong, message in (
+        ({"predictor": "fuse"}, "has no predictor 'fuse'; did you mean 'fused'"),
+        ({"predictor": "peer7"}, "has no peer7; did you mean 'peer"),
+        ({"format": "tflite"}, "cannot export as 'tflite'; the formats are torch, onnx"),
+        ({"batch_size": 0}, "a batch has at least one image, not 0"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            collegium.export(run, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_command_says_what_it_wrote(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["export", str(run), "--out", str(tmp_path / "deep" / "student.pt2"), "--normalised"])
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/deep/student.pt2: peer0 (resnet8), 77,754 parameters" in said
+    assert "images (B, 1, 16, 16) float32 normalised -> logits (B, 10)" in said
