@@ -124,3 +124,8 @@ def test_a_teacher_that_is_no_peer_is_refused(random_outputs, spec_of, teacher):
 def test_a_temperature_of_zero_is_refused(random_outputs, spec_of):
     with pytest.raises(UsageError, match="SwitOKD's temperature must be more than 0, not 0"):
         SwitOKD(spec_of(random_outputs(2)), temperature=0.0)
+
+
+@pytest.mark.parametrize(("teacher", "student"), [(0, 1), (1, 0), (2, 0)])
+def test_the_teacher_is_not_what_is_taken_home(random_outputs, spec_of, teacher, student):
+    assert SwitOKD(spec_of(random_outputs(3)), teacher=teacher).student == student
