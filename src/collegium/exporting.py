@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from collegium.data import OwnData, as_data
 from collegium.errors import TrainingError, UsageError, nearest
 from collegium.files import write_whole
 from collegium.student import load_peer, peer_folder, read_config
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 Format = Literal["torch", "onnx"]
 Answer = Callable[[Tensor], Tensor]
@@ -167,7 +170,7 @@ def _joint(run: str | Path, name: str, **given: Any) -> nn.Module:
     return _Predictor(learner, name)
 
 
-def _traced(program: nn.Module, image_shape: tuple[int, ...], batch_size: int | None) -> torch.export.ExportedProgram:
+def _traced(program: nn.Module, image_shape: tuple[int, ...], batch_size: int | None) -> "ExportedProgram":
     images = torch.rand(batch_size or 2, *image_shape)
     shapes = None if batch_size else ({0: torch.export.Dim("batch", min=1)},)
     try:
@@ -181,7 +184,7 @@ def _traced(program: nn.Module, image_shape: tuple[int, ...], batch_size: int | 
         raise UsageError(f"torch.export cannot follow this network{advice}. It says: {reason}") from error
 
 
-def _without_unused(exported: torch.export.ExportedProgram) -> nn.Module:
+def _without_unused(exported: "ExportedProgram") -> nn.Module:
     """The program as a module, without the operations that the answer does not need, and their weights."""
     module = exported.run_decompositions({}).module()  # which leaves no operations in place
     assert isinstance(module, torch.fx.GraphModule)
@@ -199,7 +202,7 @@ def _without_unused(exported: torch.export.ExportedProgram) -> nn.Module:
     return module
 
 
-def _torch_file(traced: torch.export.ExportedProgram, described: str) -> tuple[bytes, Answer]:
+def _torch_file(traced: "ExportedProgram", described: str) -> tuple[bytes, Answer]:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about weights that lie in one another's memory
@@ -208,7 +211,7 @@ def _torch_file(traced: torch.export.ExportedProgram, described: str) -> tuple[b
     return content, torch.export.load(io.BytesIO(content)).module()
 
 
-def _onnx_file(traced: torch.export.ExportedProgram, described: str) -> tuple[bytes, Answer]:
+def _onnx_file(traced: "ExportedProgram", described: str) -> tuple[bytes, Answer]:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  # what torch writes ONNX with
