@@ -143,6 +143,7 @@ def test_the_student_loads_from_where_the_page_says(page: str):
     place = re.search(r"load_peer\(&#x27;(.+?)&#x27;\)", page)
     assert place is not None
     assert not collegium.load_peer(place[1]).training
+    assert re.search(r"collegium export (\S+) --format onnx", page)[1] == str(Path(place[1]).parents[1])
 
 
 def test_what_was_reconstructed_is_said(page: str, evidence: Evidence):

@@ -1,5 +1,6 @@
 """What was trained, and what came out, in words and tables."""
 
+import shlex
 from statistics import fmean
 from typing import Any
 
@@ -238,5 +239,7 @@ def use(evidence: Evidence) -> Html:
             ),
             class_="soft",
         ),
+        element("p", "As one file that runs without Collegium, by torch alone or ONNX Runtime:"),
+        element("pre", element("code", f"collegium export {shlex.quote(evidence.run.as_posix())} --format onnx")),
         id="use",
     )
