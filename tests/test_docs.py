@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,11 @@ def test_the_page_s_commands_train_the_page_s_network_on_the_page_s_data(folder:
         assert exit_.value.code == 0, capsys.readouterr().err
     for run in ("own", "trunk"):
         assert (folder / "runs" / run / "report.html").is_file()
-    pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
-    for command in re.findall(r"^collegium export .*", PAGE, re.MULTILINE):
+    exports = re.findall(r"^collegium export .*", PAGE, re.MULTILINE)
+    for command in exports if find_spec("onnxruntime") else exports[:1]:
         main(shlex.split(command, comments=True)[1:])
-    assert sorted(f.name for f in (folder / "runs" / "own" / "exports").iterdir()) == ["fused.onnx", "peer0.pt2"]
+    written = {file.name for file in (folder / "runs" / "own" / "exports").iterdir()}
+    assert written == ({"fused.onnx", "peer0.pt2"} if find_spec("onnxruntime") else {"peer0.pt2"})
 
 
 def test_the_page_s_script_trains_and_loads_the_user_s_own_class(

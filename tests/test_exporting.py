@@ -20,7 +20,14 @@ MEAN, STD = [0.3, 0.4, 0.5], [0.2, 0.3, 0.4]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exporting") / "run"
     collegium.train(
-        method="ffl", peers="2xresnet8", share_until="stage1", data="digits", epochs=1, run=folder, quiet=True
+        method="ffl",
+        peers="2xresnet8",
+        share_until="stage1",
+        data="digits",
+        epochs=1,
+        run=folder,
+        device="cpu",
+        quiet=True,
     )
     return folder
 
@@ -93,8 +100,8 @@ def test_networks_of_every_kind(tmp_path: Path, name: str, size: int, channels: 
 
 def test_the_leader_of_a_run_is_what_is_taken_home(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result = collegium.train(method="okddip", peers="3xresnet8", data="digits", epochs=1, run=run, quiet=True)
-    assert result["student"] == "peer2"
+    call = {"method": "okddip", "peers": "3xresnet8", "data": "digits", "epochs": 1, "device": "cpu", "run": run}
+    assert collegium.train(**call, quiet=True)["deployed_peer"] == "peer2"
     assert collegium.export(run).path.name == "peer2.pt2"
     images = torch.randn(2, 1, 16, 16)
     leader = collegium.load_peer(run / "peers" / "peer2")
@@ -102,27 +109,36 @@ def test_the_leader_of_a_run_is_what_is_taken_home(tmp_path: Path) -> None:
     assert not torch.equal(collegium.load_peer(run / "peers" / "peer0")(images), leader(images))
 
 
-class Halves(nn.Module):
-    """Decides by what it sees, which no fixed program can."""
+class Own(nn.Module):
+    """What the users' networks here have in common."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = nn.Linear(3, 2)
+        self.body = nn.Conv2d(3, 4, 3)
+        self.linear = nn.Linear(4, 2)
+
+
+class Halves(Own):
+    """Decides by what it sees, which no fixed program can."""
 
     def forward(self, images: Tensor) -> Tensor:
-        mean = images.mean((2, 3))
+        mean = self.body(images).mean((2, 3))
         return self.linear(mean if mean.sum() > 0 else -mean)
 
 
-class Pairs(nn.Module):
+class Pairs(Own):
     """Made for two images."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 2)
-
     def forward(self, images: Tensor) -> Tensor:
-        return self.linear(images.mean((2, 3)).view(2, 3))
+        return self.linear(self.body(images).mean((2, 3)).view(2, 4))
+
+
+class Untidy(Own):
+    """Changes its images in place, and answers with more than logits."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.body(images.mul_(2)).mean((2, 3))
+        return self.linear(mean), mean
 
 
 @pytest.fixture
@@ -158,11 +174,66 @@ def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatc
     assert not (tmp_path / "peer" / "exports").exists()
 
 
+def test_a_file_that_is_wrong_for_some_numbers_of_images_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = saved(tmp_path / "peer", "resnet8", 8)
+
+    def answer(images: Tensor) -> Tensor:
+        return network(images) * (1 if len(images) == 1 else torch.nan)
+
+    monkeypatch.setattr(exporting, "_torch_file", lambda *_: (b"wrong", answer))
+    with pytest.raises(TrainingError, match="by nan of the largest logit"):
+        collegium.export(tmp_path / "peer", normalised=True)
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path / "peer", "resnet8", 8)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no\noperator")
+
+    monkeypatch.setattr(exporting, "_torch_file", fail)
+    with pytest.raises(UsageError, match="peer cannot be written as torch: no operator"):
+        collegium.export(tmp_path / "peer")
+
+
+def test_a_network_of_the_user_s_own_is_exported_as_it_was_trained(own: Path) -> None:
+    with pytest.raises(UsageError, match="a his own of your own must be given, untrained: network="):
+        collegium.export(own)
+    network = Untidy()
+    program = torch.export.load(collegium.export(own, network=network, normalised=True).path).module()
+    images = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(program(images.clone()), network(images)[0])
+    for keywords, message in (
+        ({"network": network, "peers": [network]}, "needs its own network alone: give network="),
+        ({"network": network, "predictor": "fused"}, "fused needs all networks: give peers="),
+    ):
+        with pytest.raises(UsageError, match=message):
+            collegium.export(own, **keywords)  # type: ignore[arg-type]
+
+
+def test_a_peer_that_does_not_say_how_its_images_look_is_refused(tmp_path: Path) -> None:
+    save_peer(build("resnet8", num_classes=2), tmp_path, num_classes=2)
+    with pytest.raises(UsageError, match="config.json does not say image_size and mean and std of the images"):
+        collegium.export(tmp_path)
+
+
+def test_what_a_scene_s_network_takes_is_said(tmp_path: Path) -> None:
+    saved(tmp_path, "resnet8", 8)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"bands": [0, 1, 2], "components": None}))
+    assert "float32 as measured, with bands and components as config.json says, normalised inside" in str(
+        collegium.export(tmp_path)
+    )
+
+
 def test_what_there_is_not_is_named(run: Path) -> None:
     for wrong, message in (
         ({"predictor": "fuse"}, "has no predictor 'fuse'; did you mean 'fused'"),
         ({"predictor": "peer7"}, "has no peer7; did you mean 'peer"),
         ({"format": "tflite"}, "cannot export as 'tflite'; the formats are torch, onnx"),
+        ({"out": "student.onnx"}, "the file of format torch ends in .pt2, not as student.onnx"),
         ({"batch_size": 0}, "a batch has at least one image, not 0"),
     ):
         with pytest.raises(UsageError, match=message):

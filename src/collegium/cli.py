@@ -190,6 +190,7 @@ def _train(arguments: list[str]) -> None:
 
     from collegium import methods
     from collegium.api import default_run, report
+    from collegium.student import peer_folder
     from collegium.table import result_table
     from collegium.training.places import Layout
     from collegium.training.recipe import Recipe
@@ -250,9 +251,7 @@ def _train(arguments: list[str]) -> None:
     if result["reconstructed"]:
         print(f"Reconstructed, for want of a published description: {result['reconstructed']}.")
     print(f"The page of this run: {page}")
-    print(
-        f'A trained peer: collegium.load_peer("{run}/peers/{result["student"]}"); as one file: collegium export {run}'
-    )
+    print(f'A trained peer: collegium.load_peer("{peer_folder(run)}"); as one file: collegium export {run}')
 
 
 def _add_data_options(parser: Any, dataset: str) -> None:
@@ -461,7 +460,8 @@ def _export(arguments: list[str]) -> None:
     parser = _parser("export", about)
     parser.add_argument("run", help="a finished run's folder, or a peer's")
     parser.add_argument(
-        "--predictor", help="a peer, ensemble, or the method's own, as fused; by default its leader or the first peer"
+        "--predictor",
+        help="a peer, ensemble, or the method's own, as fused; by default the peer that the method trains for use",
     )
     parser.add_argument("--format", type=Literal["torch", "onnx"], default="torch", help=formats)
     parser.add_argument("--out", help="the file; by default RUN/exports/PREDICTOR.pt2 or .onnx")

@@ -83,7 +83,7 @@ class Cohort(nn.Module):
             trunk, and every peer keeps the stages above for itself. With more stages, "stage1,stage2", the trunk
             ends after the first; there the peers part in two halves, each of which shares a limb, its first peer's
             stages up to the next; and so on, until above the last stage each is alone.
-        teacher: a trained network; it is frozen, stays in evaluation mode and is never exported.
+        teacher: a trained network; it is frozen, stays in evaluation mode and is no peer.
         recompute: whether the backward pass keeps the ends of stages alone and computes what lies between again.
 
     Raises:

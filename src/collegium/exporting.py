@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from collegium import networks
 from collegium.cohort import is_peer
 from collegium.data import OwnData, as_data
 from collegium.errors import TrainingError, UsageError, nearest
@@ -36,17 +37,16 @@ class Exported:
     parameters: int
     image_shape: tuple[int, ...]  # (C, H, W)
     batch_size: int | None  # None: any
-    normalises: bool
+    takes: str
     num_classes: int
     difference: float  # the largest from the trained predictor's logits, relative to the largest of those
 
     def __str__(self) -> str:
         shape = ", ".join(map(str, self.image_shape))
         batch = self.batch_size or "B"
-        values = "in [0, 1], normalised inside" if self.normalises else "normalised"
         return (
             f"{self.path}: {self.predictor}, {self.parameters:,} parameters, {self.path.stat().st_size / 1e6:.1f} MB\n"
-            f"  images ({batch}, {shape}) float32 {values} -> logits ({batch}, {self.num_classes})\n"
+            f"  images ({batch}, {shape}) float32 {self.takes} -> logits ({batch}, {self.num_classes})\n"
             f"  its answers differ from the trained network's by at most {self.difference:.0e} of the largest logit"
         )
 
@@ -69,19 +69,20 @@ def export(
     Args:
         run: a finished run, or a peer's folder.
         predictor: a peer, "ensemble", or one of the method's own ("fused"); by default the peer that the method
-            trains for use: its leader, or the first.
+            trains for use.
         format: "torch" for a program of :mod:`torch.export` (``torch.export.load(FILE).module()``), "onnx" for ONNX,
             which needs the packages of the extra ``collegium[onnx]``. Either holds the peer's config.json: for torch
             in ``extra_files``, for ONNX in the metadata's ``collegium``.
         out: the file; by default RUN/exports/PREDICTOR with the format's suffix.
-        normalised: the program takes images that are normalised already, not those in [0, 1].
+        normalised: the program takes images that are normalised already, not those in [0, 1] (of a scene: those in
+            its own units, the bands picked and projected).
         batch_size: the only one that the program takes; by default any.
         network: the untrained module, where the peer is a network of your own that was given from Python.
         data, peers, teacher: as for :func:`evaluate`, where the predictor is not a peer and the run was given them
             from Python.
 
     Raises:
-        UsageError: there is no such run or predictor, or its network cannot be exported; nothing is written.
+        UsageError: there is no such run or predictor, or it cannot be exported; nothing is written.
         TrainingError: the program's answers differ from the network's; nothing is written.
     """
     if format not in SUFFIX:
@@ -90,37 +91,54 @@ def export(
         raise UsageError(f"a batch has at least one image, not {batch_size}")
     folder = peer_folder(run)
     name, one_peer = predictor or folder.name, predictor is None or is_peer(predictor)
+    file = Path(out) if out is not None else Path(run) / "exports" / (name + SUFFIX[format])
+    if file.suffix != SUFFIX[format]:
+        raise UsageError(f"the file of format {format} ends in {SUFFIX[format]}, not as {file}")
     if one_peer:
         folder = folder.parent / name
         if not (folder / "config.json").is_file():
             raise UsageError(f"{run} has no {name}{nearest(name, [f.name for f in folder.parent.iterdir()])}")
-        module = load_peer(folder, network)
+    config = read_config(folder)
+    lacking = [key for key in ("image_size", *(() if normalised else ("mean", "std"))) if key not in config]
+    if lacking:
+        raise UsageError(f"{folder / 'config.json'} does not say {' and '.join(lacking)} of the images")
+    image_shape = (config["in_channels"], *config["image_size"])
+    if one_peer and peers is not None:
+        raise UsageError(f"{name} needs its own network alone: give network= in place of peers=")
+    if one_peer:
+        module: nn.Module = networks.as_network(load_peer(folder, network), image_shape)
+    elif network is not None:
+        raise UsageError(f"{name} needs all networks: give peers=[...] in place of network=")
     else:
         module = _joint(run, name, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
-    config = read_config(folder)
-    program = _Program(module, None if normalised else (config["mean"], config["std"])).eval()
-    image_shape = (config["in_channels"], *config["image_size"])
+        del config["network"]  # of one peer
+    program = _Program(module, None if normalised else (config["mean"], config["std"])).cpu().eval()
     described = json.dumps(
         {**config, "predictor": name, "normalises": not normalised, "collegium": version("collegium")}
     )
     traced = _traced(program, image_shape, batch_size)
-    content, answer = (_onnx_file if format == "onnx" else _torch_file)(traced, described)
+    try:
+        content, answer = (_onnx_file if format == "onnx" else _torch_file)(traced, described)
+    except UsageError:
+        raise
+    except Exception as error:  # torch and ONNX raise many kinds
+        raise UsageError(f"{name} cannot be written as {format}: {' '.join(str(error).split())[:300]}") from error
     difference = _largest_difference(program, answer, image_shape, batch_size)
     if not difference <= LARGEST_DIFFERENCE:
         raise TrainingError(
             f"{name} as {format} answers otherwise than the trained network, by {difference:.1e} of the largest logit; "
             "nothing was written"
         )
-    file = Path(out) if out is not None else Path(run) / "exports" / (name + SUFFIX[format])
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, content)
+    raw = "as measured, with bands and components as config.json says" if "bands" in config else "in [0, 1]"
     return Exported(
         path=file,
         predictor=f"{name} ({config['network']})" if one_peer else name,
         parameters=sum(p.numel() for p in traced.parameters()),
         image_shape=image_shape,
         batch_size=batch_size,
-        normalises=not normalised,
+        takes="normalised" if normalised else f"{raw}, normalised inside",
         num_classes=config["num_classes"],
         difference=difference,
     )
@@ -171,7 +189,7 @@ def _joint(run: str | Path, name: str, **given: Any) -> nn.Module:
 
 
 def _traced(program: nn.Module, image_shape: tuple[int, ...], batch_size: int | None) -> "ExportedProgram":
-    images = torch.rand(batch_size or 2, *image_shape)
+    images = torch.zeros(batch_size or 2, *image_shape)
     shapes = None if batch_size else ({0: torch.export.Dim("batch", min=1)},)
     try:
         with warnings.catch_warnings():
@@ -234,13 +252,16 @@ def _onnx_file(traced: "ExportedProgram", described: str) -> tuple[bytes, Answer
 
 @torch.no_grad()
 def _largest_difference(
-    program: nn.Module, answer: Answer, image_shape: tuple[int, ...], batch_size: int | None
+    program: _Program, answer: Answer, image_shape: tuple[int, ...], batch_size: int | None
 ) -> float:
-    """On random images, in batches of several sizes where the program takes any."""
+    """On random images, in batches of several sizes where the program takes any; nan where an answer is."""
     random = torch.Generator().manual_seed(0)
     found = []
     for size in [batch_size] if batch_size else [1, 2, 5]:
-        images = torch.rand(size, *image_shape, generator=random)
+        images = torch.randn(size, *image_shape, generator=random)
+        if program.normalises:
+            images = images * program.std + program.mean
+        answered = answer(images.clone())
         expected = program(images)
-        found.append(float((answer(images) - expected).abs().max() / expected.abs().max()))
-    return max(found)
+        found.append((answered - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+    return float(torch.stack(found).max())

@@ -70,8 +70,8 @@ class Method(nn.Module, abc.ABC):
     """How many images at least a training batch holds of every class that is in it."""
     shadow: Shadow | None = None
     """How a copy of the peers follows them, where the method learns from one: :attr:`PeerOutputs.shadow`."""
-    student: int = 0
-    """The peer that a user takes home where he names none."""
+    deployed_peer: int = 0
+    """The index of the peer that the method trains for use: what a user takes home who names none."""
     one_network: Mapping[str, int] = {}
     """Predictors that are one network alone, and the index of the peer that is as large: for what they cost."""
     reconstructed: str = ""

@@ -105,7 +105,7 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum of a tensor over the ranks, a constant."""
     if count() == 1:
-        return x
+        return x.detach()
     total = x.detach().clone()
     dist.all_reduce(total, group=batch_group())
     return total

@@ -1,6 +1,7 @@
 """A trained peer on disk: weights and a description. Loading one needs none of the training code."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,22 @@ def peer_folder(path: str | Path) -> Path:
         UsageError: there is neither.
     """
     path = Path(path)
-    for folder in (path, path / "peers" / _student(path)):
+    for folder in (path, path / "peers" / deployed_peer(_result(path))):
         if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
             return folder
     raise UsageError(f"{path} is neither a peer's folder (config.json, model.safetensors) nor a finished run")
 
 
-def _student(run: Path) -> str:
-    """A method's leader, and else the first peer."""
+def _result(run: Path) -> dict[str, Any]:
     try:
-        return str(json.loads((run / "result.json").read_text())["student"])
-    except (OSError, ValueError, KeyError):
-        return "peer0"
+        return dict(json.loads((run / "result.json").read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def deployed_peer(result: Mapping[str, Any]) -> str:
+    """Which peer the method of a run with this result.json trains for use."""
+    return str(result.get("deployed_peer", "peer0"))
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     """A trained peer in evaluation mode.
 
     Args:
-        path: a peer's folder, or a run (the leader is taken where its method has one, else the first peer).
+        path: a peer's folder, or a run: the peer that its method trains for use (a leader, else the first).
         network: the untrained module to load into, where the peer was the user's own.
 
     Raises:
@@ -80,12 +85,16 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     folder = peer_folder(path)
     config = read_config(folder)
     if network is None:
-        network = networks.build(
-            networks.untrained(config["network"]),
-            num_classes=config["num_classes"],
-            in_channels=config["in_channels"],
-            image_size=tuple(config.get("image_size", (32, 32))),
-        )
+        try:
+            network = networks.build(
+                networks.untrained(config["network"]),
+                num_classes=config["num_classes"],
+                in_channels=config["in_channels"],
+                image_size=tuple(config.get("image_size", (32, 32))),
+            )
+        except UsageError as error:
+            own = f"a {config['network']} of your own must be given, untrained: network=..."
+            raise UsageError(f"{folder} cannot be loaded by its name, {error}; {own}") from error
     plain = network.plain() if isinstance(network, Network) else network
     try:
         plain.load_state_dict(load_file(folder / "model.safetensors"))

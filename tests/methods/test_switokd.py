@@ -128,4 +128,4 @@ def test_a_temperature_of_zero_is_refused(random_outputs, spec_of):
 
 @pytest.mark.parametrize(("teacher", "student"), [(0, 1), (1, 0), (2, 0)])
 def test_the_teacher_is_not_what_is_taken_home(random_outputs, spec_of, teacher, student):
-    assert SwitOKD(spec_of(random_outputs(3)), teacher=teacher).student == student
+    assert SwitOKD(spec_of(random_outputs(3)), teacher=teacher).deployed_peer == student

@@ -8,7 +8,9 @@ from helpers import tiny
 from torch import Tensor
 
 from collegium.cohort import Cohort, PeerOutputs
+from collegium.errors import UsageError
 from collegium.method import Method, ParameterGroup, Progress, Shadow, Terms, trainable
+from collegium.methods.ffl import FFL
 from collegium.training import experiment as experiments
 from collegium.training.engine import make_fabric
 from collegium.training.experiment import Experiment, build
@@ -128,3 +130,9 @@ def test_copies_are_saved_and_restored_with_the_run(tmp_path, monkeypatch) -> No
 def test_a_peer_that_sees_resized_images_is_noted() -> None:
     experiment = build(tiny(peers="resnet8,timm/vit_tiny_patch16_224", method="dml", share_until=None))
     assert any("peer1 (timm/vit_tiny_patch16_224) takes 224x224 only" in note for note in experiment.notes)
+
+
+def test_a_method_must_deploy_a_peer_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FFL, "deployed_peer", 2, raising=False)
+    with pytest.raises(UsageError, match="FFL.deployed_peer must be the index of one of 2 peers, not 2"):
+        build(tiny())

@@ -133,7 +133,7 @@ class FFSD(Method):
 
     example = "--peers 3xresnet20"
     min_peers = 3
-    student = -1
+    deployed_peer = -1
     one_network = {"leader": -1}
     optimizers = {"decoders": "adam"}
 

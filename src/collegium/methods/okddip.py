@@ -67,7 +67,7 @@ class OKDDip(Method):
 
     example = "--peers 3xresnet20 --share-until stage2"
     min_peers = 3
-    student = -1
+    deployed_peer = -1
     one_network = {"leader": -1}
 
     def __init__(

@@ -53,7 +53,7 @@ class SwitOKD(Method):
                 "set it with --method.teacher"
             )
         self.teacher = teacher
-        self.student = 0 if teacher else 1
+        self.deployed_peer = 0 if teacher else 1
         self.temperature = positive("SwitOKD's temperature", temperature)
 
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:

@@ -122,8 +122,8 @@ def diversity(evidence: Evidence) -> Html:
 
 
 def mistakes(evidence: Evidence, styles: Styles) -> Html:
-    """Confusion matrices of the first peer, which is the one usually deployed, and of the joint predictor."""
-    shown = evidence.peers[:1] + ([evidence.joint] if len(evidence.peers) > 1 or evidence.own else [])
+    """Confusion matrices of the peer that the method trains for use and of the joint predictor."""
+    shown = [evidence.deployed] + ([evidence.joint] if len(evidence.peers) > 1 or evidence.own else [])
     charts = [_mistakes_of(evidence, name, styles) for name in shown]
     return section("Mistakes", element("div", charts, class_="grid"), id="mistakes")
 

@@ -15,6 +15,7 @@ from collegium.errors import UsageError
 from collegium.losses import attention_map
 from collegium.reporting.diversity import agreement, double_fault, jensen_shannon, kappa
 from collegium.reporting.examples import Answer, Choice, Example, choose, unit_range
+from collegium.student import deployed_peer
 from collegium.training.recipe import Recipe, read_yaml
 from collegium.training.run_folder import RunFolder
 
@@ -61,6 +62,11 @@ class Evidence:
     @property
     def peers(self) -> list[str]:
         return [name for name in self.logits if is_peer(name)]
+
+    @property
+    def deployed(self) -> str:
+        """The peer that the method trains for use."""
+        return deployed_peer(self.result)
 
     @property
     def joint(self) -> str:

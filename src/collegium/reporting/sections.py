@@ -212,8 +212,7 @@ def trained(evidence: Evidence) -> Html:
 
 
 def use(evidence: Evidence) -> Html:
-    student = evidence.result.get("student", "peer0")
-    place = (evidence.run / "peers" / student).as_posix()
+    place = (evidence.run / "peers" / evidence.deployed).as_posix()
     code = "\n".join(
         [
             "import collegium",
@@ -222,7 +221,11 @@ def use(evidence: Evidence) -> Html:
             "logits = student(images)  # (B, C), from normalised images (B, channels, height, width)",
         ]
     )
-    rest = [name for name in evidence.peers if name != student]
+    run = evidence.run.as_posix()
+    export = f"collegium export {shlex.quote(run)} --format onnx"
+    if "python:" in evidence.recipe.peers:  # which the command line cannot have
+        export = f"collegium.export({run!r}, network=...)  # the untrained network"
+    rest = [name for name in evidence.peers if name != evidence.deployed]
     others = f" Beside it lie{'s' * (len(rest) == 1)} {', '.join(rest)}." if rest else ""
     return section(
         "Use a trained peer",
@@ -240,6 +243,6 @@ def use(evidence: Evidence) -> Html:
             class_="soft",
         ),
         element("p", "As one file that runs without Collegium, by torch alone or ONNX Runtime:"),
-        element("pre", element("code", f"collegium export {shlex.quote(evidence.run.as_posix())} --format onnx")),
+        element("pre", element("code", export)),
         id="use",
     )

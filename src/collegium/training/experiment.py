@@ -30,6 +30,11 @@ class Learner(nn.Module):
         super().__init__()
         self.cohort = cohort
         self.method = method
+        try:
+            self.deployed_peer = f"peer{range(cohort.num_peers)[method.deployed_peer]}"
+        except (IndexError, TypeError):
+            wrong = f"{type(method).__name__}.deployed_peer must be the index of one of {cohort.num_peers} peers"
+            raise UsageError(f"{wrong}, not {method.deployed_peer!r}") from None
         self.shadow: Cohort | None = None
         if method.shadow is not None:
             if method.shadow.hybrid:

@@ -624,7 +624,7 @@ class Run:
             "reconstructed": self.learner.method.reconstructed,
             "notes": list(self.experiment.notes),
             "peers": list(self.experiment.spec.names),
-            "student": f"peer{self.learner.method.student % cohort.num_peers}",
+            "deployed_peer": self.learner.deployed_peer,
             "share_until": self.recipe.share_until,
             "data": data.name,
             "training_images": len(data.train),

@@ -9,6 +9,7 @@ checkpoints/       the training state, the newest few
 peers/peer0/       a trained peer: model.safetensors and config.json
 result.json        last and best scores of every predictor, cost, time; written when the run is complete
 report.html        self-contained page
+exports/           what `collegium export` wrote
 """
 
 import csv
