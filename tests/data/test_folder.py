@@ -6,6 +6,7 @@ import torch
 
 from collegium.data import ImageData, StreamedData, load
 from collegium.data.decoding.layout import some
+from collegium.data.decoding.pixels import read_image
 from collegium.errors import DataError, UsageError
 
 
@@ -66,6 +67,12 @@ def test_memory_can_be_asked_for_and_refused(root, tmp_path, write_images):
     assert isinstance(load(f"folder:{small}", image_size=8), StreamedData)
     data = load(f"folder:{root}", memory=True, image_size=12, flip=False)
     assert isinstance(data, ImageData) and data.image_size == (12, 12) and not data.augmentation.flip
+    # Whoever asks a trained peer must resize as was done here.
+    resizing = {"resize": 12, "center_crop": [12, 12], "interpolation": "bilinear"}
+    assert data.preprocessing().items() >= resizing.items()
+    image = data.resizing.scoring()(read_image(root / "test" / "a" / "00.png", 3))
+    assert torch.equal(data.test.images[0], image)
+    assert "resize" not in load(f"folder:{small}", memory=True, image_size=16).preprocessing()
     with pytest.raises(UsageError, match="memory needs image_size"):
         load(f"folder:{root}", memory=True)
 

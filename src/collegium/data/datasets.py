@@ -282,17 +282,18 @@ def _in_memory(
     notes: tuple[str, ...],
     kept: tuple[Path, str] | None,
 ) -> ImageData:
+    resizing = reading.resizing(shape)
     pixels = {
         split: read_all(
             stream,
             f"Reading the {split} images",
-            image_size=reading.image_size if reading.resizes(shape) else None,
+            resizing=resizing,
             workers=reading.workers,
             kept=(None, "") if kept is None else (kept[0] / f"{split}.safetensors", f"{kept[1]} {split}"),
         )
         for split, stream in streams.items()
     }
-    return in_memory(name, pixels, class_names, reading, notes=notes)
+    return in_memory(name, pixels, class_names, reading, resizing=resizing, notes=notes)
 
 
 def _channels(name: str, found: set[int]) -> int:

@@ -145,19 +145,20 @@ def read_folder(
     shape = None if found is None else _common_shape(found, good, channels)
     if not reading.into_memory(shape, int(good.sum())):
         return streamed(name, parts, class_names, channels, reading.settled(shape), notes=notes)
+    resizing = reading.resizing(shape)
     # Pixels are kept only where it is known when they are out of date.
     place = None if found is None else kept
     pixels = {
         split: read_all(
             part,
             f"Reading the {split} images",
-            image_size=reading.image_size if reading.resizes(shape) else None,
+            resizing=resizing,
             workers=reading.workers,
             kept=(place and place / f"{split}.safetensors", f"{channels} channels {files.fingerprint(part.indices)}"),
         )
         for split, part in parts.items()
     }
-    return in_memory(name, pixels, class_names, reading, notes=notes)
+    return in_memory(name, pixels, class_names, reading, resizing=resizing, notes=notes)
 
 
 def _report_broken(root: Path, names: list[str], found: Verified, kept: Path | None, *, skip: bool) -> tuple[str, ...]:

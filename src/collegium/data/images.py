@@ -12,6 +12,7 @@ from torch import Tensor
 from collegium.errors import UsageError
 
 from .batches import NO_AUGMENTATION, Augmentation, Batches, Split
+from .decoding.views import Views
 from .interface import WHOLE, ClassificationData, Share, describe
 
 Array: TypeAlias = "NDArray[Any] | Tensor"
@@ -24,6 +25,7 @@ class ImageData(ClassificationData[Split]):
 
     Attributes:
         augmentation: what is done at random to training images.
+        resizing: how the images got their size, where theirs was another.
 
     `mean` and `std` are of pixels scaled to [0, 1].
 
@@ -33,6 +35,7 @@ class ImageData(ClassificationData[Split]):
     """
 
     augmentation: Augmentation
+    resizing: Views | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -89,6 +92,9 @@ class ImageData(ClassificationData[Split]):
             drop_last=False,
             channels_last=channels_last,
         )
+
+    def preprocessing(self) -> dict[str, Any]:
+        return super().preprocessing() | ({} if self.resizing is None else self.resizing.described())
 
     def pictures(self, split: Split) -> Tensor:
         return split.images.cpu()

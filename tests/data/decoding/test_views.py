@@ -55,6 +55,7 @@ def test_the_erased_part_is_the_mean_colour():
 def test_ready_images_are_left_as_they_are():
     views = Views((40, 60), ready=True)
     assert views.training((0.5,) * 3)(IMAGE) is IMAGE and views.scoring()(IMAGE) is IMAGE
+    assert views.described() == {}
     with pytest.raises(UsageError, match="an image is 40 x 59 pixels, others 40 x 60"):
         views.training((0.5,) * 3)(IMAGE[:, :, 1:])
 

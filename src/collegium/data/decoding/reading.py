@@ -89,11 +89,13 @@ class Reading:
         if self.memory is False or shape is None or only_decoded:
             return False
         small = max(shape[1:]) <= SMALL and count * math.prod(shape) <= MEMORY
-        return small and not self.resizes(shape)
+        return small and self.resizing(shape) is None
 
-    def resizes(self, shape: Shape | None) -> bool:
-        """Whether images in memory, all of (C, H, W) `shape` if that is known, must be resized."""
-        return self.image_size is not None and (shape is None or shape[1:] != (self.image_size, self.image_size))
+    def resizing(self, shape: Shape | None) -> Views | None:
+        """How images in memory, all of (C, H, W) `shape` if that is known, are resized; None where they are not."""
+        if self.image_size is None or (shape is not None and shape[1:] == (self.image_size, self.image_size)):
+            return None
+        return Views((self.image_size, self.image_size), crop_ratio=1.0)
 
     def settled(self, shape: Shape | None) -> "Reading":
         """With the image size decided, for images all of (C, H, W) `shape` if that is known."""
@@ -167,9 +169,13 @@ def in_memory(
     class_names: tuple[str, ...],
     reading: Reading,
     *,
+    resizing: Views | None = None,
     notes: tuple[str, ...] = (),
 ) -> ImageData:
-    """A data set in memory, cropped at random after padding each side by an eighth of the image, and mirrored."""
+    """A data set in memory, cropped at random after padding each side by an eighth of the image, and mirrored.
+
+    ``resizing`` is how its images got their size.
+    """
     train = splits["train"].images
     own = (None, None) if reading.mean and reading.std else own_statistics(train, given_std=reading.std is not None)
     return ImageData(
@@ -178,6 +184,7 @@ def in_memory(
         mean=reading.mean or own[0] or (),
         std=reading.std or own[1] or (),
         augmentation=Augmentation(min(train.shape[2:]) // 8, "reflect", reading.flip),
+        resizing=resizing,
         notes=notes,
         **_parts(splits),
     )
@@ -187,7 +194,7 @@ def read_all(
     split: StreamedSplit,
     title: str,
     *,
-    image_size: int | None = None,
+    resizing: Views | None = None,
     workers: int | None = None,
     kept: tuple[Path | None, str] = (None, ""),
 ) -> Split:
@@ -196,7 +203,7 @@ def read_all(
     Args:
         split: what to read.
         title: what is said meanwhile.
-        image_size: resize the shorter side to this, and cut the central square out.
+        resizing: what is done to each image, as for scoring.
         workers: processes that decode; by default one for each CPU but one.
         kept: the file where the pixels are kept for the next time, and a key that differs where the images do.
 
@@ -204,14 +211,14 @@ def read_all(
         Unequal: the images are not all of one size.
         DataError: one cannot be read.
     """
-    view = None if image_size is None else Views((image_size, image_size), crop_ratio=1.0).scoring()
+    view, size = (None, None) if resizing is None else (resizing.scoring(), resizing.image_size[0])
     file, key = kept
 
     def read() -> Split:
         return Split(_gather(split.source, split.indices, view, workers, title), split.targets)
 
     which = hashlib.sha1(split.indices.numpy().tobytes()).hexdigest()
-    return cached(file, f"{key} {which} resized to {image_size}", read)
+    return cached(file, f"{key} {which} resized to {size}", read)
 
 
 class Unequal(UsageError):

@@ -133,11 +133,7 @@ class StreamedData(ClassificationData[StreamedSplit]):
         return images.permute(0, 3, 1, 2)
 
     def preprocessing(self) -> dict[str, Any]:
-        return super().preprocessing() | {
-            "resize": self.views.resize,
-            "center_crop": list(self.image_size),
-            "interpolation": "bilinear",
-        }
+        return super().preprocessing() | self.views.described()
 
 
 class StreamedBatches:

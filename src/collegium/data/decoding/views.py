@@ -65,6 +65,12 @@ class Views:
         height, width = (round(side / self.crop_ratio) for side in self.image_size)
         return height if height == width else [height, width]
 
+    def described(self) -> dict[str, Any]:
+        """What scoring does to an image's size, for whoever asks a trained peer."""
+        if self.ready:
+            return {}
+        return {"resize": self.resize, "center_crop": list(self.image_size), "interpolation": "bilinear"}
+
     def training(self, mean: tuple[float, ...]) -> View:
         """From (C, H, W) uint8 of any size to uint8 of `image_size`, drawing from torch's global generator."""
         from torchvision.transforms import v2
