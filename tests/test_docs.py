@@ -12,6 +12,7 @@ import pytest
 from collegium import methods
 from collegium.cli import main
 from collegium.errors import UsageError
+from collegium.student import read_config
 from collegium.training.recipe import Recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -30,8 +31,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_page_s_commands_train_the_page_s_network_on_the_page_s_data(folder: Path, capsys) -> None:
-    commands = re.search(r"```sh\n(.*?)```", PAGE, re.DOTALL)[1].splitlines()
+def shell(page: str) -> list[str]:
+    """The commands of a page's first shell block."""
+    return re.search(r"```sh\n(.*?)```", page, re.DOTALL)[1].splitlines()
+
+
+def test_the_page_s_commands_train_the_page_s_network_on_the_page_s_data(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = shell(PAGE)
     assert len(commands) == 2
     for command in commands:
         with pytest.raises(SystemExit) as exit_:
@@ -44,7 +52,15 @@ def test_the_page_s_commands_train_the_page_s_network_on_the_page_s_data(folder:
     for command in exports if find_spec("onnxruntime") else exports[:1]:
         main(shlex.split(command, comments=True)[1:])
     written = {file.name for file in (folder / "runs" / "own" / "exports").iterdir()}
-    assert written == ({"fused.onnx", "peer0.pt2"} if find_spec("onnxruntime") else {"peer0.pt2"})
+    if not find_spec("onnxruntime"):
+        assert written == {"peer0.pt2"}
+        return
+    assert written == {"fused.onnx", "peer0.pt2"}
+    capsys.readouterr()
+    monkeypatch.syspath_prepend(str(folder))
+    exec((folder / "my_deployment.py").read_text(), {})
+    for answers in capsys.readouterr().out.splitlines():
+        assert len(ast.literal_eval(answers)) == 12 and set(ast.literal_eval(answers)) <= {0, 1, 2}
 
 
 def test_the_page_s_script_trains_and_loads_the_user_s_own_class(
@@ -59,6 +75,19 @@ def test_the_page_s_script_trains_and_loads_the_user_s_own_class(
     exec((folder / "my_application.py").read_text(), {})
     answers = ast.literal_eval(capsys.readouterr().out)
     assert len(answers) == 12 and set(answers) <= {"0", "1", "2"}
+    eval(re.search(r"`(collegium\.export\(.*?\))`", PAGE)[1], space)
+    assert (folder / "runs" / "python" / "exports" / "peer0.pt2").is_file()
+
+
+def test_the_page_s_command_for_photographs(folder: Path, write_images) -> None:
+    for split, count in (("train", 6), ("test", 2)):
+        for k, name in enumerate(("cat", "dog")):
+            write_images(folder / "photos" / split / name, count, (40, 60), seed=k)
+    command = re.search(r"^collegium train .*folder:photos.*", PAGE, re.MULTILINE)[0]
+    few = "--epochs 1 --data.image-size 32 --batch-size 4 --data.validation 0.2 --data.workers 0 --quiet --device cpu"
+    main([*shlex.split(command)[1:], *shlex.split(few)])
+    config = read_config(folder / "runs" / "photos")
+    assert config["network"] == "timm/mobilenetv3_small_100" and config["resize"] == 37
 
 
 def test_the_method_of_the_page_trains_beside_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
