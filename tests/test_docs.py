@@ -1,6 +1,7 @@
 """The example in the docs is run as its reader would run it."""
 
 import ast
+import json
 import re
 import shlex
 import sys
@@ -26,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for code in re.findall(r"```python\n(.*?)```", PAGE + OWN_METHOD, re.DOTALL):
         (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code)
     monkeypatch.chdir(tmp_path)
-    for name in ("my_network", "my_data", "my_method"):
+    for name in ("my_network", "my_data", "my_method", "my_fusion"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
@@ -100,6 +101,13 @@ def test_the_method_of_the_page_trains_beside_others(folder: Path, capsys: pytes
     assert "| `module:my_method.Surest:ramp=0.5` | 2xresnet8 | 2 |" in table
     assert "Surest" in (folder / "runs" / "surest" / "report.html").read_text()
     capsys.readouterr()
+
+
+def test_the_page_s_method_with_a_player_and_a_predictor_of_its_own_trains(folder: Path) -> None:
+    command = re.search(r"^collegium train .*Pooled.*", OWN_METHOD, re.MULTILINE)[0]
+    main([*shlex.split(command)[1:], "--quiet", "--device", "cpu"])
+    result = json.loads((folder / "runs" / "pooled" / "result.json").read_text())
+    assert "joint" in result["predictors"]
 
 
 @pytest.mark.parametrize(
