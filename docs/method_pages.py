@@ -230,7 +230,12 @@ def asks(name: str) -> dict[str, str]:
         "players and their optimizers": "; ".join(_player(method, p, groups) for p, groups in players.items()),
         "modules of its own": _code(own),
         "predictors besides the peers and `ensemble`": _code(teaching(name).predictors),
+        "taken home where no predictor is named": f"`peer{method.deployed_peer % peers}`{_last(method)}",
     }
+
+
+def _last(method: Method) -> str:
+    return " (the last)" if method.deployed_peer < 0 else ""
 
 
 def _code(names: Iterable[str]) -> str:

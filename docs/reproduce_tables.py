@@ -3,9 +3,10 @@
 python docs/reproduce_tables.py      writes the end of docs/reproduce.md anew
 """
 
+from collections import Counter
 from pathlib import Path
 
-from collegium.study.published import in_table
+from collegium.study.published import CERTAINTY, in_table
 from collegium.study.tables import PaperTable, papers
 
 PAGE = Path(__file__).with_name("reproduce.md")
@@ -14,11 +15,14 @@ MARK = "<!-- From here on written by docs/reproduce_tables.py -->"
 
 def listing() -> str:
     """All tables, then paper by paper what is certain of their recipes."""
-    lines = ["## Tables", "", "| table | what | runs a seed | published numbers |", "|---|---|---:|---:|"]
+    heads = ["table", "what", "runs a seed", "published numbers", *CERTAINTY]
+    lines = ["## Tables", "", f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * (len(heads) - 2)}"]
     for tables in papers().values():
         for table in tables:
-            runs = len(table.cells()) or "none"
-            lines.append(f"| `{table.name}` | {table.title} | {runs} | {len(in_table(table.name))} |")
+            numbers = in_table(table.name)
+            sure = Counter(number.certainty for number in numbers)
+            cells = [f"`{table.name}`", table.title, len(table.cells()) or "none", len(numbers)]
+            lines.append(f"| {' | '.join(map(str, [*cells, *(sure[key] or '' for key in CERTAINTY)]))} |")
     lines += ["", "## What is certain of the recipes, and what is not", ""]
     for name, tables in papers().items():
         if any(table.cells() for table in tables):
