@@ -162,7 +162,7 @@ class ObviousLoop:
                     parameter.grad = gradient
                 optimizer.step()
                 optimizer.zero_grad()
-            self.learner.after_step(step + 1)
+            self.learner.after_step(step + 1, len(self.loader))
             for k, z in enumerate(logits):
                 read[f"accuracy{k}"] = float((z.argmax(1) == target).float().mean())
             yield read

@@ -33,7 +33,7 @@ class ParameterGroup(TypedDict):
 class Shadow(NamedTuple):
     """A frozen copy of the peers that follows them: after every ``every``-th step, copy = d copy + (1 - d) peers.
 
-    d is ``decay``, and in the beginning no more than 1 - 1 / (update + 1), so that the first weights are forgotten.
+    d is ``decay``, and in the beginning no more than 1 - 1 / update, so that the first weights are forgotten.
     A decay of 0 makes the copy a stale one, which stays as it is between its updates. Running statistics of norms are
     the copy's own where decay is above 0, and copied with the weights where it is 0.
 
@@ -104,8 +104,9 @@ class Method(nn.Module, abc.ABC):
         """Which parameters each player owns. By default one player owns everything."""
         return {"peers": [{"params": trainable(cohort)}, {"params": trainable(self)}]}
 
-    def after_step(self, cohort: Cohort, step: int) -> None:
-        """Called after every optimizer step without gradients; ``step`` counts from 1 over the whole run."""
+    def after_step(self, cohort: Cohort, step: int, epoch_steps: int) -> None:
+        """Called after every optimizer step without gradients; ``step`` counts from 1 over the whole run, and an epoch
+        has ``epoch_steps``."""
 
     def predict(self, out: PeerOutputs) -> dict[str, Tensor]:
         """Predictors besides the peers and their mean: name -> logits (B, C)."""

@@ -101,7 +101,7 @@ def test_copies_are_exchanged_whole_and_only_now_and_then(at, with_copies, spec_
         optimizer.zero_grad()
         sum(terms["peers"].values()).backward()
         optimizer.step()
-        learner.after_step(step)
+        learner.after_step(step, epoch_steps=10)
 
 
 def test_a_negative_interval_is_refused(random_outputs, spec_of):

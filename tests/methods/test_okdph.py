@@ -59,11 +59,12 @@ def test_the_hybrid_network_has_the_mean_of_the_peers_weights_from_the_start(at,
     assert set(predicted) == {"ensemble", "hybrid", *(f"peer{k}" for k in range(peers))}
 
 
+@pytest.mark.parametrize("options", [{"interval": 4}, {}])
 @pytest.mark.parametrize(("step", "share"), [(1, 1.0), (2, 0), (3, 0), (4, 0.25), (7, 0), (8, 0.25)])
-def test_peers_return_to_their_mean_which_stays(step, share):
-    learner = learner_of(2, gamma=0.25, interval=4)
+def test_peers_return_to_their_mean_which_stays(step, share, options):
+    learner = learner_of(2, gamma=0.25, **options)
     before = [[p.clone() for p in learner.cohort.peer(k).parameters()] for k in range(2)]
-    learner.after_step(step)
+    learner.after_step(step, epoch_steps=9 if options else 4)
     copied = list(learner.shadow.parameters())
     for a, b, old_a, old_b, mean in zip(
         *(learner.cohort.peer(k).parameters() for k in range(2)), *before, copied, strict=True

@@ -34,7 +34,7 @@ class Following(Method):
         assert out.shadow is not None
         return {"peers": {"follow": (out.logits - out.shadow).square().mean() + out.logits.square().mean()}}
 
-    def after_step(self, cohort: Cohort, step: int) -> None:
+    def after_step(self, cohort: Cohort, step: int, epoch_steps: int) -> None:
         self.steps.append(step)
 
 
@@ -79,7 +79,7 @@ def test_copies_follow_the_peers_by_their_moving_average(tmp_path, monkeypatch) 
     for step, (images, target) in enumerate(running.training_batches.epoch(0), start=1):
         running._one_step(images, target, 0.0)
         running.step += 1
-        decay = min(1 - 1 / (step + 1), 0.9)
+        decay = min(1 - 1 / step, 0.9)
         expected = [
             decay * old + (1 - decay) * p.detach() for old, p in zip(expected, learner.cohort.parameters(), strict=True)
         ]

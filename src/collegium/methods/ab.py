@@ -31,9 +31,10 @@ class AB(Method):
     and lengths are those of the common benchmark protocol (https://github.com/HobbitLong/RepDistiller), where 30
     epochs of initialisation come before 240 others.
 
-    Differs from the source: the peers' maps are read where the stages end, after the ReLU of networks that end in
-    one, not before it; for the teacher, whose sign alone counts, that is the same. Both phases share one optimizer
-    and one schedule of the learning rate, and every map has a connector, also where the shapes are equal.
+    Differs from the source: the peers' maps are read where the stages end, after the ReLU of networks that end in one,
+    not before it; for such a teacher, whose sign alone counts, that is the same. The stages of networks that normalise
+    before they convolve (``wrn_*``) end in sums, whose sign is not the boundary. Both phases share one optimizer and
+    one schedule of the learning rate, and every map has a connector, also where the shapes are equal.
 
     Known from: the code of that benchmark.
 
@@ -45,7 +46,8 @@ class AB(Method):
         margin: mu, how far beyond its boundary a neuron must be to cost nothing.
         beta: weight of the boundaries, besides the 3/1000.
         stages: n, how many of the last stages are compared, counted from the end of each network; 3 are all but the
-            stem of the networks for small images. Where a network has fewer, all of its stages.
+            stem of ResNets and wide ResNets for small images. Of VGG and MobileNetV2 the benchmark takes 4. Where a
+            network has fewer, all of its stages.
         alpha: share of the teacher's predictions after the initialisation, from 0 (labels alone) to 1.
         temperature: T, softens these predictions.
     """

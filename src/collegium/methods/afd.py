@@ -66,7 +66,8 @@ class AFD(Method):
 
     Differs from the paper: all gradients of a batch are taken at the same weights, before any step.
 
-    Known from: secondary accounts of the paper, which agree on the losses, the roles and the separate optimizers.
+    Known from: secondary accounts of the paper, one of which writes the losses out; two others agree on the roles and
+    the separate optimizers.
 
     Reconstructed: as no text at hand states them, the layers of D (a 3x3 convolution of stride 2 to twice the
     channels, norm, leaky ReLU, then a linear layer on the pooled map) and of T (for peers of unlike widths a 1x1

@@ -20,6 +20,9 @@ class AT(Method):
     and beta are those of the common benchmark protocol (https://github.com/HobbitLong/RepDistiller). A larger map
     is averaged down to the size of the smaller.
 
+    Differs from the source: the last map of ``wrn_*`` is read after the final norm and ReLU, there before;
+    ``wrn_*_pre`` is read before.
+
     Known from: the code of that benchmark.
 
     When to use: with a trained teacher, when what it says of places is to be passed on: no layer is added, and maps
@@ -29,7 +32,8 @@ class AT(Method):
         spec: the cohort's shapes; it must have a teacher.
         beta: weight of the attention.
         stages: how many of the last stages l are compared, counted from the end of each network; 3 are all but the
-            stem of the networks for small images. Where a network has fewer, all of its stages.
+            stem of ResNets and wide ResNets for small images. Of VGG and MobileNetV2 the benchmark takes 4. Where a
+            network has fewer, all of its stages.
     """
 
     example = "--peers resnet20"

@@ -18,10 +18,10 @@ class CLILR(Method):
     it learns at the pace of one head: at every split the gradient is divided by the number of parts that meet there.
 
     Source: Song and Chai, "Collaborative Learning for Deep Neural Networks", NeurIPS 2018,
-    https://arxiv.org/abs/1805.11761. The paper has four heads that split in a tree, two by two: four peers and
-    ``--share-until stage1,stage2``. With one stage all leave one trunk, as in OKDDip's experiments with CL-ILR
-    (https://github.com/DefangChen/OKDDip-AAAI2020), which weigh and ramp the terms otherwise; without any the peers
-    are the paper's multiple instances, and nothing is rescaled.
+    https://arxiv.org/abs/1805.11761. By the accounts at hand the paper has four heads that split in a tree, two by two:
+    four peers and ``--share-until stage1,stage2``. With one stage all leave one trunk, as in OKDDip's experiments with
+    CL-ILR (https://github.com/DefangChen/OKDDip-AAAI2020), which weigh and ramp the terms otherwise; without any the
+    peers are the paper's multiple instances, and nothing is rescaled.
 
     Differs from the paper: the soft loss is a divergence and not a cross-entropy, from which it differs by a
     constant.

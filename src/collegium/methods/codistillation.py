@@ -26,9 +26,10 @@ class Codistillation(Method):
     each batch as its peer's do. The interval is that of a public re-implementation
     (https://github.com/pfnet-research/sc20-online-codistillation).
 
-    Known from: a public re-implementation; the equation was not checked against the paper's text.
+    Known from: a public re-implementation, of two teams; its default divergence has the other direction, its
+    cross-entropy this one.
 
-    Reconstructed: the burn-in (the re-implementation has none by default) and the interval of exchange.
+    Reconstructed: the equation, the burn-in (the re-implementation has none by default) and the interval of exchange.
 
     When to use: to learn what stale targets cost before peers are spread over machines; on one machine ``dml``
     teaches the same without copies.
@@ -43,7 +44,7 @@ class Codistillation(Method):
     """
 
     logits_only = True
-    reconstructed = "the burn-in and the interval of exchange"
+    reconstructed = "the equation, the burn-in and the interval of exchange"
 
     def __init__(
         self,

@@ -19,8 +19,9 @@ class DML(Method):
     Source: Zhang, Xiang, Hospedales and Lu, "Deep Mutual Learning", CVPR 2018, https://arxiv.org/abs/1706.00384,
     with T = 1; code https://github.com/YingZhangDUT/Deep-Mutual-Learning.
 
-    Differs from the paper: the peers update together from one forward pass, not in turn. The authors' code does so
-    too, and sums over the others (``reduction="sum"``).
+    Differs from the source: the peers update together from one forward pass. In the authors' code, as by all accounts
+    in the paper, they update in turn, each on a batch of its own, and the code sums over the others
+    (``reduction="sum"``).
 
     Known from: the authors' code; the mean over the others and the updates in turn were not checked against the
     paper's text.

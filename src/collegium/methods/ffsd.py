@@ -110,7 +110,7 @@ class FFSD(Method):
     Differs from the source: its networks are all of one kind, and share nothing. Here students' maps of several
     sizes are matched as in FFL, attention of several sizes is averaged down to the smaller, and with a trunk the
     leader's losses train that too. A third of very few places is one place, and the last of the third is kept like
-    the rest of it (the code moves it to half the length).
+    the rest of it (the code moves it to half the length). Its ramp begins an epoch further on.
 
     Known from: the authors' code.
 

@@ -20,8 +20,8 @@ class FitNets(Method):
 
     Differs from the paper: as in the benchmark, hint and labels teach together throughout; in the paper the hint
     trains the lower half first, and then the whole network learns from labels and softened predictions. A map that
-    is neither as large as the teacher's, nor twice or half as large, is pooled to its size; the paper takes a
-    convolution with a kernel as large as the difference.
+    is neither as large as the teacher's, nor twice or half as large, is pooled to its size; paper and benchmark take
+    a convolution with a kernel as large as the difference.
 
     Known from: the code of that benchmark.
 
@@ -31,7 +31,7 @@ class FitNets(Method):
         spec: the cohort's shapes; it must have a teacher.
         beta: weight of the hint.
         hint: the teacher's stage that gives the hint, counted from 0 (the first is often the stem), or from the
-            last as -1; by default the middle one, which is stage2 of the networks for small images.
+            last as -1; by default the middle one, which is stage2 of ResNets and wide ResNets for small images.
         guided: the peers' stage that learns it, counted alike; by default each peer's middle one.
     """
 

@@ -58,7 +58,7 @@ class KDCL(Method):
 
     example = "--peers resnet20,wrn_16_2"
     logits_only = True
-    reconstructed = "the temperature and the weight of the soft target"
+    reconstructed = "the formulas of the targets, the temperature and the weight of the soft target"
     covariance: Tensor
 
     def __init__(

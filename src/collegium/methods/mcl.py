@@ -41,6 +41,9 @@ class MCL(Method):
     https://arxiv.org/abs/2104.12565; code https://github.com/winycg/MCL, whose supervised CIFAR form this is: sums
     over peers and pairs, and an image is left out between peers as it is within one.
 
+    Two of the source's networks stand apart; more share all up to the first stage (``--share-until stage1``; on
+    ImageNet up to the second).
+
     As the source's, batches hold pairs: two images of every class that is in them, or more where there are fewer
     classes than pairs.
 
@@ -51,7 +54,7 @@ class MCL(Method):
     Known from: the authors' code.
 
     When to use: with batches that are large against the number of classes. The authors report 72.96 ± 0.28 % for
-    one of two ResNet-32 on CIFAR-100, 74.04 ± 0.07 % for one of four.
+    one of two ResNet-32 on CIFAR-100, 74.04 ± 0.07 % for one of four on their trunk.
 
     Args:
         spec: the cohort's shapes.

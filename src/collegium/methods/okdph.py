@@ -22,9 +22,10 @@ class OKDPH(Method):
     :math:`(1 - \omega) CE(z_h, y)` is left out: in the code the network is a copy, through which no gradient
     reaches the peers.
 
-    Differs from the source: its peers start from one set of weights, these take their mean after the first step; it
-    counts n in epochs or batches, here it is in steps; its mean network sees a view of its own, here the first
-    peer's.
+    Differs from the source: its peers start from one set of weights, these take their mean after the first step. It
+    returns them towards the mean from before the last step, which they lose by the share gamma. Each of its networks
+    has another kind of augmentation (rotation, cutout, ...), here another draw of one kind; its mean network sees a
+    view of its own, here the first peer's.
 
     Known from: the authors' code.
 
@@ -37,7 +38,7 @@ class OKDPH(Method):
         omega: weight of the labels.
         beta: weight of the ensemble.
         gamma: how far the peers return to the mean, from 0 to 1.
-        interval: n, the number of steps between two returns.
+        interval: n, the number of steps between two returns; by default an epoch's.
     """
 
     own_views = True
@@ -52,14 +53,14 @@ class OKDPH(Method):
         omega: float = 0.8,
         beta: float = 0.8,
         gamma: float = 0.5,
-        interval: int = 391,
+        interval: int | None = None,
     ) -> None:
         super().__init__(spec)
         self.temperature = positive("OKDPH's temperature", temperature)
         self.omega = omega
         self.beta = beta
         self.gamma = share("OKDPH's gamma", gamma)
-        if interval < 1:
+        if interval is not None and interval < 1:
             raise UsageError(f"OKDPH's interval must be 1 step or more, not {interval}")
         self.interval = interval
         if len(set(zip(spec.names, spec.feature_shapes, strict=True))) > 1:
@@ -74,8 +75,8 @@ class OKDPH(Method):
         kd = distill(z, told.mean(0), self.temperature)
         return {"peers": {"ce": self.omega * cross_entropy(z, target), "kd": self.beta * kd}}
 
-    def after_step(self, cohort: Cohort, step: int) -> None:
-        if step > 1 and step % self.interval:
+    def after_step(self, cohort: Cohort, step: int, epoch_steps: int) -> None:
+        if step > 1 and step % (self.interval or epoch_steps):
             return
         gamma = 1.0 if step == 1 else self.gamma
         peers = [cohort.peer(k) for k in range(cohort.num_peers)]

@@ -28,8 +28,10 @@ class SwitOKD(Method):
     teacher of all others, which also teach each other (the authors' 1T2S): each student has a w of its own for what
     it teaches the teacher, whose labels rest only while every student's w is 0. Terms are summed.
 
-    Differs from the code: a waiting teacher gets no gradient, its momentum and weight decay go on. For several
-    students the code reads the exponent of one student's threshold from another's distances; here each has its own.
+    Differs from the code: the teacher of a pair that waits gets no gradient, its momentum and weight decay go on; T^2
+    is ours, the code has T = 1 alone. On CIFAR-100 it gives the student a tenth of the teacher's learning rate, here
+    they have one, and its two teachers with one student (2T1S) are not here. For several students the code reads the
+    exponent of one student's threshold from another's distances; here each has its own.
 
     Known from: the authors' code.
 

@@ -19,8 +19,9 @@ class TfKDReg(Method):
     https://github.com/yuanli2333/Teacher-free-Knowledge-Distillation. As in the code the probabilities p are
     softened as if they were logits, and the peer's prediction is not softened.
 
-    Differs from the code: the divergence is the mean over the batch for any number of classes; the code's constant
-    100 comes to the same for 100 classes alone. Labels that are mixed or smoothed mix the designed teachers.
+    Differs from the code: the divergence is the mean over the batch for any number of classes; the code takes the mean
+    over the classes too and a factor for each network, 100 for ResNet-18, which for 100 classes comes to the same.
+    Labels that are mixed or smoothed mix the designed teachers.
 
     Known from: the authors' code.
 

@@ -34,6 +34,7 @@ LACKING = {
     "MobileNetV2": "the source does not say which form for 64 x 64 pixels it is",
     "NIN": "the library has no network in network",
     "ResNet-110": "which blocks its ResNet-110 has is not said",
+    "ResNet34": "the library has no ResNet-34 for small images",
     "ResNet50": "the library has no ResNet-50 for small images",
     "ShuffleNetV1": "the library has no ShuffleNet of the first version",
     "WRN-20-8": "what the code calls so has bottleneck blocks of width 512 and is not in the library",

@@ -40,7 +40,8 @@ class Row:
         published: the methods, as they are printed, that it stands beside; by default the label.
         method: the method's name and its options.
         peers: how many, where the source does not say.
-        trunk: whether like peers share all but the last stage, where the source does not say.
+        trunk: whether like peers share a trunk, where the source does not say.
+        share_until: the last stage that they then share, by default the last but one.
         missing: why it is not trained, "" where it is.
     """
 
@@ -49,6 +50,7 @@ class Row:
     method: Mapping[str, Any] = field(default_factory=dict)
     peers: int | None = None
     trunk: bool | None = None
+    share_until: str = ""
     missing: str = ""
 
 
@@ -155,7 +157,7 @@ class PaperTable:
         recipe = _merged(recipe, own) | {"peers": peers(row, number), "seed": seed}
         shares = (number.trunk == "yes" if row.trunk is None else row.trunk) and len(set(number.networks)) == 1
         if shares and _count(row, number) > 1:
-            recipe["share_until"] = last_shared(number.networks[0])
+            recipe["share_until"] = row.share_until or last_shared(number.networks[0])
         return Recipe.from_dict(recipe, self.name)
 
 
@@ -206,7 +208,7 @@ def scaled(recipe: Recipe, scale: float) -> Recipe:
             f"take at most {smallest / IMAGES_PER_CLASS[name]:.2f}, or 1"
         )
     method = {
-        key: max(1, round(scale * value)) if key in COUNTED_IN_STEPS else value for key, value in _said(recipe).items()
+        key: max(1, round(scale * value)) if key in COUNTED_IN_STEPS else value for key, value in recipe.method.items()
     }
     epochs = max(1, round(scale * recipe.epochs))
     data = {**recipe.data, "per_class": per_class}
@@ -216,15 +218,6 @@ def scaled(recipe: Recipe, scale: float) -> Recipe:
 def _check_scale(scale: float) -> None:
     if not 0 < scale <= 1:
         raise UsageError(f"--scale is a share above 0 and at most 1, not {scale:g}")
-
-
-def _said(recipe: Recipe) -> dict[str, Any]:
-    """The method with its defaults, where one of them is a number of steps."""
-    from collegium import methods
-    from collegium.options import keywords
-
-    known = keywords(methods.get(recipe.method_name), skip="spec")
-    return {key: known[key].default for key in COUNTED_IN_STEPS if key in known} | dict(recipe.method)
 
 
 def mark(scale: float) -> list[str]:

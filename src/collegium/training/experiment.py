@@ -89,12 +89,12 @@ class Learner(nn.Module):
                 stale.copy_(newest)
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
-        """What follows the ``step``-th optimizer step of the run, counted from 1."""
+    def after_step(self, step: int, epoch_steps: int) -> None:
+        """What follows the ``step``-th optimizer step of the run, counted from 1; an epoch has ``epoch_steps``."""
         rule = self.method.shadow
         if self.shadow is not None and rule is not None and step % rule.every == 0:
-            self._follow(rule, min(1 - 1 / (step // rule.every + 1), rule.decay))
-        self.method.after_step(self.cohort, step)
+            self._follow(rule, min(1 - rule.every / step, rule.decay))
+        self.method.after_step(self.cohort, step, epoch_steps)
 
 
 def _check_alike(cohort: Cohort, method: str) -> None:

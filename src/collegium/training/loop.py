@@ -405,7 +405,7 @@ class Run:
             terms, logits = self.compiled(mixed, soft, self.progress)
         seen = observe(terms, logits, target[self.share.before :])
         self.descend(terms, seen)
-        self.learner.after_step(step + 1)
+        self.learner.after_step(step + 1, len(self.training_batches))
         self.tally.add(seen._replace(images=seen.images * self.share.ranks))
 
     @contextmanager
