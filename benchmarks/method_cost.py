@@ -24,6 +24,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+Job = tuple[str, dict[str, Any], int, str]
+"""A row's name, its recipe, a number of rounds, and the network of the teacher where the method needs one."""
+
 # Settings of the methods whose peers are not two networks apart. At batch 128 the teacher is of the peers' kind.
 SETTINGS: dict[str, dict[str, Any]] = {
     "one": {"share_until": "stage2"},
@@ -35,8 +38,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(job: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
-    """A row's name, its recipe and a number of rounds -> what it costs, measured in this process."""
+def measure(job: Job) -> dict[str, Any]:
+    """What a row costs, measured in this process."""
     import torch
     from contenders import batch, peers_alone, random_images
     from measuring import step_flops
@@ -49,13 +52,13 @@ def measure(job: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
     from collegium.training.run_folder import RunFolder
 
     torch.set_num_threads(1)
-    name, plain, rounds = job
+    name, plain, rounds, kind = job
     recipe = Recipe.from_dict(plain)
     kinds = networks.parse_peers(recipe.peers)
     data = random_images(recipe.batch_size)
     before = _resident()
     with tempfile.TemporaryDirectory() as folder:
-        teacher = networks.build(kinds[0], num_classes=100) if methods.get(recipe.method_name).needs_teacher else None
+        teacher = networks.build(kind, num_classes=100) if methods.get(recipe.method_name).needs_teacher else None
         run = Run(build(recipe, data=data, teacher=teacher), RunFolder(folder), make_fabric(recipe), quiet=True)
     run.learner.train()
     views = len(kinds) if run.learner.method.own_views else 1
@@ -92,7 +95,7 @@ def measure(job: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
     }
 
 
-def measure_all(jobs: Sequence[tuple[str, dict[str, Any], int]]) -> list[dict[str, Any]]:
+def measure_all(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """Each in a process of its own, one after another."""
     rows = []
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
@@ -170,7 +173,7 @@ def main() -> None:
                 "batch_size": options.batch_size,
                 "device": "cpu",
             }
-            jobs.append((" ".join([name, *variant.values()]), recipe, options.rounds))
+            jobs.append((" ".join([name, *variant.values()]), recipe, options.rounds, options.peers))
     rows = measure_all(jobs)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
