@@ -214,7 +214,11 @@ def main() -> None:
     if options.command == "table":
         write_results(Study.open(options.study))
     elif options.command == "cost":
-        jobs = [(row, dataclasses.replace(BASE, **ROWS[row]).to_dict(), 7, TEACHER) for row in rows if row not in PRECISIONS]
+        jobs = [
+            (row, dataclasses.replace(BASE, device="cpu", **ROWS[row]).to_dict(), 7, TEACHER)
+            for row in rows
+            if row not in PRECISIONS
+        ]
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / "cost.json").write_text(json.dumps(measure_all(jobs), indent=2) + "\n")
     else:

@@ -106,7 +106,7 @@ def measure_missing(
     """A row for every job: the job, what ``measure`` finds in a fresh process, and the provenance.
 
     Rows are written after every job. Those that the file holds already, of the same job on a like machine, are taken
-    from it, or replaced where they are to be overwritten.
+    from it, or replaced where they are to be overwritten. A job that fails is told and has no row.
     """
     where = provenance(make_fabric(Recipe(device=device)).device)  # type: ignore[arg-type]
     rows: list[Row] = []
@@ -123,17 +123,22 @@ def measure_missing(
     for job in jobs:
         if job not in missing and (overwrite or not found(job)):
             missing.append(job)
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        for job, measured in zip(missing, pool.map(measure, missing), strict=True):
-            row, before = job | measured | {"provenance": where}, found(job)
-            if before:
-                rows[rows.index(before[0])] = row
-            else:
-                rows.append(row)
-            print(show(row), flush=True)
-            if file is not None:
-                write_whole(file, json.dumps(rows, indent=2) + "\n")
-    return [found(job)[0] for job in jobs]
+    for job in missing:
+        try:
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                measured = pool.submit(measure, job).result()
+        except Exception as error:  # memory or a compiler is missing, or the process was killed
+            print(f"{job} failed. {type(error).__name__}: {error}", flush=True)
+            continue
+        row, before = job | measured | {"provenance": where}, found(job)
+        if before:
+            rows[rows.index(before[0])] = row
+        else:
+            rows.append(row)
+        print(show(row), flush=True)
+        if file is not None:
+            write_whole(file, json.dumps(rows, indent=2) + "\n")
+    return [found(job)[0] for job in jobs if found(job)]
 
 
 def origin(rows: Sequence[Row]) -> str:

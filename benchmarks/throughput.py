@@ -22,7 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from contenders import SHARED, ObviousLoop, batch, peers_alone, random_images, training
 from measuring import (
     Row,
@@ -35,6 +34,7 @@ from measuring import (
     training_state,
     write_readme,
 )
+from torch._dynamo.utils import counters
 
 from collegium import methods, networks
 from collegium.training.experiment import build
@@ -88,7 +88,7 @@ def measure(job: Row) -> Row:
             "floor": training_state(floor.cohort, [floor.optimizer]),
             "step": training_state(run.learner, run.optimizers.values()),
         },
-        "gpu_memory": torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
+        "graphs_skipped": counters["inductor"]["cudagraph_skips"] if recipe.cuda_graphs else None,
     }
 
 

@@ -6,7 +6,7 @@ Everything is written beneath FOLDER as it comes. When time is up the runs save 
 command, on another machine too, goes on where they were. The images of CIFAR-100 are found by COLLEGIUM_DATA.
 
 throughput            benchmarks/throughput.py, eager
-throughput_compiled   the same with compiled steps
+throughput_compiled   the same with compiled steps, of a few methods at the smallest batch, for compiling takes minutes
 throughput_graphs     and with those replayed as CUDA graphs, where there is a GPU
 table1                ffl/table1a and ffl/table1b with ResNet-32, every row with every seed, as many runs at once as
                       memory holds; both tables as Markdown, CSV and pages, of the runs that are complete
@@ -28,17 +28,20 @@ COLLEGIUM = [sys.executable, "-m", "collegium.cli"]
 
 def stages(folder: Path, options: argparse.Namespace) -> dict[str, list[str]]:
     """What is done, in order: name -> command."""
-    speed = [sys.executable, str(HERE / "throughput.py"), "--methods", options.methods, "--peers", options.speed_peers]
-    speed += ["--batch-size", options.batch_size]
+    gpu = torch.cuda.is_available()
+    script = [sys.executable, str(HERE / "throughput.py"), "--peers", options.speed_peers]
+    script += ["--steps", "20" if gpu else "6"]  # what an epoch costs besides its steps is spread over so many
+    speed = [*script, "--methods", options.methods, "--batch-size", options.batch_size]
+    compiled = [*script, "--methods", options.compiled_methods, "--batch-size", options.batch_size.partition(",")[0]]
+    compiled += ["--compile", "--no-obvious"]
     train = [*COLLEGIUM, "reproduce", "ffl/table1b", "--only", options.only, "--seeds", options.seeds]
     train += ["--scale", options.scale, "--study", str(folder / "table1"), "--quiet", *shlex.split(options.how)]
     found = {
         "throughput": [*speed, "--out", str(folder / "throughput")],
-        "throughput_compiled": [*speed, "--compile", "--no-obvious", "--out", str(folder / "throughput_compiled")],
+        "throughput_compiled": [*compiled, "--out", str(folder / "throughput_compiled")],
     }
-    if torch.cuda.is_available():
-        graphs = [*speed, "--compile", "--cuda-graphs", "--no-obvious"]
-        found["throughput_graphs"] = [*graphs, "--out", str(folder / "throughput_graphs")]
+    if gpu:
+        found["throughput_graphs"] = [*compiled, "--cuda-graphs", "--out", str(folder / "throughput_graphs")]
     return found | {"table1": train}
 
 
@@ -70,6 +73,7 @@ def main() -> None:
     parser.add_argument("--scale", default="1", help="below 1 a trial of the tables")
     parser.add_argument("--how", default="--precision bf16", help="how reproduce computes: '--compile true' and so on")
     parser.add_argument("--methods", default="ffl,dml,one,dualnet,kdcl,okddip", help="whose speed is measured")
+    parser.add_argument("--compiled-methods", default="ffl,dml", help="whose speed is measured compiled")
     parser.add_argument("--speed-peers", default="2xresnet32")
     parser.add_argument("--batch-size", default="128,1024")
     options = parser.parse_args()

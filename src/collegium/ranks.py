@@ -230,8 +230,10 @@ def in_turn(action: Callable[[], T], *, first_here: bool, device: torch.device) 
 @contextmanager
 def together() -> Iterator[None]:
     """Turns what a library says when another process is gone into ProcessLost, and parts from the others at the end."""
+    ended = False
     try:
         yield
+        ended = True
     except RuntimeError as error:
         if not isinstance(error, CollegiumError) and (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise ProcessLost from error
@@ -239,5 +241,6 @@ def together() -> Iterator[None]:
     finally:
         global _groups
         _groups = _Groups()
-        if dist.is_initialized():
+        # After an error NCCL would wait for the others, who wait for this process: it parts from them by ending.
+        if dist.is_initialized() and (ended or dist.get_backend() != "nccl"):
             dist.destroy_process_group()

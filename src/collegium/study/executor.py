@@ -190,7 +190,10 @@ class LocalExecutor:
             stdout=said,
             stderr=log,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(self.threads)} | place.environment,
+            env={"TORCHINDUCTOR_COMPILE_THREADS": str(self.threads)}  # else every run that compiles takes all cores
+            | os.environ
+            | {"OMP_NUM_THREADS": str(self.threads)}
+            | place.environment,
             start_new_session=True,  # Ctrl-C on the terminal reaches this process only
         )
         assert process.stdin is not None

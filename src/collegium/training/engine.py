@@ -39,6 +39,8 @@ def make_fabric(recipe: Recipe, places: Places = ALONE) -> Fabric:
             f"this machine has {torch.cuda.device_count()} GPUs, not {places.devices}; "
             "take fewer --devices, or --device cpu"
         )
+    if gpu:
+        torch.backends.cudnn.benchmark = True  # shapes stay as they are, so the fastest kernels are worth looking for
     many = places.processes > 1
     with _silent_lightning():
         fabric = Fabric(

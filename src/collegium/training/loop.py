@@ -197,6 +197,23 @@ def restore(
     return restored
 
 
+class _OnItsWay:
+    """Numbers of a device that the host will read later, without waiting for what the device is told meanwhile."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self.numbers, self.arrived = numbers, None
+        if numbers.device.type == "cuda":
+            self.numbers = torch.empty_like(numbers, device="cpu", pin_memory=True)
+            self.numbers.copy_(numbers, non_blocking=True)
+            self.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.arrived.record()
+
+    def read(self) -> list[float]:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return list(self.numbers.tolist())
+
+
 class Interrupted(TrainingError):
     """Training was told to stop and has saved its state."""
 
@@ -284,7 +301,7 @@ class Run:
         computed = [learner.method, learner.cohort.present(), *([learner.shadow.present()] if learner.shadow else [])]
         self.statistics = [b for module in computed for b in module.buffers() if b.is_floating_point()]
         self.wishes = torch.zeros(2, device=fabric.device)  # of this process: to look at the tally, to stop
-        self.told: deque[Tensor] = deque()  # how many processes had each wish, in the last steps
+        self.told: deque[_OnItsWay] = deque()  # how many processes had each wish, in the last steps
 
     def _own_part(self, split: S) -> S:
         """The images that this process scores."""
@@ -374,7 +391,7 @@ class Run:
         self.wishes[0], self.wishes[1] = float(look and self.first), float(stop)
         if len(self.told) < 2:
             return False, False
-        look, stop = (self.told.popleft() > 0).tolist()
+        look, stop = (count > 0 for count in self.told.popleft().read())
         return look, stop
 
     def _sharing(self) -> list[str]:
@@ -457,7 +474,7 @@ class Run:
             ranks.exchange([*gradients, *self.statistics, seen.values], [seen.correct, *own])
         if self.groups > 1:
             ranks.add_up(wishes)
-        self.told.append(wishes)
+        self.told.append(_OnItsWay(wishes))
 
     def _clip_and_step(self, player: str) -> None:
         # A norm that is not finite is found with its term by the tally, without waiting for the device here.

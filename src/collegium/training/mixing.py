@@ -40,6 +40,8 @@ class Mixing:
         chosen = int(torch.randint(len(self.mixers), ())) if len(self.mixers) > 1 else 0
         if images.ndim == 4:
             mixed, soft = self.mixers[chosen](images, target)
+            last = images.is_contiguous(memory_format=torch.channels_last)  # which mixing on a GPU does not keep
+            mixed = mixed.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
             return mixed[self.before :], soft[self.before :]
         views, batch, channels, height, width = images.shape
         stacked = images.transpose(0, 1).reshape(batch, views * channels, height, width)

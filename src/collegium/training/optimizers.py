@@ -18,7 +18,8 @@ def make_optimizer(recipe: Recipe, groups: list[ParameterGroup], kind: str | Non
     kind = kind or recipe.optimizer
     groups = [group for group in groups if group["params"]]
     # One kernel for all parameters, where torch has it; it would unscale fp16 gradients too late to clip them.
-    fused = recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")
+    # Otherwise torch is left to choose: False would mean one parameter at a time.
+    fused = (recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")) or None
     resolved = []
     for group in groups:
         base = group.get("learning_rate", recipe.learning_rate) * group.get("learning_rate_scale", 1.0)

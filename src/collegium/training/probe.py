@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import gc
 import math
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from collegium.training.run_folder import RunFolder
 FOUND = ("precision", "channels_last", "compile", "cuda_graphs")  # what of a recipe is found
 STEPS = 3  # that are timed; the fastest counts, for whatever else runs only slows
 WARMING = {False: 1, True: 4}  # steps before them, compiled or not: kernels are compiled first, then recorded
+GPU_STEPS, GPU_WARMING = 20, 0.5  # on a GPU: steps that are timed together, and seconds in which its clock rises before
 
 
 def fastest(
@@ -60,6 +62,10 @@ def fastest(
         except RuntimeError as error:  # memory or a compiler is missing: another candidate may do without
             failures.append(error.with_traceback(None))  # whose frames would hold the memory that was too little
             return math.inf, candidate
+        finally:
+            if _on_gpu(recipe):  # a run refers to itself, and what it held is wanted by the next
+                gc.collect()
+                torch.cuda.empty_cache()
 
     found = [
         measured(dataclasses.replace(recipe, precision=precision, channels_last=channels_last))
@@ -108,12 +114,19 @@ def _step_seconds(experiment: Experiment) -> float:
         run = Run(dataclasses.replace(experiment, learner=learner), RunFolder(Path()), fabric, quiet=True)
         run.learner.train()
         images, target = next(iter(run.training_batches.epoch(0)))
-        seconds = []
-        warming = WARMING[experiment.recipe.compile]
-        for _ in range(warming + STEPS):
+
+        def seconds(steps: int) -> float:
             begun = time.perf_counter()
-            run._one_step(images, target, 0.0)
+            for _ in range(steps):
+                run._one_step(images, target, 0.0)
             if fabric.device.type == "cuda":
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - begun)
-    return min(seconds[warming:])
+            return (time.perf_counter() - begun) / steps
+
+        seconds(WARMING[experiment.recipe.compile])
+        if fabric.device.type != "cuda":
+            return min(seconds(1) for _ in range(STEPS))
+        until = time.perf_counter() + GPU_WARMING
+        while time.perf_counter() < until:
+            seconds(1)
+        return seconds(GPU_STEPS)

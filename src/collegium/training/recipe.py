@@ -244,6 +244,8 @@ def provenance(device: torch.device, devices: int = 1, nodes: int = 1) -> dict[s
         "devices": devices,
         "nodes": nodes,
         "threads": torch.get_num_threads(),
+        # TensorFloat-32 rounds what convolutions of fp32 multiply.
+        **({"tf32_convolutions": torch.backends.cudnn.allow_tf32} if device.type == "cuda" else {}),
         "platform": platform.platform(),
     }
 
