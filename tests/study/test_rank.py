@@ -27,7 +27,7 @@ def value(standings: list[Standing], **wanted: object) -> Standing:
 def test_every_published_value_is_there_as_an_error_or_as_it_is() -> None:
     values = of_papers()
     assert len(values) == len(published()) == 437
-    mcl = value(values, method="MCL", network="resnet32", peers="4 × resnet32")
+    mcl = value(values, method="MCL", network="resnet32", peers="4 × resnet32, shared trunk")
     assert mcl.value == pytest.approx(100 - 74.04) and mcl.metric == "top-1 error" and "74.04" in mcl.source
     scene = value(values, method="CKI", data="indian_pines")
     assert (scene.value, scene.metric) == (81.21, "overall accuracy")
