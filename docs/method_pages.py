@@ -218,6 +218,7 @@ def asks(name: str) -> dict[str, str]:
     spec = small_spec(peers, teacher=cls.needs_teacher)
     method = cls(spec)
     players = method.players(small_cohort(peers))
+    last = " (the last)" if method.deployed_peer < 0 else ""
     own = [child for child, module in method.named_children() if trainable(module)]
     return {
         "peers": f"{least_peers(cls)} or more",
@@ -230,12 +231,8 @@ def asks(name: str) -> dict[str, str]:
         "players and their optimizers": "; ".join(_player(method, p, groups) for p, groups in players.items()),
         "modules of its own": _code(own),
         "predictors besides the peers and `ensemble`": _code(teaching(name).predictors),
-        "taken home where no predictor is named": f"`peer{method.deployed_peer % peers}`{_last(method)}",
+        "taken home where no predictor is named": f"`peer{method.deployed_peer % peers}`{last}",
     }
-
-
-def _last(method: Method) -> str:
-    return " (the last)" if method.deployed_peer < 0 else ""
 
 
 def _code(names: Iterable[str]) -> str:

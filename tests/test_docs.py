@@ -92,7 +92,7 @@ def test_the_page_s_command_for_photographs(folder: Path, write_images) -> None:
 
 
 def test_the_method_of_the_page_trains_beside_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train, compare = re.search(r"```sh\n(.*?)```", OWN_METHOD, re.DOTALL)[1].splitlines()
+    train, compare = shell(OWN_METHOD)
     for command in (train, compare):
         main([*shlex.split(command)[1:], "--quiet", "--device", "cpu"])
     recipe = Recipe.read(folder / "runs" / "surest" / "recipe.yaml")
