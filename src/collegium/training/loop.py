@@ -28,6 +28,7 @@ from collegium.training.cost import costs
 from collegium.training.engine import make_fabric, own_random_state
 from collegium.training.experiment import Experiment, Learner, build
 from collegium.training.launch import launch
+from collegium.training.memory import freed_memory_kept
 from collegium.training.metrics import score, summary
 from collegium.training.mixing import Mixing
 from collegium.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate, soften
@@ -143,6 +144,8 @@ def _train(
     experiment = ranks.in_turn(prepare, first_here=fabric.local_rank == 0, device=fabric.device)
     prepared = Run(experiment, folder, fabric, quiet=quiet, layout=layout)
     with ExitStack() as held:
+        if fabric.device.type == "cpu":
+            held.enter_context(freed_memory_kept())
 
         def begin() -> dict[str, Any] | None:
             held.enter_context(folder.locked())

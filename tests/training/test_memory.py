@@ -1,0 +1,84 @@
+"""Memory that is freed stays with the process while it trains, and goes back afterwards."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from collegium.training.memory import freed_memory_kept
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is told to keep memory")
+
+MAPS = """
+import resource, torch
+
+def maps():
+    for _ in range(12):
+        yield torch.zeros(24 * 2**20, dtype=torch.uint8)
+
+def faults():
+    "Pages that the system brings while maps of 288 MiB are made and then dropped together."
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    list(maps())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    "Bytes of this process in memory."
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+PAGES = 288 * 2**20 // resource.getpagesize()
+"""
+
+
+def alone(program: str) -> None:
+    """Runs it in a process of its own, whose heap nothing else has used."""
+    ended = subprocess.run([sys.executable, "-c", MAPS + program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_what_is_freed_is_brought_once() -> None:
+    alone("""
+from collegium.training.memory import freed_memory_kept
+with freed_memory_kept():
+    faults(), faults(), faults()
+    assert faults() < PAGES // 3  # glibc's aligned blocks leave holes, of which one or two may not be found again
+""")
+
+
+def test_it_goes_back_at_the_end_even_after_an_error() -> None:
+    alone("""
+from collegium.training.memory import freed_memory_kept
+try:
+    with freed_memory_kept():
+        faults()
+        kept = resident()
+        raise KeyError
+except KeyError:
+    pass
+assert resident() < kept - 200 * 2**20, (resident(), kept)
+""")
+
+
+def test_training_keeps_it(tmp_path: Path) -> None:
+    alone(f"""
+import collegium
+import collegium.training.loop as loop
+brought, one_step = [], loop.Run._one_step
+
+def step_and_maps(run, *given):
+    brought.append(faults())
+    return one_step(run, *given)
+
+loop.Run._one_step = step_and_maps
+collegium.train(method="dml", peers="2xresnet8", data="digits", epochs=1, run={str(tmp_path)!r}, quiet=True)
+assert brought[-1] < PAGES // 3, brought
+""")
+
+
+def test_nothing_is_done_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr("ctypes.CDLL", None)
+    with freed_memory_kept():
+        pass
