@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from collegium.files import write_whole
 from collegium.training.engine import make_fabric
+from collegium.training.memory import freed_memory_kept
 from collegium.training.recipe import Recipe, provenance
 
 Row = dict[str, Any]
@@ -36,16 +37,20 @@ def repeated(step: Callable[[], None], count: int) -> Callable[[], None]:
 def median_seconds(
     contenders: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
 ) -> dict[str, float]:
-    """Of each contender; they take turns, and the first round warms up. One may say itself how long it took."""
+    """Of each contender; they take turns, and the first round warms up. One may say itself how long it took.
+
+    Memory that one frees stays with the process for all of them, as it does in training.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, contender in contenders.items():
-            begun = time.perf_counter()
-            told = contender()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                seconds[name].append(told if isinstance(told, float) else time.perf_counter() - begun)
+    with freed_memory_kept():
+        for turn in range(rounds + 1):
+            for name, contender in contenders.items():
+                begun = time.perf_counter()
+                told = contender()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                if turn:
+                    seconds[name].append(told if isinstance(told, float) else time.perf_counter() - begun)
     return {name: median(times) for name, times in seconds.items()}
 
 

@@ -3,11 +3,12 @@
 python benchmarks/method_cost.py [--peers resnet20] [--batch-size 128] [--rounds 7] [--out results/method_cost]
 
 Each method trains in a process of its own, on one thread. Its steps alternate with those of two references: *peers
-alone*, the same peers (on the same trunk, if they share one) with cross-entropy and the same optimizer, without any of
-the library's training code; and *independent*, two whole networks alike, trained in the same way. A step is forward,
-backward and update; loading images is left out. Time is CPU time, whose median over rounds tells the ratio even on a
-machine that does other things meanwhile. FLOPs of one step are counted by torch. Memory is the process's largest
-resident set during the method's first steps, over what it was before the networks were built.
+alone*, the same peers (on the same trunk, if they share one) with cross-entropy and the same optimizer, without any
+of the library's training code; and *independent*, two whole networks alike, trained in the same way. A step is
+forward, backward and update; loading images is left out, and freed memory is kept, as in training. Time is CPU time,
+whose median over rounds tells the ratio even on a machine that does other things meanwhile. FLOPs of one step are
+counted by torch. Memory is the process's largest resident set during the method's first steps, over what it was
+before the networks were built.
 """
 
 import argparse
@@ -48,6 +49,7 @@ def measure(job: Job) -> dict[str, Any]:
     from collegium.training.engine import make_fabric
     from collegium.training.experiment import build
     from collegium.training.loop import Run
+    from collegium.training.memory import freed_memory_kept
     from collegium.training.recipe import Recipe
     from collegium.training.run_folder import RunFolder
 
@@ -75,11 +77,12 @@ def measure(job: Job) -> dict[str, Any]:
         step()
         flops[who] = step_flops(step)
     taken: dict[str, list[float]] = {who: [] for who in contenders}
-    for _ in range(rounds):
-        for who, step in contenders.items():
-            begun = time.process_time()
-            step()
-            taken[who].append(time.process_time() - begun)
+    with freed_memory_kept():
+        for _ in range(rounds):
+            for who, step in contenders.items():
+                begun = time.process_time()
+                step()
+                taken[who].append(time.process_time() - begun)
     seconds = {who: median(times) for who, times in taken.items()}
     return {
         "row": name,
@@ -143,9 +146,14 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
 
 def write_readme(folder: Path, rows: list[dict[str, Any]], setting: str) -> None:
     """How it was measured, the table, and the discussion beside it."""
+    import torch
+
+    from collegium.training.recipe import provenance
+
     assert __doc__ is not None
     how = __doc__.partition("\n\n")[2].partition("\n\n")[2]
-    machine = f"{_processor()}, one thread, torch {metadata.version('torch')}, {setting}."
+    commit = provenance(torch.device("cpu"))["commit"]
+    machine = f"{_processor()}, one thread, torch {metadata.version('torch')}, {setting}, commit {commit}."
     discussion = folder / "discussion.md"
     text = ["# What a training step costs", "", how.strip(), "", machine, "", *markdown(rows), ""]
     text += [discussion.read_text().strip(), ""] if discussion.exists() else []

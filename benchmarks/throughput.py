@@ -10,10 +10,11 @@ epoch      Collegium's epoch with data, augmentation, metrics and reading them, 
 obvious    the same epoch as paper repositories write it, twice as long and without the start of the processes that read
            the pictures: see ``contenders.ObviousLoop``
 
-Arithmetic is the FLOPs of a step, as torch counts them: over the floor's it is what the method's own modules, teacher,
-copies, views and further backward passes must have. State is the bytes of parameters, buffers, gradients and optimizer
-state that exist after a step, a frozen teacher and copies that follow among them. Rows are written one by one, and a
-repeated command measures those that are missing; the table shows all that were measured alike.
+All of them keep the memory that they free, as training does. Arithmetic is the FLOPs of a step, as torch counts them:
+over the floor's it is what the method's own modules, teacher, copies, views and further backward passes must have. State
+is the bytes of parameters, buffers, gradients and optimizer state that exist after a step, a frozen teacher and copies
+that follow among them. Rows are written one by one, and a repeated command measures those that are missing; the table
+shows all that were measured alike.
 """
 
 import argparse
