@@ -11,10 +11,10 @@ obvious    the same epoch as paper repositories write it, twice as long and with
            the pictures: see ``contenders.ObviousLoop``
 
 All of them keep the memory that they free, as training does. Arithmetic is the FLOPs of a step, as torch counts them:
-over the floor's it is what the method's own modules, teacher, copies, views and further backward passes must have. State
-is the bytes of parameters, buffers, gradients and optimizer state that exist after a step, a frozen teacher and copies
-that follow among them. Rows are written one by one, and a repeated command measures those that are missing; the table
-shows all that were measured alike.
+over the floor's it is what the method's own modules, teacher, copies, views and further backward passes must have.
+State is the bytes of parameters, buffers, gradients and optimizer state that exist after a step, a frozen teacher and
+copies that follow among them. Rows are written one by one, and a repeated command measures those that are missing;
+the table shows all that were measured alike.
 """
 
 import argparse
