@@ -13,10 +13,13 @@ table1                ffl/table1a and ffl/table1b with ResNet-32, every row with
 """
 
 import argparse
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -50,16 +53,20 @@ def run(command: list[str], log: Path, deadline: float) -> int | None:
     left = deadline - time.monotonic()
     if left <= 0:
         return None
-    with log.open("a") as written, subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT) as process:
+    with (
+        log.open("a") as written,
+        subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, start_new_session=True) as process,
+    ):
         try:
             return process.wait(left)
         except subprocess.TimeoutExpired:
+            return None
+        finally:
             process.terminate()
-        try:
-            process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    return None
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            with suppress(ProcessLookupError):  # what it started and left
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def main() -> None:

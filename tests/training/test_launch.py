@@ -17,8 +17,11 @@ import torch
 from helpers import tiny
 from torch import nn
 
+from collegium import networks
 from collegium.errors import UsageError
 from collegium.training import places as found
+from collegium.training.engine import make_fabric
+from collegium.training.launch import elsewhere
 from collegium.training.loop import Interrupted, Run, train
 from collegium.training.places import Places, first_process, places
 from collegium.training.run_folder import RunFolder
@@ -95,6 +98,28 @@ def test_what_cannot_be_sent_is_refused(tmp_path: Path) -> None:
     network.extra = lambda: None  # type: ignore[assignment]
     with pytest.raises(UsageError, match="cannot be sent to another process .* define it in a module"):
         train(tiny(peers="python:own"), tmp_path / "run", peers=[network], devices=2, quiet=True)
+
+
+def test_a_call_elsewhere_is_in_a_process_of_its_own() -> None:
+    assert elsewhere(partial(os.getppid)) == os.getpid()
+    with pytest.raises(UsageError, match="not 999"):
+        elsewhere(partial(networks.check, "resnet999"))
+    with pytest.raises(UsageError, match="cannot be sent to another process"):
+        elsewhere(partial(len, (lambda: None,)))
+
+
+@pytest.mark.parametrize(
+    ("started", "message"),
+    [
+        (False, "this machine has 1 of 4 GPUs; take fewer --devices"),
+        (True, "4 processes were started .* let each see all of them"),
+    ],
+)
+def test_more_processes_than_gpus_are_refused(started: bool, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=message):
+        make_fabric(tiny(device="auto"), Places(4, 1, started))
 
 
 @pytest.mark.parametrize(

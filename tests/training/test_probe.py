@@ -8,7 +8,7 @@ import torch
 from helpers import assert_same_run, tiny
 
 from collegium.errors import UsageError
-from collegium.training import probe
+from collegium.training import loop, probe
 from collegium.training.experiment import Experiment, build
 from collegium.training.loop import Interrupted, Run, train
 from collegium.training.run_folder import RunFolder
@@ -111,6 +111,19 @@ def test_a_run_is_as_if_it_had_been_said_and_goes_on_as_it_began(
     train(tiny(), tmp_path / "found", fastest=True, quiet=True)
     assert_same_run(tmp_path / "said", tmp_path / "found")
     assert RunFolder(tmp_path / "found").recipe() == RunFolder(tmp_path / "said").recipe()
+
+
+def test_for_several_devices_it_measures_in_a_process_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(probe, "_step_seconds", None)  # nothing is measured here
+    launched = []
+    monkeypatch.setattr(loop, "launch", lambda call, devices: launched.append((call.args[0], devices)))
+    train(tiny(channels_last=True), tmp_path / "run", fastest=True, devices=2)
+    verdict = capsys.readouterr().err
+    ((recipe, devices),) = launched
+    assert devices == 2 and not recipe.compile
+    assert f"Fastest here is {recipe.precision}, channels {'last' if recipe.channels_last else 'first'}" in verdict
 
 
 def test_it_is_refused_where_processes_run_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

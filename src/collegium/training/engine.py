@@ -35,8 +35,14 @@ def make_fabric(recipe: Recipe, places: Places = ALONE) -> Fabric:
     if recipe.cuda_graphs and not gpu:
         raise UsageError("CUDA graphs need a GPU; leave --cuda-graphs out")
     if gpu and places.devices > torch.cuda.device_count():
+        if places.started:
+            raise UsageError(
+                f"{places.devices} processes were started on this machine, and {torch.cuda.device_count()} of its GPUs "
+                "can be seen; start as many as there are GPUs, and let each see all of them "
+                "(with SLURM --gpus-per-node, not --gpus-per-task)"
+            )
         raise UsageError(
-            f"this machine has {torch.cuda.device_count()} GPUs, not {places.devices}; "
+            f"this machine has {torch.cuda.device_count()} of {places.devices} GPUs; "
             "take fewer --devices, or --device cpu"
         )
     if gpu:

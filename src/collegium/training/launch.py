@@ -8,17 +8,20 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from collegium.errors import UsageError
 from collegium.ranks import ProcessLost
 from collegium.signals import at_first_stop_signal
+
+T = TypeVar("T")
 
 GRACE = 10.0
 """Seconds in which processes may end by themselves once one has failed; a GPU that waits for another never would."""
@@ -37,14 +40,7 @@ def launch(train: "partial[dict[str, Any]]", devices: int) -> dict[str, Any]:
         ProcessLost: a process was killed.
         Exception: what the call raised in a process.
     """
-    try:
-        content = pickle.dumps(train)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(
-            f"what is given from Python cannot be sent to another process ({reason}); "
-            "define it in a module, or start the script by torchrun"
-        ) from error
+    content = _to_send(train)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,6 +73,33 @@ def launch(train: "partial[dict[str, Any]]", devices: int) -> dict[str, Any]:
     for peer, trained in zip(train.keywords.get("peers") or (), weights, strict=True):
         peer.load_state_dict(trained)
     return dict(result)
+
+
+def elsewhere(call: "partial[T]") -> T:
+    """What a call returns in a process of its own, whose memory, a GPU's too, is free again afterwards.
+
+    Raises:
+        UsageError: what the call is given cannot be sent to another process.
+        Exception: what the call raised.
+    """
+    content = _to_send(call)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_call, content).result()
+
+
+def _call(content: bytes) -> Any:
+    return pickle.loads(content)()
+
+
+def _to_send(call: "partial[Any]") -> bytes:
+    try:
+        return pickle.dumps(call)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"what is given from Python cannot be sent to another process ({reason}); "
+            "define it in a module, or start the script by torchrun"
+        ) from error
 
 
 def _outcomes(crew: Mapping[Connection, SpawnProcess]) -> list[Any]:

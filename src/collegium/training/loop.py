@@ -27,7 +27,7 @@ from collegium.student import save_peer
 from collegium.training.cost import costs
 from collegium.training.engine import make_fabric, own_random_state
 from collegium.training.experiment import Experiment, Learner, build
-from collegium.training.launch import launch
+from collegium.training.launch import elsewhere, launch
 from collegium.training.memory import freed_memory_kept
 from collegium.training.metrics import score, summary
 from collegium.training.mixing import Mixing
@@ -114,7 +114,10 @@ def _fastest(recipe: Recipe, folder: RunFolder, found: Places, overwrite: bool, 
         return dataclasses.replace(recipe, **{name: getattr(known, name) for name in probe.FOUND})
     folder.check(recipe, overwrite=overwrite)
 
-    found_recipe, verdict = probe.fastest(recipe, compiling=found.devices == 1, **given)
+    if found.devices == 1:
+        found_recipe, verdict = probe.fastest(recipe, **given)
+    else:  # whose processes need the memory that measuring would keep here
+        found_recipe, verdict = elsewhere(partial(probe.fastest, recipe, compiling=False, **given))
     Console(stderr=True, quiet=quiet).print(verdict, highlight=False, soft_wrap=True)
     return found_recipe
 
