@@ -5,11 +5,13 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies import DDPStrategy
 
 from collegium.data.decoding.workers import cpus
 from collegium.errors import UsageError
@@ -19,6 +21,9 @@ from collegium.training.recipe import Recipe
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 ALONE = Places()
+
+PATIENCE = timedelta(hours=3)
+"""How long processes wait for each other: the others wait while one downloads data or decodes all images into memory."""
 
 
 def make_fabric(recipe: Recipe, places: Places = ALONE) -> Fabric:
@@ -53,7 +58,7 @@ def make_fabric(recipe: Recipe, places: Places = ALONE) -> Fabric:
             accelerator="cuda" if gpu else "cpu",
             devices=places.devices,
             num_nodes=places.nodes,
-            strategy="ddp" if many else "auto",
+            strategy=DDPStrategy(timeout=PATIENCE) if many else "auto",
             precision=cast(Any, PRECISIONS[recipe.precision]),
             # Else Fabric would take a job of SLURM's for the one that started these processes.
             plugins=[LightningEnvironment()] if many and "LOCAL_RANK" in os.environ else None,
