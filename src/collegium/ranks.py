@@ -75,10 +75,10 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.contiguous()
+        x = x.contiguous()[None]  # compiled collectives take no tensor without dimensions
         parts = [torch.empty_like(x) for _ in range(count())]
         dist.all_gather(parts, x, group=batch_group())
-        return torch.stack(parts)
+        return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

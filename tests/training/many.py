@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def gradients(
             for module in run.learner.modules():
                 if isinstance(module, NORMS):
                     module.eval()
-        run._one_step(images.double(), target, 0.5)
+        run._one_step(images.to(torch.get_default_dtype()), target, 0.5)
     computed = {id(b) for b in run.statistics}
     buffers = {name: b for name, b in run.learner.named_buffers() if id(b) in computed and synchronised}
     return found | {f"buffer {name}": b.clone() for name, b in buffers.items()}
@@ -104,6 +105,12 @@ def trained(case: str, places: Places) -> dict[str, Tensor]:
         for images, target in run.training_batches.epoch(0):
             run._one_step(images.double(), target, 0.5)
     return {name: p.detach().clone() for name, p in run.learner.named_parameters()}
+
+
+def compiled_gradients(places: Places, cases: list[str]) -> dict[str, dict[str, Tensor]]:
+    """Of every case with norms frozen, by compiled steps, in float32."""
+    torch.compile = partial(torch.compile, backend="aot_eager")  # all of it but the code  # type: ignore[assignment]
+    return {case: gradients(case, places, synchronised=False, compile=True) for case in cases}
 
 
 def weights_after_a_step(case: str, places: Places) -> str:

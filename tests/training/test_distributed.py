@@ -6,7 +6,19 @@ from typing import Any
 import pytest
 import torch
 from helpers import assert_same_run, run, weights
-from many import CASES, GENTLE, WHATS, everything, in_float64, on_ranks, one_of, scores, stopped_and_repeated
+from many import (
+    CASES,
+    GENTLE,
+    WHATS,
+    compiled_gradients,
+    everything,
+    gradients,
+    in_float64,
+    on_ranks,
+    one_of,
+    scores,
+    stopped_and_repeated,
+)
 
 from collegium.training.places import Places
 from collegium.training.run_folder import RunFolder
@@ -31,6 +43,16 @@ def told(request: pytest.FixtureRequest, reference: Path) -> list[dict[str, Any]
 
 def test_gradients_are_those_of_one_process_for_every_method(told: list[dict[str, Any]]) -> None:
     assert [rank["different"] for rank in told] == [{}] * len(told)
+
+
+def test_compiled_steps_have_the_same_gradients() -> None:
+    cases = ["ffl", "mcl", "switokd", "kdcl linear", "kdcl general"]  # most of these gather within the step
+    for found in on_ranks(2, compiled_gradients, cases):
+        for case in cases:
+            expected = gradients(case, ALONE, synchronised=False)
+            assert found[case].keys() == expected.keys(), case
+            for name, g in expected.items():
+                torch.testing.assert_close(found[case][name], g, rtol=1e-4, atol=1e-4 * float(g.abs().max()) + 1e-9)
 
 
 def test_weights_and_statistics_are_the_same_bits_on_all_ranks(told: list[dict[str, Any]]) -> None:

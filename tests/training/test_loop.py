@@ -1,6 +1,7 @@
 """The loop: players, gradients, precision, what is refused, what is recorded."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -238,13 +239,31 @@ def test_a_compiled_step_is_compiled_once_for_all_epochs(tmp_path: Path) -> None
     assert len(compiled) == graphs > 0
 
 
+def test_runs_of_several_batch_sizes_are_each_compiled_for_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        sizes.append({size for x in inputs if isinstance(x, Tensor) for size in x.shape})
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 3)
+    for k, size in enumerate((10, 20, 30, 40, 50)):  # of which torch would take the second for one of any size
+        run(tmp_path / str(k), method={"name": "dml"}, share_until=None, batch_size=size, epochs=1, compile=True)
+    assert len(sizes) == 5
+    for size, found in zip((10, 20, 30, 40, 50), sizes, strict=True):
+        assert size in found and all(isinstance(one, int) for one in found)
+
+
 @pytest.mark.parametrize(("graphs", "mode"), [(False, "default"), (True, "reduce-overhead")])
 def test_compiled_kernels_are_replayed_as_cuda_graphs_where_that_is_asked(
     graphs: bool, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes = []
 
-    def compiled(module: torch.nn.Module, mode: str) -> torch.nn.Module:
+    def compiled(module: torch.nn.Module, mode: str, dynamic: bool) -> torch.nn.Module:
         modes.append(mode)
         return module
 

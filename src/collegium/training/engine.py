@@ -23,7 +23,7 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 ALONE = Places()
 
 PATIENCE = timedelta(hours=3)
-"""How long processes wait for each other: the others wait while one downloads data or decodes all images into memory."""
+"""How long processes wait for each other, for one may have to download data or decode all images into memory."""
 
 
 def make_fabric(recipe: Recipe, places: Places = ALONE) -> Fabric:

@@ -274,8 +274,7 @@ class Run:
             )
         self.mixing = Mixing(data.num_classes, mixup=recipe.mixup, cutmix=recipe.cutmix, before=self.share.before)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
-        mode = "reduce-overhead" if recipe.cuda_graphs else "default"
-        self.compiled = cast(nn.Module, torch.compile(learner, mode=mode)) if recipe.compile else learner
+        self.compiled = _compiled(learner, cuda_graphs=recipe.cuda_graphs) if recipe.compile else learner
         self.steppers = {
             player: cast(_FabricOptimizer, fabric.setup_optimizers(optimizer))
             for player, optimizer in self.optimizers.items()
@@ -667,6 +666,13 @@ class Run:
         }
         self.folder.write_result(result)
         return result
+
+
+def _compiled(learner: Learner, *, cuda_graphs: bool) -> nn.Module:
+    """The learner for batches of one size, whatever other runs this process has compiled before."""
+    torch.compiler.reset()  # which after some of them would compile no more
+    mode = "reduce-overhead" if cuda_graphs else "default"
+    return cast(nn.Module, torch.compile(learner, mode=mode, dynamic=False))
 
 
 def _all_finite(tensors: Iterable[Tensor]) -> bool:
