@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_same_run, run, tiny, weights
+from many import CASES, gradients
 from torch import Tensor, nn
 
 from collegium.cohort import Cohort, PeerOutputs
@@ -21,6 +22,7 @@ from collegium.training.engine import make_fabric
 from collegium.training.experiment import build
 from collegium.training.loop import Run
 from collegium.training.metrics import Scores
+from collegium.training.places import Places
 from collegium.training.run_folder import RunFolder
 
 
@@ -255,6 +257,18 @@ def test_runs_of_several_batch_sizes_are_each_compiled_for_their_own(
     assert len(sizes) == 5
     for size, found in zip((10, 20, 30, 40, 50), sizes, strict=True):
         assert size in found and all(isinstance(one, int) for one in found)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_compiled_step_of_any_method_has_the_gradients_of_an_eager_one(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = gradients(case, Places(), synchronised=False)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # all of it but the code
+    found = gradients(case, Places(), synchronised=False, compile=True)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()) + 1e-9)
 
 
 @pytest.mark.parametrize(("graphs", "mode"), [(False, "default"), (True, "reduce-overhead")])
