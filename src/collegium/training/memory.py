@@ -15,7 +15,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Within it, freed blocks of up to 32 MiB stay with the process; at the end they go back to the system.
 
     glibc by itself hands back what is free at the end of its heap, and the system has to bring every page again in the
-    next step: up to an eighth of the time of methods that keep whole maps (``results/throughput``). The most memory
+    next step: about a tenth of the time of methods that keep whole maps (``results/throughput``). The most memory
     that is held at any one time stays the same. Without glibc nothing is done.
     """
     if platform.libc_ver()[0] != "glibc":
