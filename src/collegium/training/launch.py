@@ -13,7 +13,7 @@ from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -84,7 +84,7 @@ def elsewhere(call: "partial[T]") -> T:
     """
     content = _to_send(call)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(_call, content).result()
+        return cast(T, pool.submit(_call, content).result())
 
 
 def _call(content: bytes) -> Any:
