@@ -251,9 +251,9 @@ def test_runs_of_several_batch_sizes_are_each_compiled_for_their_own(
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 3)
-    for k, size in enumerate((10, 20, 30, 40, 50)):  # of which torch would take the second for one of any size
-        run(tmp_path / str(k), method={"name": "dml"}, share_until=None, batch_size=size, epochs=1, compile=True)
+    with torch._dynamo.config.patch(recompile_limit=3):
+        for k, size in enumerate((10, 20, 30, 40, 50)):  # of which torch would take the second for one of any size
+            run(tmp_path / str(k), method={"name": "dml"}, share_until=None, batch_size=size, epochs=1, compile=True)
     assert len(sizes) == 5
     for size, found in zip((10, 20, 30, 40, 50), sizes, strict=True):
         assert size in found and all(isinstance(one, int) for one in found)
@@ -266,7 +266,9 @@ def test_a_compiled_step_of_any_method_has_the_gradients_of_an_eager_one(
     expected = gradients(case, Places(), synchronised=False)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # all of it but the code
     found = gradients(case, Places(), synchronised=False, compile=True)
-    assert found.keys() == expected.keys()
+    assert found.keys() >= expected.keys()
+    for name in found.keys() - expected.keys():  # what a player's loss does not reach, which AFD does not decay either
+        assert not found[name].any(), name
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()) + 1e-9)
 
