@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -112,11 +111,6 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-
-
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -152,8 +146,8 @@ def write_readme(folder: Path, rows: list[dict[str, Any]], setting: str) -> None
 
     assert __doc__ is not None
     how = __doc__.partition("\n\n")[2].partition("\n\n")[2]
-    commit = provenance(torch.device("cpu"))["commit"]
-    machine = f"{_processor()}, one thread, torch {metadata.version('torch')}, {setting}, commit {commit}."
+    where = provenance(torch.device("cpu"))
+    machine = f"{where['device']}, one thread, torch {where['torch']}, {setting}, commit {where['commit']}."
     discussion = folder / "discussion.md"
     text = ["# What a training step costs", "", how.strip(), "", machine, "", *markdown(rows), ""]
     text += [discussion.read_text().strip(), ""] if discussion.exists() else []

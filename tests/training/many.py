@@ -107,6 +107,14 @@ def trained(case: str, places: Places) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in run.learner.named_parameters()}
 
 
+def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Of compiled and of eager steps, in float32. What a player's loss does not reach has zeros or nothing."""
+    assert found.keys() >= expected.keys()
+    for name, gradient in found.items():
+        wanted = expected.get(name, torch.zeros_like(gradient))
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()) + 1e-9)
+
+
 def compiled_gradients(places: Places, cases: list[str]) -> dict[str, dict[str, Tensor]]:
     """Of every case with norms frozen, by compiled steps, in float32."""
     torch.compile = partial(torch.compile, backend="aot_eager")  # all of it but the code  # type: ignore[assignment]

@@ -3,10 +3,15 @@
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers import run
 
+from collegium.training import loop
 from collegium.training.memory import freed_memory_kept
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is told to keep memory")
@@ -61,20 +66,24 @@ assert resident() < kept - 200 * 2**20, (resident(), kept)
 """)
 
 
-def test_training_keeps_it(tmp_path: Path) -> None:
-    alone(f"""
-import collegium
-import collegium.training.loop as loop
-brought, one_step = [], loop.Run._one_step
+def test_training_keeps_it_until_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, seen = [False], []
 
-def step_and_maps(run, *given):
-    brought.append(faults())
-    return one_step(run, *given)
+    @contextmanager
+    def keep() -> Iterator[None]:
+        kept[0] = True
+        yield
+        kept[0] = False
 
-loop.Run._one_step = step_and_maps
-collegium.train(method="dml", peers="2xresnet8", data="digits", epochs=1, run={str(tmp_path)!r}, quiet=True)
-assert brought[-1] < PAGES // 3, brought
-""")
+    def one_step(self: loop.Run, *given: Any) -> None:
+        seen.append(kept[0])
+        before(self, *given)
+
+    before = loop.Run._one_step
+    monkeypatch.setattr(loop, "freed_memory_kept", keep)
+    monkeypatch.setattr(loop.Run, "_one_step", one_step)
+    run(tmp_path, epochs=1)
+    assert seen and all(seen) and not kept[0]
 
 
 def test_nothing_is_done_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -670,9 +670,9 @@ class Run:
 
 def _compiled(learner: Learner, *, cuda_graphs: bool) -> nn.Module:
     """The learner for batches of one size, whatever other runs this process has compiled before."""
-    torch.compiler.reset()  # which after some of them would compile no more
+    torch.compiler.reset()  # else later runs are compiled for any batch size, and after a few of them not at all
     mode = "reduce-overhead" if cuda_graphs else "default"
-    return cast(nn.Module, torch.compile(learner, mode=mode, dynamic=False))
+    return cast(nn.Module, torch.compile(learner, mode=mode))
 
 
 def _all_finite(tensors: Iterable[Tensor]) -> bool:

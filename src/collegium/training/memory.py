@@ -16,7 +16,7 @@ def freed_memory_kept() -> Iterator[None]:
 
     glibc by itself hands back what is free at the end of its heap, and the system has to bring every page again in the
     next step: about a tenth of the time of methods that keep whole maps (``results/throughput``). The most memory
-    that is held at any one time stays the same. Without glibc nothing is done.
+    that is held at any one time stays the same within 2 %. Without glibc nothing is done.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
