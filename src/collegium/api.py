@@ -16,6 +16,7 @@ from collegium.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from collegium.study.executor import Executor
+    from collegium.study.grid import Vary
     from collegium.study.table import StudyTable
 
 
@@ -152,6 +153,7 @@ def compare(
     peers: str,
     study: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
+    vary: "Vary" = "training",
     teacher: str | None = None,
     config: str | Path | None = None,
     workers: int | None = None,
@@ -166,10 +168,14 @@ def compare(
 
     Args:
         methods: names, with options after colons: "independent,dml,ffl:ekd=false"; where a ";" is among them it
-            separates in place of ",".
+            separates in place of ",". An option is the method's own, or else an entry of the recipe:
+            "independent:label_smoothing=0.1".
         peers: cohorts, separated by ";": "2xresnet20; resnet20,wrn_16_2".
         study: the study's folder.
         seeds: of the runs.
+        vary: what a run's seed draws: initial weights, order and augmentation ("training"), or the split of the data
+            too ("split"): which images are held out and taken, and which labels are made wrong. Every method gets the
+            same.
         teacher: for methods that learn from one: a network's name, which is trained alone as a run of the study with
             each seed, or the path of a finished run or of a peer's folder.
         config: a recipe that all runs start from: a YAML file, or the name of one that comes with the library.
@@ -200,7 +206,7 @@ def compare(
         raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
     trial = Trial()
     given = Recipe.from_dict(_with_options(base | recipe, base), "the call")
-    grid = make_grid(given, methods, peers, list(seeds), teacher=teacher, trial=trial)
+    grid = make_grid(given, methods, peers, list(seeds), teacher=teacher, vary=vary, trial=trial)
     whole = Study(study, grid.cells, reference=grid.reference, left_out=grid.left_out)
     whole.run(executor or LocalExecutor(workers), checked=True, quiet=quiet)
     return publish(study)

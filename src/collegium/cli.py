@@ -310,7 +310,7 @@ def _compare(arguments: list[str]) -> None:
 def _comparison(arguments: list[str]) -> dict[str, Any]:
     """The keywords of :func:`collegium.api.compare` that a command line says."""
     from collegium import methods
-    from collegium.study.grid import parse_methods, parse_seeds
+    from collegium.study.grid import Vary, parse_methods, parse_seeds
     from collegium.training.recipe import Recipe
 
     arguments = _normal(arguments)
@@ -329,6 +329,7 @@ def _comparison(arguments: list[str]) -> dict[str, Any]:
         "--peers", default=base.peers, help="cohorts, separated by semicolons: '2xresnet20; resnet20,wrn_16_2'"
     )
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
+    parser.add_argument("--vary", type=Vary, default="training", help="what a seed draws: the split of the data too?")
     parser.add_argument("--teacher", help="of methods that learn from one: a network to train alone, or a finished run")
     parser.add_argument("--workers", type=int | None, default=None, help="runs at once; by default as many as fit")
     _add_executor_options(parser)

@@ -25,6 +25,7 @@ from .hyperspectral.spectra import spectra
 from .imagenet import imagenet
 from .images import ImageData, from_arrays
 from .interface import WHOLE, BatchSource, ClassificationData, Samples, Share
+from .label_noise import NoiseKind, with_label_noise, with_note, wrong_labels
 from .own import OwnData, as_data, module
 from .tiny_imagenet import tiny_imagenet
 from .torchvision_sets import torchvision
@@ -55,6 +56,8 @@ __all__ = [
     "names",
     "options",
     "own_options",
+    "with_label_noise",
+    "wrong_labels",
 ]
 
 Loader = Callable[..., ClassificationData[Any]]
@@ -113,6 +116,8 @@ def load(
     validation: float = 0.0,
     per_class: int | None = None,
     split_seed: int = 0,
+    label_noise: float = 0.0,
+    noise_kind: NoiseKind = "symmetric",
     padding: int | None = None,
     padding_mode: PaddingMode | None = None,
     flip: bool | None = None,
@@ -127,7 +132,10 @@ def load(
         validation: the share of each class's training images to hold out for validation, 0 for none.
         per_class: train on so many images of each class, taken after validation images are held out; all
             by default. The test images are never reduced.
-        split_seed: which images are held out and taken.
+        split_seed: which images are held out and taken, and which labels are made wrong.
+        label_noise: the share of each class's training images that get a wrong label. Validation and test labels
+            stay as they are.
+        noise_kind: what a wrong label is: any other class ("symmetric"), or the next one ("pair").
         padding: pixels of padding before the random crop, 0 for no crop; the data set's own by default.
         padding_mode: pad with black ("zeros") or mirrored ("reflect") pixels; the data set's own by default.
         flip: mirror training images at random; the data set's own by default.
@@ -140,6 +148,7 @@ def load(
     function, own = loader(name), own_options(name)
     given: dict[str, Any] = {"validation": validation, "per_class": per_class, "split_seed": split_seed}
     given |= {"padding": padding, "padding_mode": padding_mode, "flip": flip}
+    given |= {"label_noise": label_noise, "noise_kind": noise_kind}
     shared = {option: given.pop(option) for option in list(given) if option in own}
     options = {option: value for option, value in shared.items() if value is not None} | options
     for option, value in given.items():
@@ -159,6 +168,7 @@ def load(
         data = replace(data, train=train, validation=held)
     if given.get("per_class") is not None:
         data = replace(data, train=splits.per_class(data.train, given["per_class"], split_seed))
+    data = with_note(with_label_noise(data, label_noise, kind=noise_kind, seed=split_seed))
     changed = {key: given[key] for key in ("padding", "padding_mode", "flip") if given.get(key) is not None}
     if not changed:
         return data

@@ -10,7 +10,7 @@ from torch import Tensor
 from collegium.errors import UsageError
 from collegium.seeds import generator
 
-from .interface import WHOLE, Share, check_statistics
+from .interface import WHOLE, Share, at, check_statistics
 from .order import AUGMENTATION, Order
 
 PaddingMode: TypeAlias = Literal["zeros", "reflect"]
@@ -23,10 +23,12 @@ class Split:
     Attributes:
         images: (N, C, H, W) uint8, memory laid out channels-last.
         targets: (N,) int64, the class of each image.
+        true_targets: (N,) int64, the right classes, where `targets` are known to be wrong in part; else None.
     """
 
     images: Tensor
     targets: Tensor
+    true_targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,7 +42,7 @@ class Split:
         indices = indices.to(self.images.device)
         # Taken in the order of memory: a plain index on the NCHW view may come back in another layout.
         images = self.images.permute(0, 2, 3, 1)[indices].permute(0, 3, 1, 2)
-        return Split(images, self.targets[indices])
+        return Split(images, self.targets[indices], at(self.true_targets, indices))
 
 
 @dataclass(frozen=True)

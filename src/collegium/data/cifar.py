@@ -6,19 +6,19 @@ https://www.cs.toronto.edu/~kriz/cifar.html.
 
 import hashlib
 import io
-import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 
 from collegium.errors import DataError
 
 from .batches import Augmentation, Split
+from .cifar100n import human_labels
 from .download import data_root, fetch_folder
 from .images import ImageData
+from .safe_pickle import ArrayUnpickler
 
 _AUGMENTATION = Augmentation(padding=4, padding_mode="reflect", flip=True)
 _SIDE = 32
@@ -36,6 +36,8 @@ class _Files:
     meta: dict[str, str]
     labels: bytes  # the key of the labels in a file of images
     names: bytes  # the key of the class names in meta
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 _CIFAR10 = _Files(
@@ -53,6 +55,8 @@ _CIFAR10 = _Files(
     meta={"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
     labels=b"labels",
     names=b"label_names",
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
 )
 
 _CIFAR100 = _Files(
@@ -64,7 +68,10 @@ _CIFAR100 = _Files(
     meta={"meta": "7973b15100ade9c7d40fb424638fde48"},
     labels=b"fine_labels",
     names=b"fine_label_names",
+    mean=(129.3 / 255, 124.1 / 255, 112.4 / 255),
+    std=(68.2 / 255, 65.4 / 255, 70.4 / 255),
 )
+Labels: TypeAlias = Literal["fine", "coarse", "human", "human_coarse"]
 
 
 def cifar10(*, root: str | None = None, download: bool = True) -> ImageData:
@@ -79,20 +86,16 @@ def cifar10(*, root: str | None = None, download: bool = True) -> ImageData:
         DataError: the files are not there and are not to be, or cannot be, downloaded, or a file fails its
             checksum.
     """
-    return _load(
-        "cifar10",
-        _CIFAR10,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-        root=root,
-        download=download,
-    )
+    return _load("cifar10", _CIFAR10, root=root, download=download)
 
 
-def cifar100(*, root: str | None = None, download: bool = True) -> ImageData:
-    """CIFAR-100 with its fine labels: 50000 training and 10000 test images of 32 x 32 pixels in 100 classes.
+def cifar100(*, labels: Labels = "fine", root: str | None = None, download: bool = True) -> ImageData:
+    """CIFAR-100: 50000 training and 10000 test images of 32 x 32 pixels in 100 classes, or 20 coarse ones.
 
     Args:
+        labels: the right ones ("fine", "coarse"), or those that people gave to the training images (CIFAR-100N:
+            "human", 40.2 % wrong; "human_coarse", 26.4 % wrong). Test labels are right always. Images are held out
+            and taken by their right labels, so the same seed gives the same images.
         root: the folder with cifar-100-python; the default is the environment's COLLEGIUM_DATA, else
             ~/.cache/collegium.
         download: download the files (161 MiB) where they are not there.
@@ -101,22 +104,21 @@ def cifar100(*, root: str | None = None, download: bool = True) -> ImageData:
         DataError: the files are not there and are not to be, or cannot be, downloaded, or a file fails its
             checksum.
     """
-    return _load(
-        "cifar100",
-        _CIFAR100,
-        mean=(129.3 / 255, 124.1 / 255, 112.4 / 255),
-        std=(68.2 / 255, 65.4 / 255, 70.4 / 255),
-        root=root,
-        download=download,
-    )
+    coarse = labels.endswith("coarse")
+    files = replace(_CIFAR100, labels=b"coarse_labels", names=b"coarse_label_names") if coarse else _CIFAR100
+    data = _load("cifar100", files, root=root, download=download)
+    if not labels.startswith("human"):
+        return data
+    given, truth = human_labels(data_root(root), coarse=coarse, download=download)
+    if not torch.equal(truth, data.train.targets):
+        raise DataError(f"the labels of CIFAR-100N under {data_root(root)} are not in the order of CIFAR-100's images")
+    return replace(data, train=replace(data.train, targets=given, true_targets=truth))
 
 
 def _load(
     name: str,
     files: _Files,
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
     root: str | None,
     download: bool,
 ) -> ImageData:
@@ -134,8 +136,8 @@ def _load(
         train=_split(_read(folder, files.train), files.labels),
         test=_split(_read(folder, files.test), files.labels),
         class_names=tuple(name.decode() for name in meta[files.names]),
-        mean=mean,
-        std=std,
+        mean=files.mean,
+        std=files.std,
         augmentation=_AUGMENTATION,
     )
 
@@ -166,21 +168,5 @@ def _read(folder: Path, checksums: dict[str, str]) -> list[dict[bytes, Any]]:
                 f"delete {folder} and repeat the command to download it again"
             )
         # Strings of Python 2 stay bytes, and so do the pixels: decoding them would take as long again.
-        contents.append(_Unpickler(io.BytesIO(raw), encoding="bytes").load())
+        contents.append(ArrayUnpickler(io.BytesIO(raw), encoding="bytes").load())
     return contents
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads arrays and plain Python values, and refuses everything else that a pickle could run."""
-
-    _reconstruct = np.empty(0).__reduce__()[0]  # NumPy's own, whose module was renamed in NumPy 2
-
-    def find_class(self, module: str, name: str) -> Any:
-        match module, name:
-            case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
-                return self._reconstruct
-            case "numpy", "ndarray":
-                return np.ndarray
-            case "numpy", "dtype":
-                return np.dtype
-        raise pickle.UnpicklingError(f"a data file must not refer to {module}.{name}")

@@ -20,6 +20,11 @@ class Samples(Protocol):
         """(N,) int64, the class of each image."""
         ...
 
+    @property
+    def true_targets(self) -> Tensor | None:
+        """(N,) int64, the right classes, where `targets` are known to be wrong in part; else None."""
+        ...
+
     def __len__(self) -> int: ...
 
     def subset(self, indices: Tensor) -> Self:
@@ -209,6 +214,11 @@ class ClassificationData(abc.ABC, Generic[S]):
                 f"{where} has label {int(targets[index])} at index {index}: with {self.num_classes} classes "
                 f"labels run from 0 to {self.num_classes - 1}"
             )
+
+
+def at(values: Tensor | None, indices: Tensor) -> Tensor | None:
+    """The values at `indices`, where there are values."""
+    return None if values is None else values[indices]
 
 
 def check_statistics(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:

@@ -59,8 +59,12 @@ def per_class(split: S, count: int, seed: int) -> S:
 
 
 def _shuffled_classes(split: Samples, seed: int) -> list[Tensor]:
-    """The indices of each class 0, 1, ..., in an order that depends on the seed and the class alone."""
-    targets = split.targets.cpu()
+    """The indices of each class 0, 1, ..., in an order that depends on the seed and the class alone.
+
+    Classes are the right ones where they are known, so that sets which differ in their labels' errors alone have the
+    same images.
+    """
+    targets = (split.targets if split.true_targets is None else split.true_targets).cpu()
     classes = []
     for label in range(int(targets.max()) + 1):
         members = (targets == label).nonzero()[:, 0]

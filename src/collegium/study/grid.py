@@ -2,18 +2,24 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_type_hints
 
+from collegium import data as datasets
 from collegium import methods as registry
 from collegium.errors import UsageError
 from collegium.networks.names import parse_options, parse_peers
+from collegium.options import check_kind, keywords
 from collegium.study.cell import Cell
 from collegium.study.trial import Trial
 from collegium.training.recipe import Recipe
 
 BASELINE = "independent"
+Vary: TypeAlias = Literal["training", "split"]
+
+_OF_THE_GRID = ("method", "peers", "teacher", "data", "seed", "weight_seed", "data_seed")
+_OF_A_ROW = [entry.name for entry in dataclasses.fields(Recipe) if entry.name not in _OF_THE_GRID]
 T = TypeVar("T")
 
 
@@ -25,13 +31,13 @@ class Variant:
         text: as it was written; the name of its rows.
         name: the method's.
         options: the method's.
-        share_until: the last stage that peers share; None where the variant does not say.
+        recipe: entries of the recipe that its rows have for themselves, such as ``share_until``.
     """
 
     text: str
     name: str
     options: dict[str, Any]
-    share_until: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Grid:
 def parse_methods(text: str) -> list[Variant]:
     """``"independent,ffl:ekd=false,module:mine.Method"``; a ";" in the text separates, and "," then belongs to values.
 
+    An option is the method's own, or else an entry of the recipe: "independent:label_smoothing=0.1".
+
     Raises:
         UsageError: a method is unknown, or written twice.
     """
@@ -65,10 +73,11 @@ def parse_methods(text: str) -> list[Variant]:
             given = parse_options(options)
         except UsageError:
             raise UsageError(f"cannot read {entry!r}: write a method's options like ffl:ekd=false:ramp=0.5") from None
-        share = given.pop("share_until", None)
-        if not isinstance(share, str | None):
-            raise UsageError(f"{entry}: share_until must name a stage, for example share_until=stage2")
-        variants.append(Variant(entry, name, given, share))
+        own_options = keywords(registry.get(name), skip="spec")
+        recipe = {key: given.pop(key) for key in list(given) if key in _OF_A_ROW and key not in own_options}
+        for key, value in recipe.items():
+            check_kind(f"{entry}: {key}", value, get_type_hints(Recipe)[key])
+        variants.append(Variant(entry, name, given, recipe))
     return _each_once("methods", variants, [v.text for v in variants])
 
 
@@ -98,7 +107,14 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def make_grid(
-    base: Recipe, methods: str, peers: str, seeds: Sequence[int], *, teacher: str | None = None, trial: Trial
+    base: Recipe,
+    methods: str,
+    peers: str,
+    seeds: Sequence[int],
+    *,
+    teacher: str | None = None,
+    vary: Vary = "training",
+    trial: Trial,
 ) -> Grid:
     """Every method with every cohort and seed.
 
@@ -113,6 +129,9 @@ def make_grid(
         seeds: of the runs.
         teacher: for methods that learn from one: a network's name, which is trained alone under the same recipe with
             each seed, or the path of a finished run or of a peer's folder.
+        vary: what a run's seed draws: initial weights, order and augmentation ("training"), or the split of the data
+            too ("split"): which images are held out and taken, and which labels are made wrong. Every method gets the
+            same.
         trial: finds out what fits.
 
     Raises:
@@ -153,19 +172,38 @@ def make_grid(
         against = f"{baseline} · {owner[label][1]}" if label in owner else None
         if against in rows and against != label:
             reference[label] = against
+    if vary == "split":
+        _check_split(base)
     cells = [
-        Cell(label, dataclasses.replace(recipe, seed=seed), taught_by)
+        Cell(label, _seeded(recipe, seed, vary), taught_by)
         for seed in seeds
         for label, (recipe, taught_by) in rows.items()
     ]
     return Grid(cells, reference, reasons)
 
 
+def _seeded(recipe: Recipe, seed: int, vary: Vary) -> Recipe:
+    split = {"split_seed": seed} if vary == "split" else {}
+    return dataclasses.replace(recipe, seed=seed, data={**recipe.data, **split})
+
+
+def _check_split(base: Recipe) -> None:
+    """Raises UsageError unless a seed can choose the split of the recipe's data."""
+    if "split_seed" in base.data_options:
+        raise UsageError("--vary split takes the split's seed from --seeds: leave out --data.split-seed")
+    drawn = ("validation", "per_class", "label_noise")
+    if "split_seed" not in datasets.own_options(base.data_name) and not any(map(base.data_options.get, drawn)):
+        raise UsageError(
+            f"--vary split has nothing to draw: all of {base.data_name}'s training images are used as they are; "
+            "take some of them with --data.per-class, or make labels wrong with --data.label-noise"
+        )
+
+
 def _recipe(base: Recipe, variant: Variant, peers: str) -> Recipe:
     kept = base.method_options if base.method_name == variant.name else {}
     shared = None if variant.name == BASELINE or len(parse_peers(peers)) == 1 else base.share_until
     method = {"name": variant.name} | kept | variant.options
-    return dataclasses.replace(base, method=method, peers=peers, share_until=variant.share_until or shared)
+    return dataclasses.replace(base, **{"method": method, "peers": peers, "share_until": shared} | variant.recipe)
 
 
 def _fitting(recipe: Recipe, teacher: str | None, trial: Trial) -> Recipe:

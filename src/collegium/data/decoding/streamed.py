@@ -12,7 +12,7 @@ from collegium.errors import UsageError
 from collegium.seeds import global_state_kept, seed_globally
 
 from ..batches import Normalisation, check_place
-from ..interface import WHOLE, ClassificationData, Share
+from ..interface import WHOLE, ClassificationData, Share, at
 from ..order import AUGMENTATION, Order
 from .views import Ready, View, Views
 from .workers import Crew, default_workers
@@ -42,11 +42,13 @@ class StreamedSplit:
         source: where the images come from.
         indices: (N,) int64, which images of the source.
         targets: (N,) int64, the class of each.
+        true_targets: (N,) int64, the right classes, where `targets` are known to be wrong in part; else None.
     """
 
     source: Source
     indices: Tensor
     targets: Tensor
+    true_targets: Tensor | None = None
 
     @classmethod
     def of(cls, source: Source, targets: Tensor) -> "StreamedSplit":
@@ -58,7 +60,7 @@ class StreamedSplit:
 
     def subset(self, indices: Tensor) -> "StreamedSplit":
         """The images at `indices` (K,), in that order."""
-        return StreamedSplit(self.source, self.indices[indices], self.targets[indices])
+        return StreamedSplit(self.source, self.indices[indices], self.targets[indices], at(self.true_targets, indices))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from collegium.errors import UsageError
 from collegium.seeds import generator
 
 from ..batches import check_place
-from ..interface import WHOLE, ClassificationData, Share, describe
+from ..interface import WHOLE, ClassificationData, Share, at, describe
 from ..order import AUGMENTATION, Order
 
 _TURNS = 8  # the ways to turn and mirror a square
@@ -29,17 +29,19 @@ class Pixels:
     Attributes:
         positions: (N,) int64, row * width + column.
         targets: (N,) int64, the class of each pixel.
+        true_targets: (N,) int64, the right classes, where `targets` are known to be wrong in part; else None.
     """
 
     positions: Tensor
     targets: Tensor
+    true_targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def subset(self, indices: Tensor) -> "Pixels":
         """The pixels at `indices` (K,), in that order."""
-        return Pixels(self.positions[indices], self.targets[indices])
+        return Pixels(self.positions[indices], self.targets[indices], at(self.true_targets, indices))
 
 
 @dataclass(frozen=True)
