@@ -35,7 +35,7 @@ def test_options_follow_a_method_s_name() -> None:
         Variant("ffl:ekd=false:temperature=4", "ffl", {"ekd": False, "temperature": 4}),
     ]
     (tree,) = parse_methods("one:share_until=stage1,stage2;")
-    assert tree.share_until == "stage1,stage2"
+    assert tree.recipe == {"share_until": "stage1,stage2"}
     found = rows(grid("ffl;ffl:ekd=false"))
     assert found["ffl:ekd=false · 2xresnet8"].method == {"name": "ffl", "ekd": False}
 
@@ -88,7 +88,8 @@ def test_a_teacher_may_be_given_to_a_method_that_does_without() -> None:
         (("ffl:temprature=3",), "FFL has no option 'temprature'; did you mean 'temperature'"),
         (("ffl:temperature=warm",), "FFL's temperature must be a number, not 'warm'"),
         (("ffl:ekd=",), "cannot read 'ffl:ekd=': write a method's options like"),
-        (("ffl:share_until",), "share_until must name a stage"),
+        (("ffl:share_until",), "ffl:share_until: share_until must be a text or nothing, not True"),
+        (("dml:learning_rate=fast",), "dml:learning_rate=fast: learning_rate must be a number, not 'fast'"),
         (("dml,dml",), "--methods names dml twice"),
         (("dml", "2xresnte20"), "no network is called 'resnte20'; did you mean 'resnet20'"),
         (("dml", "2xresnet8;2xresnet8"), "--peers names 2xresnet8 twice"),

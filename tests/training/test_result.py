@@ -13,7 +13,9 @@ def test_the_best_epoch_is_chosen_on_validation_images_where_there_are_some() ->
     assert chosen["predictors"]["peer0"] == {
         "last": {"top1_error": 0.4},
         "best": {"top1_error": 0.3, "epoch": 2},
+        "validation": {"top1_error": 0.3},
     }
     flattering = last_and_best([row(1, 0.1, None), row(2, 0.3, None)])
     assert flattering["best_chosen_on"] == "test"
     assert flattering["predictors"]["peer0"]["best"] == {"top1_error": 0.1, "epoch": 1}
+    assert "validation" not in flattering["predictors"]["peer0"]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from collegium import ranks
-from collegium.data import BatchSource, ClassificationData, Samples, Share
+from collegium.data import BatchSource, ClassificationData, Samples, Share, wrong_labels
 from collegium.errors import TrainingError, UsageError
 from collegium.files import write_whole
 from collegium.method import ParameterGroup, Progress, Terms
@@ -650,6 +650,7 @@ class Run:
             "share_until": self.recipe.share_until,
             "data": data.name,
             "training_images": len(data.train),
+            "wrong_labels": wrong_labels(data),
             "test_images": len(data.test),
             "seed": self.recipe.seed,
             "epochs": self.recipe.epochs,

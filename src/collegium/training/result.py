@@ -5,7 +5,7 @@ from typing import Any
 
 
 def last_and_best(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Test scores of every predictor in the last epoch, and in its best one.
+    """Test scores of every predictor in the last epoch, and in its best one; validation scores in the last epoch.
 
     The best epoch is chosen on validation images; where there are none it is chosen on the test images, which
     flatters, and is there only to compare with papers that do so.
@@ -21,5 +21,7 @@ def last_and_best(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
             "last": {metric: evaluated[-1][f"test/{name}/{metric}"] for metric in metrics},
             "best": {metric: best[f"test/{name}/{metric}"] for metric in metrics} | {"epoch": int(best["epoch"])},
         }
+        if judge == "validation":
+            predictors[name]["validation"] = {m: evaluated[-1][f"validation/{name}/{m}"] for m in metrics}
     mean = predictors.pop("mean_peer")
     return {"predictors": predictors, "mean_peer": mean, "best_chosen_on": judge}
