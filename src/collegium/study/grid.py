@@ -189,7 +189,7 @@ def _seeded(recipe: Recipe, seed: int, vary: Vary) -> Recipe:
 
 def _check_split(base: Recipe) -> None:
     """Raises UsageError unless a seed can choose the split of the recipe's data."""
-    if "split_seed" in base.data_options:
+    if base.data_options.get("split_seed"):
         raise UsageError("--vary split takes the split's seed from --seeds: leave out --data.split-seed")
     drawn = ("validation", "per_class", "label_noise")
     if "split_seed" not in datasets.own_options(base.data_name) and not any(map(base.data_options.get, drawn)):
