@@ -102,6 +102,23 @@ def test_cifar10_is_downloaded_once_and_read_in_the_order_of_its_files(small, mo
     assert torch.equal(again.train.images, data.train.images)
 
 
+def test_cifar100_with_its_coarse_labels(small):
+    data = cifar.cifar100(labels="coarse")
+    assert data.class_names == ("y",) * 8 and data.train.targets.tolist() == [7] * 5
+    assert data.train.true_targets is None
+
+
+def test_cifar100_as_people_labelled_it(small, monkeypatch):
+    said = torch.tensor([0, 1, 1, 1, 1])
+    monkeypatch.setattr(cifar, "human_labels", lambda *_, **__: (said, torch.tensor([0, 1, 2, 0, 1])))
+    data = cifar.cifar100(labels="human")
+    assert data.train.targets.tolist() == said.tolist() and data.train.true_targets.tolist() == [0, 1, 2, 0, 1]
+    assert data.test.targets.tolist() == [2, 1] and data.test.true_targets is None
+    monkeypatch.setattr(cifar, "human_labels", lambda *_, **__: (said, said))
+    with pytest.raises(DataError, match="not in the order of CIFAR-100's images"):
+        cifar.cifar100(labels="human")
+
+
 def test_cifar100_has_fine_labels_and_the_ffl_recipe(small, tmp_path):
     data = cifar.cifar100(root=str(tmp_path / "elsewhere"))
     assert (tmp_path / "elsewhere" / "cifar-100-python" / "train").is_file()

@@ -40,6 +40,35 @@ def test_options_follow_a_method_s_name() -> None:
     assert found["ffl:ekd=false · 2xresnet8"].method == {"name": "ffl", "ekd": False}
 
 
+def test_a_row_may_have_entries_of_the_recipe_for_itself() -> None:
+    (smooth,) = parse_methods("independent:label_smoothing=0.1:weight_decay=0.001")
+    assert smooth.options == {} and smooth.recipe == {"label_smoothing": 0.1, "weight_decay": 0.001}
+    found = grid("independent,independent:label_smoothing=0.1,independent:share_until=stage2")
+    recipes = {label.partition(" ")[0]: recipe for label, recipe in rows(found).items()}
+    assert recipes["independent:label_smoothing=0.1"].label_smoothing == 0.1
+    assert recipes["independent"].label_smoothing == 0.0
+    assert recipes["independent:share_until=stage2"].share_until == "stage2"
+    assert set(found.reference.values()) == {"independent · 2xresnet8"}
+
+
+def test_a_seed_may_choose_the_split_too() -> None:
+    found = grid("independent,dml", seeds=(3, 4), vary="split")
+    assert [c.recipe.data["split_seed"] for c in found.cells] == [3, 3, 4, 4]
+    assert [c.recipe.seed for c in found.cells] == [3, 3, 4, 4]
+    assert all("split_seed" not in c.recipe.data for c in grid("dml", seeds=(3,)).cells)
+
+
+def test_a_split_that_nothing_draws_is_refused() -> None:
+    whole = dataclasses.replace(BASE, data={"name": "digits"})
+    with pytest.raises(UsageError, match="nothing to draw: all of digits's training images.*--data.per-class"):
+        make_grid(whole, "dml", "2xresnet8", [0], vary="split", trial=TRIAL)
+    fixed = dataclasses.replace(BASE, data={"name": "digits", "per_class": 5, "split_seed": 2})
+    with pytest.raises(UsageError, match="leave out --data.split-seed"):
+        make_grid(fixed, "dml", "2xresnet8", [0], vary="split", trial=TRIAL)
+    noisy = dataclasses.replace(BASE, data={"name": "digits", "label_noise": 0.2})
+    assert make_grid(noisy, "dml", "2xresnet8", [7], vary="split", trial=TRIAL).cells[0].recipe.data["split_seed"] == 7
+
+
 def test_cohorts_and_seeds() -> None:
     assert parse_cohorts("2xresnet32; resnet32 , wrn_16_2;") == ["2xresnet32", "resnet32,wrn_16_2"]
     assert parse_seeds("0, 1,12") == [0, 1, 12]
