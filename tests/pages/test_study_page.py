@@ -98,3 +98,20 @@ def test_a_single_seed_is_shown_without_a_test(tmp_path: Path) -> None:
     publish(study.folder)
     page = (tmp_path / "s" / "report.html").read_text()
     assert "Nothing was tested: that takes two seeds or more." in page and "significant" not in page
+
+
+def test_runs_without_metrics_have_no_learning_curve(tmp_path: Path) -> None:
+    study = made_up(tmp_path / "s", {"independent": [0.9, 0.91], "ffl": [0.95, 0.94], "dml": [0.9, 0.92]})
+    for lost in (study.cells[0], *study.cells[2:4]):  # one seed of independent, both of ffl
+        study.run_folder(lost).metrics_file.unlink()
+    publish(study.folder)
+    (curves,) = re.findall(r"<figure>(?:(?!</figure>).)*after each epoch.*?</figure>", page_of(study), re.DOTALL)
+    assert "dml" in curves and "ffl" not in curves and "independent" not in curves
+    for lost in study.cells[4:]:
+        study.run_folder(lost).metrics_file.unlink()
+    publish(study.folder)
+    assert "after each epoch" not in page_of(study) and 'id="charts"' in page_of(study)
+
+
+def page_of(study: Study) -> str:
+    return (study.folder / "report.html").read_text()

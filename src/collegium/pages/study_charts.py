@@ -10,7 +10,6 @@ from collegium.pages.colours import INK, OWN, PEERS, Style
 from collegium.pages.html import Html, element, figure, html
 from collegium.pages.run_sections import chip
 from collegium.results.comparison import ONE_NETWORK, Findings, Row
-from collegium.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,18 +108,23 @@ def _by_parameters(rows: Sequence[Row], look: Mapping[str, Style]) -> Html:
 
 
 def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
-    """A chart a cohort: test error of one network over the epochs, mean over the seeds."""
+    """A chart a cohort: test error of one network over the epochs, mean over the seeds.
+
+    Rows with a run that has no metrics.csv are left out.
+    """
     found = []
     for k, (cohort, rows) in enumerate(findings.cohorts().items()):
         series = {}
         for row in rows:
+            folders = [findings.study.run_folder(cell) for cell in row.cells if cell.seed in row.results]
+            if not all(folder.metrics_file.is_file() for folder in folders):
+                continue  # archived runs may lack it, and a mean over some of the seeds would mislead
             points: dict[int, list[float]] = {}
-            for cell in row.cells:
-                if cell.seed in row.results:
-                    for measured in RunFolder(findings.study.run_folder(cell).path).metrics():
-                        if f"test/{ONE_NETWORK}/top1_error" in measured:
-                            error = 100 * measured[f"test/{ONE_NETWORK}/top1_error"]
-                            points.setdefault(int(measured["epoch"]), []).append(error)
+            for folder in folders:
+                for measured in folder.metrics():
+                    if f"test/{ONE_NETWORK}/top1_error" in measured:
+                        error = 100 * measured[f"test/{ONE_NETWORK}/top1_error"]
+                        points.setdefault(int(measured["epoch"]), []).append(error)
             if points:
                 series[row.method] = list(points), [fmean(values) for values in points.values()]
         if series:
@@ -132,7 +136,8 @@ def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
                 description=f"Test error of one network over the epochs, {cohort}",
             )
             caption = f"{cohort}: test error of one network after each epoch, mean over the seeds. It selects nothing."
-            found.append(figure(picture, caption, _key(look, rows, {})))
+            drawn = [row for row in rows if row.method in series]
+            found.append(figure(picture, caption, _key(look, drawn, {})))
     return found
 
 
