@@ -15,12 +15,12 @@ from typing import Any
 
 from method_cost import measure_all
 
+from collegium.pages.study_table import StudyTable, written
+from collegium.results.comparison import ONE_NETWORK, Findings, Row, findings
+from collegium.results.statistics import spread
 from collegium.study.cell import Cell
-from collegium.study.executor import LocalExecutor
-from collegium.study.rows import ONE_NETWORK, Findings, Row, findings
-from collegium.study.statistics import spread
+from collegium.study.executors.local import LocalExecutor
 from collegium.study.study import Study
-from collegium.study.table import StudyTable, written
 from collegium.training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent

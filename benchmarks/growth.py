@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from collegium import networks
-from collegium.reporting.colours import INK, OWN, PEERS
+from collegium.pages.colours import INK, OWN, PEERS
 from collegium.training.engine import make_fabric
 from collegium.training.recipe import Recipe
 

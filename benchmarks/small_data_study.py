@@ -65,7 +65,7 @@ def final_training_error(metrics: Path) -> float:
 
 
 def write_results(runs: Path) -> None:
-    from collegium.table import all_predictors
+    from collegium.results.scores import all_predictors
 
     found = collect(runs)
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def write_results(runs: Path) -> None:
 
 def markdown(found: dict[str, dict[int, dict[str, Any]]], rows: list[str]) -> list[str]:
     """Accuracy of every predictor; the mean peer's gain over the independent one, paired by seed; its calibration."""
-    from collegium.table import all_predictors
+    from collegium.results.scores import all_predictors
 
     names = list(dict.fromkeys(n for row in rows for result in found[row].values() for n in all_predictors(result)))
     headings = ["", "seeds", *(name.replace("_", " ") for name in names)]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from collegium import report
 from collegium.errors import CollegiumError
-from collegium.table import comparison_table
+from collegium.results.scores import comparison_table
 from collegium.training.loop import train
 from collegium.training.recipe import Recipe
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collegium.method import Method as Method
     from collegium.method import Progress as Progress
     from collegium.networks import Network as Network
+    from collegium.pages.rank_table import rank as rank
+    from collegium.results.reproduction import reproduce as reproduce
     from collegium.student import load_peer as load_peer
-    from collegium.study.rank import rank as rank
-    from collegium.study.reproduce import reproduce as reproduce
 
 # Loaded on first use, so that importing the package costs little.
 _PLACES = {
@@ -41,8 +41,8 @@ _PLACES = {
     "Progress": "method",
     "Network": "networks",
     "load_peer": "student",
-    "rank": "study.rank",
-    "reproduce": "study.reproduce",
+    "rank": "pages.rank_table",
+    "reproduce": "results.reproduction",
 }
 __all__ = sorted(_PLACES)
 

@@ -15,9 +15,9 @@ from collegium.training.places import Layout
 from collegium.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from collegium.study.executor import Executor
+    from collegium.pages.study_table import StudyTable
+    from collegium.study.executors.local import Executor
     from collegium.study.grid import Vary
-    from collegium.study.table import StudyTable
 
 
 def train(
@@ -142,7 +142,7 @@ def evaluate(run: str | Path, *, data: OwnData | None = None, **given: Any) -> d
 
 def report(run: str | Path, *, data: OwnData | None = None, **given: Any) -> Path:
     """Writes the page of a finished run, RUN/report.html, and returns where it is. Arguments as :func:`evaluate`."""
-    from collegium.reporting.page import write_report
+    from collegium.pages.run_page import write_report
 
     return write_report(run, data=None if data is None else as_data(data), **given)
 
@@ -181,7 +181,7 @@ def compare(
         config: a recipe that all runs start from: a YAML file, or the name of one that comes with the library.
         workers: so many runs at once; by default as many as cores and memory allow.
         executor: where the runs are computed; by default on this machine. See
-            :class:`collegium.study.ray_executor.RayExecutor`.
+            :class:`collegium.study.executors.ray.RayExecutor`.
         quiet: show nothing.
         **recipe: everything else a :class:`Recipe` says, for all runs: ``data``, ``epochs`` and so on.
             ``share_until`` holds for every method but ``independent``, if the method's own options do not say it.
@@ -194,7 +194,7 @@ def compare(
         DataError: the data cannot be read; nothing is written.
         TrainingError: all was interrupted. A run that fails does not stop the others; the table says it.
     """
-    from collegium.study.executor import LocalExecutor
+    from collegium.study.executors.local import LocalExecutor
     from collegium.study.grid import make_grid
     from collegium.study.study import Study
     from collegium.study.trial import Trial
@@ -218,10 +218,10 @@ def publish(study: str | Path) -> "StudyTable":
     Raises:
         UsageError: there is no study.
     """
-    from collegium.study.page import write_page
-    from collegium.study.rows import findings
+    from collegium.pages.study_page import write_page
+    from collegium.pages.study_table import StudyTable
+    from collegium.results.comparison import findings
     from collegium.study.study import Study
-    from collegium.study.table import StudyTable
 
     opened = Study.open(study)
     table = StudyTable(findings(opened))

@@ -190,8 +190,8 @@ def _train(arguments: list[str]) -> None:
 
     from collegium import methods
     from collegium.api import default_run, report
+    from collegium.results.scores import result_table
     from collegium.student import peer_folder
-    from collegium.table import result_table
     from collegium.training.places import Layout
     from collegium.training.recipe import Recipe
 
@@ -356,7 +356,7 @@ def _comparison(arguments: list[str]) -> dict[str, Any]:
 
 
 def _add_executor_options(parser: Any) -> None:
-    from collegium.study.ray_executor import RayExecutor
+    from collegium.study.executors.ray import RayExecutor
 
     parser.add_argument("--executor", type=Literal["local", "ray"], default="local", help="where runs are computed")
     parser.add_class_arguments(RayExecutor, None)
@@ -364,7 +364,7 @@ def _add_executor_options(parser: Any) -> None:
 
 def _executor(values: dict[str, Any]) -> Any:
     """Takes its options out of the parsed values; None is this machine."""
-    from collegium.study.ray_executor import RayExecutor
+    from collegium.study.executors.ray import RayExecutor
 
     ray = {name: values.pop(name) for name in signature(RayExecutor).parameters}
     if values.pop("executor") == "ray":
@@ -379,8 +379,8 @@ def _reproduce(arguments: list[str]) -> None:
     from rich.console import Console
 
     from collegium.api import publish
+    from collegium.results.reproduction import reproduce
     from collegium.study.grid import parse_seeds
-    from collegium.study.reproduce import reproduce
 
     parser = _parser("reproduce", "Train a paper's table, or go on with it, and set it beside the published values.")
     parser.add_argument("name", help="the table; `collegium list tables` shows all")
@@ -414,7 +414,7 @@ def _reproduce(arguments: list[str]) -> None:
 def _rank(arguments: list[str]) -> None:
     from rich.console import Console
 
-    from collegium.study.rank import rank
+    from collegium.pages.rank_table import rank
 
     parser = _parser("rank", "What works best: all studies and runs beneath a folder, and all published values.")
     parser.add_argument("folder", help="of studies, of runs, or of both")
@@ -436,7 +436,7 @@ def _evaluate(arguments: list[str]) -> None:
     run = _run_folder("evaluate", "Score every predictor of a trained run on its test images.", arguments)
     from rich.console import Console
 
-    from collegium.table import predictor_table
+    from collegium.results.scores import predictor_table
     from collegium.training.cost import costs
     from collegium.training.loop import restore
 
@@ -531,7 +531,7 @@ def _shipped() -> list[dict[str, Any]]:
 
 
 def _tables() -> list[dict[str, Any]]:
-    from collegium.study import tables
+    from collegium.results import papers as tables
 
     rows = []
     for name in tables.names():

@@ -13,8 +13,8 @@ import pytest
 import collegium
 from collegium.cli import main
 from collegium.errors import UsageError
+from collegium.study.executors.worker import _wait_for as wait_for
 from collegium.study.study import Study
-from collegium.study.worker import _wait_for as wait_for
 from collegium.training.run_folder import RunFolder
 
 SMALL = "--peers 2xresnet8 --data.per-class 4 --batch-size 20 --device cpu"

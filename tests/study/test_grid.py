@@ -1,12 +1,12 @@
 import dataclasses
 
 import pytest
-from helpers_study import cell
 
 from collegium.errors import UsageError
 from collegium.study.grid import Grid, Variant, make_grid, parse_cohorts, parse_methods, parse_seeds
 from collegium.study.trial import Trial
 from collegium.training.recipe import Recipe
+from helpers_study import cell
 
 BASE = cell().recipe
 TRIAL = Trial()

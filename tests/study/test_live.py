@@ -3,13 +3,13 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers_study import cell, finish, made_up
 from rich.console import Console
 
-from collegium.study.executor import Event
+from collegium.study.executors.local import Event
 from collegium.study.live import LiveView
 from collegium.study.study import Study
 from collegium.training.run_folder import RunFolder
+from helpers_study import cell, finish, made_up
 
 
 @pytest.fixture

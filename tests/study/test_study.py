@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from helpers_study import cell, finish, made_up
 
 from collegium.errors import UsageError
 from collegium.study.cell import Cell
 from collegium.study.study import Study
 from collegium.training.recipe import read_yaml
+from helpers_study import cell, finish, made_up
 
 
 def test_a_study_is_read_back_as_it_was_written(tmp_path: Path) -> None:

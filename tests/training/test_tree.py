@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import assert_same_run, run, tiny
 
-from collegium.reporting.page import write_report
+from collegium.pages.run_page import write_report
 from collegium.student import load_peer
 from collegium.training.cost import costs
 from collegium.training.experiment import build

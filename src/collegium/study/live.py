@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collegium.study.cell import Cell
-from collegium.study.executor import Event
+from collegium.study.executors.local import Event
 from collegium.training.run_folder import RunFolder
 
 if TYPE_CHECKING:

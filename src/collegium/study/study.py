@@ -20,7 +20,7 @@ from collegium import networks
 from collegium.errors import UsageError
 from collegium.files import locked, write_whole
 from collegium.study.cell import Cell
-from collegium.study.executor import Event, Executor, Job, LocalExecutor
+from collegium.study.executors.local import Event, Executor, Job, LocalExecutor
 from collegium.study.live import LiveView
 from collegium.study.trial import Trial
 from collegium.training.experiment import resolve

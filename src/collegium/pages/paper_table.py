@@ -1,0 +1,295 @@
+"""A paper's table as it stands: the published values, ours beside them, and how it is written."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from collegium.pages.study_table import written
+from collegium.results.papers import Entry, PaperTable, mark, peers
+from collegium.results.published import CERTAINTY, Published
+from collegium.results.scores import all_predictors
+from collegium.results.statistics import Spread, spread
+from collegium.study.study import Outcome
+
+METRICS = {
+    "top1_error": "top-1 error",
+    "top1_accuracy": "top-1 accuracy",
+    "top5_error": "top-5 error",
+    "overall_accuracy": "overall accuracy",
+    "average_accuracy": "average accuracy",
+    "class_accuracy": "accuracy of one class",
+}
+NUMBERS = ("ours", "n", "published", "source", "difference", "in s.d.")
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A published number and ours beside it.
+
+    Args:
+        entry: the row and the published number.
+        ours: in the paper's metric and in percent, of the seeds that are done; None where there is none.
+        missing: why there is none.
+    """
+
+    entry: Entry
+    ours: Spread | None
+    missing: str
+
+    @property
+    def number(self) -> Published:
+        return self.entry.number
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the published value, in points."""
+        return None if self.ours is None else self.ours.mean - self.number.value
+
+    @property
+    def deviations(self) -> float | None:
+        """The difference in standard deviations of a single run: over the root mean square of ours and the published
+        one, or over the one that is known; None where none is, or where a best run was published."""
+        if self.ours is None or self.number.statistic == "best run":
+            return None
+        known = [std for std in (self.ours.std, self.number.std) if std is not None and not math.isnan(std)]
+        width = math.sqrt(math.fsum(std**2 for std in known) / len(known)) if known else 0.0
+        return (self.ours.mean - self.number.value) / width if width > 0 else None
+
+
+class Reproduction:
+    """A paper's table as it stands: printing it shows it in the terminal.
+
+    Args:
+        table: the table.
+        scale: the share of epochs and of training images that ours have.
+        outcomes: of the study's cells, finished or not.
+    """
+
+    def __init__(self, table: PaperTable, scale: float, outcomes: Sequence[Outcome]) -> None:
+        self.table = table
+        self.scale = scale
+        self.outcomes = outcomes
+        self.lines = [self._line(entry) for entry in table.entries(scale)]
+        self.footnotes = list(dict.fromkeys(line.missing for line in self.lines if line.missing))
+
+    def _line(self, entry: Entry) -> Line:
+        own = [outcome for outcome in self.outcomes if outcome.cell.label == entry.label]
+        if entry.missing or not own:
+            return Line(entry, None, entry.missing or "no run of it is here")
+        values = [ours_in(entry.number, outcome) for outcome in own if outcome.result is not None]
+        if not values:
+            error = next((outcome.error for outcome in own if outcome.error), None)
+            return Line(entry, None, f"no run is done yet ({error})" if error else "no run is done yet")
+        found = spread(values)
+        if entry.number.statistic == "best run":
+            best = min if entry.number.metric.endswith("error") else max
+            found = Spread(found.n, best(values), None)
+        return Line(entry, found, "")
+
+    @property
+    def possible(self) -> bool:
+        """Whether anything of the table can be trained."""
+        return any(not line.entry.missing for line in self.lines)
+
+    @property
+    def lost(self) -> int:
+        """How many runs were begun and did not finish."""
+        return sum(outcome.state in ("failed", "broken") for outcome in self.outcomes)
+
+    @property
+    def stem(self) -> str:
+        """The name of its files."""
+        trial = "" if self.scale == 1 else f"-trial-{self.scale:g}"
+        return self.table.name.replace("/", "-") + trial
+
+    @property
+    def warning(self) -> str:
+        """What must be said of a trial wherever it is shown, "" of a whole study."""
+        if self.scale == 1:
+            return ""
+        return (
+            f"Scaled to {100 * self.scale:g} % of the epochs and the training images: not comparable with the "
+            "published values."
+        )
+
+    @property
+    def title(self) -> str:
+        parts = [f"{self.table.name}: {self.table.title}", *mark(self.scale)]
+        return " · ".join(parts)
+
+    @property
+    def metric(self) -> str:
+        """What the numbers are, where all are the same."""
+        kinds = {METRICS[line.number.metric] for line in self.lines}
+        return kinds.pop() if len(kinds) == 1 else ""
+
+    @property
+    def heads(self) -> list[str]:
+        metric = [] if self.metric else ["metric"]
+        data = ["data"] if self._several_data else []
+        return [
+            "row",
+            "peers",
+            *data,
+            "predictor",
+            *metric,
+            "ours",
+            "n",
+            "published",
+            "source",
+            "difference",
+            "in s.d.",
+        ]
+
+    @property
+    def _several_data(self) -> bool:
+        return len({line.number.data for line in self.lines}) > 1
+
+    def cells(self, line: Line) -> list[str]:
+        """A line as it is written."""
+        number, ours = line.number, MISSING
+        if line.ours is not None:
+            ours = ("best " if number.statistic == "best run" else "") + written(line.ours)
+        elif line.missing:
+            ours = f"{MISSING} ({self.footnotes.index(line.missing) + 1})"
+        difference, deviations = (
+            MISSING if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+            for value, digits in ((line.difference, 2), (line.deviations, 1))
+        )
+        return [
+            line.entry.row.label,
+            peers_of(line),
+            *([number.data] if self._several_data else []),
+            number.predictor.replace("_", " "),
+            *([] if self.metric else [METRICS[number.metric]]),
+            ours,
+            str(line.ours.n) if line.ours else MISSING,
+            ("best " if number.statistic == "best run" else "") + value_text(number),
+            number.certainty,
+            difference,
+            deviations,
+        ]
+
+    @property
+    def caption(self) -> list[str]:
+        """How the numbers came about, in sentences."""
+        what = (self.metric or "errors and accuracies").capitalize()
+        tags = sorted({line.number.certainty for line in self.lines})
+        text = [self.warning] if self.warning else []
+        text += [
+            f"{what} on the test images in percent; ours after the last epoch, mean ± sample standard deviation over n "
+            "seeds.",
+            "Difference: ours minus published, in points; in s.d.: the same over the root mean square of the standard "
+            "deviations of ours and the published runs, or over the one that is known.",
+            "Source: " + "; ".join(f"{tag}, {CERTAINTY[tag]}" for tag in tags) + ".",
+        ]
+        precisions = {outcome.cell.recipe.precision for outcome in self.outcomes} - {"fp32"}
+        text += [f"Ours were trained in {' and '.join(sorted(precisions))}."] if precisions else []
+        told = {o.result["method"]: o.result["reconstructed"] for o in self.outcomes if o.result is not None}
+        text += [f"Our {method} is reconstructed: {what}." for method, what in told.items() if what]
+        return text
+
+    @property
+    def problems(self) -> list[str]:
+        """Why numbers of ours are missing, and what became of runs that did not finish."""
+        notes = [f"({k}) {note}" for k, note in enumerate(self.footnotes, start=1)]
+        bad = [o for o in self.outcomes if o.state in ("failed", "broken")]
+        return notes + [f"{o.state}: {o.cell.name}: {o.error}" for o in bad]
+
+    @property
+    def cohort(self) -> str:
+        """The peers, where all rows have the same."""
+        cohorts = {peers_of(line) for line in self.lines}
+        return cohorts.pop() if len(cohorts) == 1 else ""
+
+    def grouped(self) -> dict[str, list[dict[str, str]]]:
+        """Row, with its peers and data where these differ -> heading -> what is written there, for each predictor."""
+        named = ("row", "data") if self.cohort else ("row", "peers", "data")
+        groups: dict[str, list[dict[str, str]]] = {}
+        for line in self.lines:
+            cells = dict(zip(self.heads, self.cells(line), strict=True))
+            cells["scored"] = ", ".join(cells[head] for head in ("predictor", "metric") if head in cells)
+            groups.setdefault(" · ".join(cells[head] for head in named if head in cells), []).append(cells)
+        return groups
+
+    def __rich__(self) -> RenderableType:
+        table = Table(box=SIMPLE_HEAD)
+        table.add_column("row", overflow="fold")
+        for head in NUMBERS:
+            table.add_column(head if head != "source" else "", justify="right", no_wrap=True)
+        before = ""
+        for row, group in self.grouped().items():
+            if group[0]["row"] != before:
+                table.add_section()
+            before = group[0]["row"]
+            if len(group) > 1:
+                table.add_row(Text(row, style="bold cyan"))
+            for cells in group:
+                one = Text.assemble((row, "bold cyan"), f", {cells['scored']}")
+                name = one if len(group) == 1 else Text(f"  {cells['scored']}")
+                table.add_row(name, *(Text(cells[head]) for head in NUMBERS))
+        title = Text(" · ".join(filter(None, [self.title, self.cohort])), style="bold")
+        first = [Text(self.warning, style="bold yellow")] if self.warning else []
+        notes = [Text(" ".join(self.caption), style="dim")] + [
+            Text(problem, style="yellow") for problem in self.problems
+        ]
+        return Group(title, *first, table, *notes)
+
+    def markdown(self) -> str:
+        """The table with its caption, in GitHub's Markdown."""
+        lines = [f"**{self.title}**", "", f"| {' | '.join(self.heads)} |", "|---" * len(self.heads) + "|"]
+        lines += [f"| {' | '.join(self.cells(line))} |" for line in self.lines]
+        lines += ["", " ".join(self.caption), "", *(f"- {problem}" for problem in self.problems)]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def as_csv(self) -> str:
+        """One line a published number; of a trial every line says so."""
+        text = io.StringIO()
+        names = "table scale row peers data predictor metric statistic ours ours_std n missing published published_std"
+        names += " certainty difference deviations source"
+        writer = csv.DictWriter(text, names.split(), lineterminator="\n")
+        writer.writeheader()
+        for line in self.lines:
+            number, ours = line.number, line.ours
+            row: dict[str, object] = {"table": number.table, "scale": self.scale, "row": line.entry.row.label}
+            row |= {"peers": peers_of(line)}
+            row |= {"data": number.data, "predictor": number.predictor, "metric": number.metric}
+            row |= {"statistic": number.statistic, "missing": line.missing}
+            row |= {"ours": ours and ours.mean, "ours_std": ours and ours.std, "n": ours and ours.n}
+            row |= {"published": number.value, "published_std": "" if math.isnan(number.std) else number.std}
+            row |= {"certainty": number.certainty, "source": number.source}
+            row |= {"difference": line.difference, "deviations": line.deviations}
+            writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
+        return text.getvalue()
+
+
+def ours_in(number: Published, outcome: Outcome) -> float:
+    """A finished run's number beside a published one: of the last epoch, in the paper's metric and in percent."""
+    assert outcome.result is not None
+    metric = "top5_error" if number.metric == "top5_error" else "top1_error"
+    error = 100 * float(all_predictors(outcome.result)[number.predictor]["last"][metric])
+    return error if number.metric.endswith("error") else 100 - error
+
+
+def value_text(number: Published) -> str:
+    """``"25.56 ± 0.32"``, without the deviation where none is printed."""
+    return written(Spread(1, number.value, None if math.isnan(number.std) else number.std))
+
+
+def peers_of(line: Line) -> str:
+    """The peers of our runs; those of the published number, as far as they are known, where it stands alone."""
+    number = line.number
+    if not line.entry.missing:
+        return peers(line.entry.row, number)
+    if len(number.networks) > 1:
+        return ",".join(number.networks)
+    count = number.peers.replace(" or ", "/")
+    return number.networks[0] if count in ("", "1") else f"{count}x{number.networks[0]}"

@@ -1,0 +1,169 @@
+"""What works best on a data set with a network: every finished run beneath a folder, and every published value."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from collegium.errors import UsageError, nearest
+from collegium.files import write_whole
+from collegium.pages.study_table import MISSING, written
+from collegium.results.published import CERTAINTY, LACKING
+from collegium.results.ranking import DEPLOYED, METRICS, TRAINING_IMAGES, TRIAL, Standing, of_papers, of_runs
+from collegium.results.statistics import Spread
+
+
+class Ranking:
+    """All values, group by group. Printing it shows those of one data set and network in the terminal.
+
+    Args:
+        standings: in any order, without ranks.
+        left_out: folder -> why it is not in the ranking.
+        data: the data set to be shown in the terminal, None for all.
+        network: the network to be shown there, None for all.
+
+    Raises:
+        UsageError: there is no value of this data set or network.
+    """
+
+    def __init__(
+        self,
+        standings: Iterable[Standing],
+        left_out: Mapping[str, str] | None = None,
+        *,
+        data: str | None = None,
+        network: str | None = None,
+    ) -> None:
+        self.groups = ranked(standings)
+        self.left_out = dict(left_out or {})
+        self.data, self.network = data, network
+        for what, value, known in (
+            ("data", data, {group[0] for group in self.groups}),
+            ("peers", network, {group[1] for group in self.groups if data in (None, group[0])}),
+        ):
+            if value is not None and value not in known:
+                raise UsageError(f"--{what} {value}: no value is known of it{nearest(value, sorted(known))}")
+
+    @property
+    def shown(self) -> list[list[Standing]]:
+        """The groups for the terminal: those asked for, or those with results of ours."""
+        asked = self.data is not None or self.network is not None
+        return [
+            group
+            for (data, network, *_), group in self.groups.items()
+            if self.data in (None, data)
+            and self.network in (None, network)
+            and (asked or any(s.origin == "ours" for s in group))
+        ]
+
+    def __rich__(self) -> RenderableType:
+        parts: list[RenderableType] = [_terminal_table(group) for group in self.shown]
+        if not parts:
+            parts.append(Text("No finished run was found; --data and --peers show the published values."))
+        else:
+            told = "Whose: ours, or published: " + "; ".join(f"{tag}, {text}" for tag, text in CERTAINTY.items()) + "."
+            parts.append(Text(" ".join([*CAPTION, told]), style="dim"))
+        parts += [Text(f"left out: {folder}: {why}", style="yellow") for folder, why in self.left_out.items()]
+        return Group(*parts)
+
+
+CAPTION = (
+    "Values are ranked among those of the same data set, number of training images, network and metric; one network "
+    "and several networks together are ranked apart.",
+    "Recipes differ: compare the epochs too.",
+    "Our values are those of the last epoch; papers often print the best one.",
+    "A trial at a reduced scale, the best of several runs, and what is not known well enough have no rank.",
+)
+
+
+def ranked(standings: Iterable[Standing]) -> dict[tuple[str, str, str, str, int], list[Standing]]:
+    """Group -> its values, the best first, with their ranks; those without one come last. Large groups come first."""
+    groups: dict[tuple[str, str, str, str, int], list[Standing]] = {}
+    for standing in standings:
+        groups.setdefault(standing.group, []).append(standing)
+    found = {}
+    for key, group in sorted(groups.items(), key=lambda item: _place(item[0], len(item[1]))):
+        sign = 1 if METRICS[group[0].metric] == "lower" else -1
+        group = sorted(group, key=lambda s: (bool(s.remark), sign * s.value, s.origin, s.method))
+        values = [round(sign * s.value, 2) for s in group if not s.remark]
+        found[key] = [s if s.remark else replace(s, rank=values.index(round(sign * s.value, 2)) + 1) for s in group]
+    return found
+
+
+def _place(key: tuple[str, str, str, str, int], size: int) -> tuple[object, ...]:
+    data, network, metric, deployed, images = key
+    reduced = images < TRAINING_IMAGES.get(data, 0)
+    return (
+        reduced,
+        data,
+        network in LACKING,
+        network,
+        list(METRICS).index(metric),
+        DEPLOYED.index(deployed),
+        -images,
+        -size,
+    )
+
+
+def _terminal_table(group: Sequence[Standing]) -> Table:
+    table = Table(title=heading(group[0]), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for head in ("rank", "method", "peers", "predictor", "%", "n", "epochs", "whose"):
+        text = head in ("method", "peers", "predictor")
+        table.add_column(head, justify="left" if text or head == "whose" else "right", no_wrap=not text)
+    for s in group:
+        method = f"{s.method} (trial)" if s.remark == TRIAL else s.method
+        cells = [rank_text(s), method, s.peers, s.predictor.replace("_", " "), value_text(s), *numbers(s)]
+        origin = "ours" if s.origin == "ours" else s.certainty
+        table.add_row(*(Text(cell) for cell in [*cells, origin]), style="bold" if s.origin == "ours" else "")
+    return table
+
+
+def heading(s: Standing) -> str:
+    """What a group is: data set, training images, network, what is deployed."""
+    images = f", {s.images:,} training images" if s.images else ""
+    return f"{s.data}{images} · {s.network} · {s.metric} of {s.deployed}"
+
+
+def rank_text(s: Standing) -> str:
+    return MISSING if s.rank is None else str(s.rank)
+
+
+def value_text(s: Standing) -> str:
+    return written(Spread(s.n or 1, s.value, s.std))
+
+
+def numbers(s: Standing) -> list[str]:
+    """How many runs and epochs, as far as that is known."""
+    return [MISSING if s.n is None else str(s.n), MISSING if s.epochs is None else str(s.epochs)]
+
+
+def rank(
+    folder: str | Path, *, out: str | Path | None = None, data: str | None = None, peers: str | None = None
+) -> tuple[Ranking, Path]:
+    """Ranks every finished run beneath a folder among the published values, and writes the page.
+
+    Args:
+        folder: of studies, of runs, or of both.
+        out: the page; by default FOLDER/rank.html.
+        data: the data set that printing the ranking shows; by default all.
+        peers: the network that it shows; by default all.
+
+    Returns:
+        The ranking and where its page is.
+
+    Raises:
+        UsageError: there is no such folder, or nothing of that data set or network.
+    """
+    from collegium.pages.rank_page import page
+
+    ours, left_out = of_runs(folder)
+    ranking = Ranking([*ours, *of_papers()], left_out, data=data, network=peers)
+    place = Path(out) if out is not None else Path(folder).expanduser() / "rank.html"
+    if not place.parent.is_dir():
+        raise UsageError(f"the page cannot be written to {place}: there is no folder {place.parent}")
+    write_whole(place, page(ranking))
+    return ranking, place

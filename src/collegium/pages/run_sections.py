@@ -1,0 +1,248 @@
+"""What was trained, and what came out, in words and tables."""
+
+import shlex
+from statistics import fmean
+from typing import Any
+
+from collegium.data.hyperspectral.patches import PatchData
+from collegium.pages import text as words
+from collegium.pages.colours import Style
+from collegium.pages.html import Html, element, html, section, table
+from collegium.results.analysis import Evidence
+
+Styles = dict[str, Style]
+
+METRIC_HEADS = {
+    "top1_error": ("top-1 error", "Share of test images whose most probable class is wrong, in percent"),
+    "top5_error": (
+        "top-5 error",
+        "Share of test images whose true class is not among the five surest, in percent",
+    ),
+    "nll": ("NLL", "Negative log-likelihood: mean of -log of the probability given to the true class, in nats"),
+    "ece": ("ECE", "Expected calibration error: mean gap between confidence and accuracy over 15 bins, in percent"),
+}
+
+
+def chip(style: Style) -> Html:
+    line = "solid" if style.dash == "solid" else "dotted" if style.dash == "dotted" else "dashed"
+    return element("span", class_="chip", style=f"border-top: 3px {line} {style.css}", aria_hidden="true")
+
+
+def key(styles: Styles, names: list[str]) -> Html:
+    """Which line is whose."""
+    return element("ul", [element("li", chip(styles[name]), name) for name in names], class_="key")
+
+
+def column_head(label: str, unit: str = "", tip: str | None = None) -> Html:
+    """A heading with its unit below, explained where the pointer rests."""
+    return element("th", label, [element("br"), unit] if unit else "", scope="col", title=tip)
+
+
+def heading(evidence: Evidence) -> Html:
+    result, recipe = evidence.result, evidence.recipe
+    facts = [
+        f"peers share {words.shared(recipe.share_until)}",
+        f"{result['training_images']:,} training and {result['test_images']:,} test images",
+        f"seed {result['seed']}",
+        words.plural(result["epochs"], "epoch"),
+    ]
+    if len(evidence.peers) == 1:
+        del facts[0]
+    return html([element("h1", title(evidence)), element("p", " · ".join(facts), class_="soft")])
+
+
+def title(evidence: Evidence) -> str:
+    result = evidence.result
+    return f"{words.method_title(result['method'])} on {result['data']}, {words.networks(result['peers'])}"
+
+
+def notices(evidence: Evidence) -> list[Html]:
+    """What a reader must know before believing a number."""
+    result, found = evidence.result, list(evidence.result.get("notes", []))
+    if result.get("reconstructed"):
+        found.append(
+            f"Reconstructed: {result['reconstructed']}. No text or code of the authors states this part of "
+            f"{result['method']}, so the numbers are those of our reading of it."
+        )
+    changed = [
+        f"{name} {words.percent(evidence.errors[name])} % instead of {words.percent(scores['last']['top1_error'])} %"
+        for name, scores in result["predictors"].items()
+        if name in evidence.errors and abs(evidence.errors[name] - scores["last"]["top1_error"]) > 1e-5
+    ]
+    if changed:
+        found.append(
+            "Predicted again for this page, on this machine and its test images, errors come out as "
+            + ", ".join(changed)
+            + ". Tables of scores hold the run's own numbers, pictures the new predictions."
+        )
+    return [element("p", text, class_="notice", role="note") for text in found]
+
+
+def summary(evidence: Evidence) -> Html:
+    result = evidence.result
+    mean, cost = result["mean_peer"]["last"]["top1_error"], result["cost"]
+    peers = len(evidence.peers)
+    cards = [("one peer" + (f", mean of {peers}" if peers > 1 else ""), mean, cost["peer0"])]
+    cards += [("ensemble", words.last(evidence, "ensemble")["top1_error"], cost["ensemble"])] if peers > 1 else []
+    cards += [(name, words.last(evidence, name)["top1_error"], cost[name]) for name in evidence.own]
+    boxes = [
+        element(
+            "div",
+            element("span", name),
+            element("b", words.percent(error), " %"),
+            element("span", words.count(c["parameters"]), " parameters"),
+            element("span", words.count(c["flops"]), " FLOPs"),
+            class_="card",
+        )
+        for name, error, c in cards
+    ]
+    note = "Test error after the last epoch. FLOPs are for one image, a multiply-add counts as two. "
+    return html(
+        [
+            element("p", words.verdict(evidence), class_="lead"),
+            element("div", boxes, class_="cards"),
+            element("p", note, words.doubt(evidence), class_="soft"),
+        ]
+    )
+
+
+def scores(evidence: Evidence, styles: Styles) -> Html:
+    result = evidence.result
+    chosen = result["best_chosen_on"]
+    head = [
+        column_head("predictor"),
+        *(column_head(label, "nats" if m == "nll" else "%", tip) for m, (label, tip) in METRIC_HEADS.items()),
+        column_head("parameters", "", "Numbers learned in training that the predictor needs"),
+        column_head("FLOPs", "", "For one image; a multiplication and an addition count as two"),
+        column_head("best epoch", "top-1 error, %", f"The lowest error of any epoch, chosen on the {chosen} images"),
+    ]
+    rows = [_score_row(evidence, name, s, styles) for name, s in result["predictors"].items()]
+    if len(evidence.peers) > 1:
+        rows.insert(len(evidence.peers), _score_row(evidence, "mean_peer", result["mean_peer"], styles))
+    flatters = (
+        "chosen on the test images themselves, which flatters; it is here only for comparison with papers that do so"
+        if chosen == "test"
+        else "chosen on the validation images"
+    )
+    return section(
+        "Final scores",
+        table(head, rows, class_="sortable"),
+        element(
+            "p",
+            "All scores are on the test images, after the last epoch: that is the headline. "
+            f"The best epoch beside it was {flatters}. Lower is better in every column. "
+            "A click on a heading sorts by it.",
+            class_="soft",
+        ),
+        element(
+            "ul",
+            [
+                element("li", element("b", label), ": ", tip[0].lower() + tip[1:] if k != 2 else tip, ".")
+                for k, (label, tip) in enumerate(METRIC_HEADS.values())
+            ],
+            class_="soft",
+        ),
+        id="scores",
+    )
+
+
+def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: Styles) -> list[Html]:
+    number = [f"{scores['last'][m]:.3f}" if m == "nll" else words.percent(scores["last"][m]) for m in METRIC_HEADS]
+    costs = evidence.result["cost"]
+    if name == "mean_peer":
+        cost = {k: fmean(costs[peer][k] for peer in evidence.peers) for k in ("parameters", "flops")}
+    else:
+        cost = costs.get(name)
+    best = scores["best"]
+    label = element("i", "mean peer") if name == "mean_peer" else html([chip(styles[name]), name])
+    return [
+        element("th", label, scope="row", data_value=name),
+        *(element("td", element("b", n) if k == 0 else n) for k, n in enumerate(number)),
+        *(
+            element("td", words.count(cost[k]) if cost else "–", data_value=cost[k] if cost else 0)
+            for k in ("parameters", "flops")
+        ),
+        element(
+            "td",
+            words.percent(best["top1_error"]),
+            f" (epoch {best['epoch']})",
+            class_="aside",
+            data_value=best["top1_error"],
+        ),
+    ]
+
+
+def trained(evidence: Evidence) -> Html:
+    result, recipe = evidence.result, evidence.recipe
+    first, links = words.about_method(recipe.method_name)
+    about = [element("p", first)] if first else []
+    if links:
+        anchors = [
+            html([" " if k == 0 else ", ", element("a", link.removeprefix("https://"), href=link, rel="noreferrer")])
+            for k, link in enumerate(links)
+        ]
+        about.append(element("p", "Source:", anchors, class_="soft"))
+    speed = f"{words.duration(result['seconds'])} in all, {words.duration(result['training_seconds'])} of it training, "
+    rows = [
+        ("method", words.entry(recipe.method)),
+        ("peers", words.networks(result["peers"])),
+        ("shared", words.shared(recipe.share_until)),
+        ("data", words.entry(recipe.data)),
+        (
+            "training",
+            f"{words.plural(recipe.epochs, 'epoch')} of batches of {recipe.batch_size}, {recipe.optimizer}, "
+            f"learning rate {recipe.learning_rate:g}, {recipe.schedule} schedule",
+        ),
+        ("time", f"{speed}{result['images_per_second']:,.0f} images/s"),
+        ("device", evidence.provenance.get("device", "unknown")),
+        ("commit", evidence.provenance.get("commit") or "unknown"),
+    ]
+    entries = [(k, words.entry(v)) for k, v in recipe.to_dict().items()]
+    versions = list(evidence.provenance.items())
+    return section(
+        "What was trained",
+        *about,
+        table([], rows, class_="left"),
+        element("details", element("summary", "The whole recipe"), table([], entries, class_="left")),
+        element("details", element("summary", "Versions and machine"), table([], versions, class_="left"))
+        if versions
+        else "",
+        id="trained",
+    )
+
+
+def use(evidence: Evidence) -> Html:
+    place = (evidence.run / "peers" / evidence.deployed).as_posix()
+    code = "\n".join(
+        [
+            "import collegium",
+            "",
+            f"student = collegium.load_peer({place!r})  # a torch module in evaluation mode",
+            "logits = student(images)  # (B, C), from normalised images (B, channels, height, width)",
+        ]
+    )
+    run = evidence.run.as_posix()
+    export = f"collegium export {shlex.quote(run)} --format onnx"
+    if "python:" in evidence.recipe.peers:  # which the command line cannot have
+        export = f"collegium.export({run!r}, network=...)  # the untrained network"
+    rest = [name for name in evidence.peers if name != evidence.deployed]
+    others = f" Beside it lie{'s' * (len(rest) == 1)} {', '.join(rest)}." if rest else ""
+    return section(
+        "Use a trained peer",
+        element("p", f"Each peer is a network of its own and needs none of the training code.{others}"),
+        element("pre", element("code", code)),
+        element(
+            "p",
+            "Its config.json holds the class names, and "
+            + (
+                "what is done to a scene before patches are cut: bands, principal components if any, and the mean and "
+                "standard deviation of each channel."
+                if isinstance(evidence.data, PatchData)
+                else "the mean and standard deviation by which pixels scaled to [0, 1] are normalised."
+            ),
+            class_="soft",
+        ),
+        element("p", "As one file that runs without Collegium, by torch alone or ONNX Runtime:"),
+        element("pre", element("code", export)),
+        id="use",
+    )

@@ -1,0 +1,229 @@
+"""The page of a study: one HTML file that needs nothing else, and no network."""
+
+from pathlib import Path
+from typing import Any
+
+from collegium.files import write_whole
+from collegium.pages import text as words
+from collegium.pages.document import document
+from collegium.pages.html import Html, element, html, section
+from collegium.pages.html import table as sheet
+from collegium.pages.run_sections import chip, column_head
+from collegium.pages.study_charts import charts, styles
+from collegium.pages.study_table import MISSING, Entry, StudyTable, p_value, written
+from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
+from collegium.results.scores import all_predictors
+from collegium.study.study import Outcome
+
+PAGE_FILE = "report.html"
+LEVEL = 0.05
+
+CSS = """
+.scroll th[scope="row"]:first-child, .scroll thead th:first-child { position: sticky; left: 0;
+  background: var(--page); padding-right: 1rem; }
+th.text, td.text { text-align: left; }
+.mark { margin-right: .4em; }
+.peers { display: block; color: var(--soft); font-size: .8125rem; }
+.failed { color: #c0392b; }
+td.wide { white-space: normal; min-width: 16rem; text-align: left; }
+@media (prefers-color-scheme: dark) { .failed { color: #ff8a7a; } }
+"""
+
+
+def write_page(table: StudyTable) -> Path:
+    """Writes STUDY/report.html and returns its path."""
+    file = table.findings.study.folder / PAGE_FILE
+    write_whole(file, render(table))
+    return file
+
+
+def render(table: StudyTable) -> str:
+    """The whole page."""
+    findings = table.findings
+    drawn = charts(findings)
+    body = element(
+        "main",
+        element("header", element("h1", table.title), _facts(findings), _notices(table), _verdict(findings)),
+        _comparison(table),
+        section("Charts", element("div", drawn, class_="grid"), id="charts") if drawn else "",
+        _predictors(findings),
+        _runs(findings),
+        _made(findings),
+        element("footer", element("p", "Written by ", element("code", "collegium compare"), ".", class_="soft")),
+    )
+    return document(table.title, body, css=CSS)
+
+
+def _facts(findings: Findings) -> Html:
+    done = len(findings.outcomes) - len(findings.unfinished)
+    facts = [f"{done} of {words.plural(len(findings.outcomes), 'run')} done"]
+    facts += [f"peers {cohort}" for cohort in findings.cohorts()]
+    return element("p", " · ".join(facts), class_="soft")
+
+
+def _notices(table: StudyTable) -> list[Html]:
+    return [element("p", problem, class_="notice", role="note") for problem in table.problems]
+
+
+def _verdict(findings: Findings) -> Html:
+    """What came out, in plain language."""
+    found = [c for (_, predictor), c in findings.comparisons.items() if predictor == ONE_NETWORK]
+    if not found:
+        return Html()
+    told = []
+    tested = [c for c in found if c.p is not None]
+    significant = [c for c in tested if c.p is not None and c.p < LEVEL]
+    best = max(found, key=lambda c: c.gain.spread.mean)
+    if tested:
+        what = f"{len(tested)} comparisons of one network" if len(tested) > 1 else "the one comparison of a network"
+        against = " or ".join(dict.fromkeys(_method(findings, c) for c in tested))
+        if not significant:
+            told.append(f"In {what} with {against}, no difference is significant at the level of {100 * LEVEL:.0f} %.")
+        else:
+            listed = ", ".join(f"{c.row.label} ({_points(c)}, p {p_value(c.p or 0)})" for c in significant)
+            told.append(f"In {what} with {against}, significant at the level of {100 * LEVEL:.0f} %: {listed}.")
+    n = words.plural(best.gain.spread.n, "seed")
+    told.append(f"The largest mean gain is that of {best.row.label}: {_points(best)} over {n}.")
+    return element("p", " ".join(told), class_="lead")
+
+
+def _method(findings: Findings, comparison: Comparison) -> str:
+    other = findings.reference(comparison.row)
+    assert other is not None
+    return other.method
+
+
+def _points(comparison: Comparison) -> str:
+    return f"{written(comparison.gain.spread, sign=True)} points"
+
+
+def _comparison(table: StudyTable) -> Html:
+    look = styles(table.findings)
+    columns = [column for column in table.columns if column.key != "each"]  # every predictor has a table of its own
+    several = len(table.findings.cohorts()) > 1
+    heads = [column_head("method")]
+    heads += [column_head(column.heading, column.unit, column.meaning or None) for column in columns]
+    rows = []
+    for line in table.lines:
+        name = [chip(look[line.row.method]), line.row.method]
+        name += [element("span", line.row.cohort, class_="peers")] if several else []
+        cells: list[object] = [element("th", name, scope="row", data_value=line.row.label)]
+        cells += [_cell(line.entries[column.key]) for column in columns]
+        rows.append(cells)
+    return section(
+        "Comparison",
+        sheet(heads, rows, class_="sortable"),
+        element("p", " ".join(table.caption), class_="soft"),
+        element("p", "A click on a heading, or Enter, sorts by it.", class_="soft"),
+        id="comparison",
+    )
+
+
+def _cell(entry: Entry) -> Html:
+    parts: list[object] = []
+    for k, text in enumerate(entry.text.split("; ")):
+        parts += [element("br")] if k else []
+        parts.append(element("b", text) if entry.best else text)
+    return element("td", parts, data_value="" if entry.value is None else entry.value)
+
+
+def _predictors(findings: Findings) -> Html:
+    heads = [
+        column_head("row"),
+        element("th", "predictor", class_="text", scope="col"),
+        column_head("n"),
+        column_head("accuracy", "%"),
+        column_head("gain", "points", "over the same predictor of the row that it is compared with"),
+        column_head("wins"),
+        column_head("p", "", "paired t-test, corrected by Holm within one kind of predictor"),
+        column_head("parameters"),
+        column_head("FLOPs", "", "For one image; a multiplication and an addition count as two"),
+    ]
+    rows = [_predictor(findings, row, predictor) for row in findings.rows for predictor in row.predictors]
+    if not rows:
+        return Html()
+    note = (
+        "A method's own predictor is compared with the ensemble of the other row. p values are corrected within one "
+        "kind of predictor: one network, ensemble, method's own, single peer."
+    )
+    return section(
+        "Every predictor",
+        sheet(heads, rows, class_="sortable"),
+        element("p", note, class_="soft"),
+        id="predictors",
+    )
+
+
+def _predictor(findings: Findings, row: Row, predictor: str) -> list[object]:
+    found, cost = row.spread(predictor), row.cost(predictor)
+    assert found is not None
+    compared = findings.comparisons.get((row.label, predictor))
+    name = row.name_of(predictor)
+    name = f"{predictor}: {name}" if name not in (predictor, "one network") else name
+    cells: list[object] = [row.label, element("td", name, class_="text"), str(found.n)]
+    cells.append(element("td", written(found), data_value=found.mean))
+    if compared is None:
+        cells += [element("td", MISSING, data_value="")] * 3
+    else:
+        gain = compared.gain
+        cells.append(element("td", written(gain.spread, sign=True), data_value=gain.spread.mean))
+        cells.append(f"{gain.wins} of {gain.spread.n}")
+        p = compared.p
+        cells.append(element("td", MISSING if p is None else p_value(p), data_value="" if p is None else p))
+    cells += [element("td", words.count(cost[key]), data_value=cost[key]) for key in ("parameters", "flops")]
+    return cells
+
+
+def _runs(findings: Findings) -> Html:
+    heads = [
+        column_head("row"),
+        column_head("seed"),
+        element("th", "state", class_="text", scope="col"),
+        column_head("one network", "%"),
+        column_head("ensemble", "%"),
+        column_head("training", "s"),
+    ]
+    rows = []
+    for outcome in findings.outcomes:
+        cells: list[object] = [outcome.cell.label, str(outcome.cell.seed)]
+        state = "text failed" if outcome.state == "failed" else "text"
+        cells.append(element("td", outcome.state, class_=state))
+        if outcome.result is None:
+            cells += [element("td", MISSING, data_value="")] * 3
+        else:
+            scores = all_predictors(outcome.result)
+            cells += [f"{100 * (1 - scores[n]['last']['top1_error']):.2f}" for n in (ONE_NETWORK, "ensemble")]
+            cells.append(f"{outcome.result['training_seconds']:.1f}")
+        rows.append(cells)
+    errors = [_error(findings, outcome) for outcome in findings.unfinished if outcome.state in ("failed", "broken")]
+    opened = element("details", element("summary", f"All {len(rows)} runs"), sheet(heads, rows, class_="sortable"))
+    return section("Runs", *errors, opened, id="runs")
+
+
+def _error(findings: Findings, outcome: Outcome) -> Html:
+    trace = (findings.study.error(outcome.cell) or "").partition("\n\n")[2].strip()
+    parts: list[object] = [element("h3", outcome.cell.name, ": ", element("span", outcome.state, class_="failed"))]
+    parts.append(element("p", outcome.error or ""))
+    if trace:
+        parts.append(element("details", element("summary", "Traceback"), element("pre", trace[-6000:])))
+    return html(parts)
+
+
+def _made(findings: Findings) -> Html:
+    study = findings.study
+    recipes = [cell.recipe.to_dict() for cell in study.cells]
+    common = {k: v for k, v in recipes[0].items() if all(recipe[k] == v for recipe in recipes)}
+    entries = [(name, words.entry(value)) for name, value in common.items()]
+    shown = ("data", "epochs", "batch_size", "optimizer", "learning_rate", "schedule")
+    rows: list[tuple[Any, ...]] = [(name, value) for name, value in entries if name in shown]
+    devices = dict.fromkeys(row.device for row in findings.rows if row.device)
+    rows += [("device", device) for device in devices]
+    rows.append(("study", study.folder))
+    return section(
+        "How it was made",
+        element("p", "What all runs have in common; ", element("code", "study.yaml"), " says all of every run."),
+        sheet([], rows, class_="left"),
+        element("details", element("summary", "The whole common recipe"), sheet([], entries, class_="left")),
+        element("details", element("summary", "Versions"), sheet([], list(study.provenance.items()), class_="left")),
+        id="made",
+    )

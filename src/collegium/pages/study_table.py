@@ -1,0 +1,431 @@
+"""The table of a study: one model, and how it is written for the terminal, Markdown, LaTeX and CSV."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from collegium.cohort import is_peer
+from collegium.files import write_whole
+from collegium.networks.names import parse_peers
+from collegium.pages import text as words
+from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
+from collegium.results.scores import all_predictors, uneven
+from collegium.results.statistics import Spread
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, its unit, and what it means."""
+
+    key: str
+    heading: str
+    unit: str = ""
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in a cell of the table, and the number that it is sorted by."""
+
+    text: str
+    value: float | None = None
+    best: bool = False  # the highest of its cohort
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table."""
+
+    row: Row
+    entries: Mapping[str, Entry]
+
+
+class StudyTable:
+    """What came out of a study, row by row. Printing it shows it in the terminal.
+
+    Args:
+        findings: the study as it stands.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.rows = [row for row in findings.rows]
+
+    @property
+    def title(self) -> str:
+        """ "4 methods × 2 cohorts × 3 seeds on digits, 30 epochs" """
+        cells = self.findings.study.cells
+        counts = {
+            "method": len({row.method for row in self.rows}),
+            "cohort": len({row.cohort for row in self.rows}),
+            "seed": len({cell.seed for cell in cells}),
+        }
+        sizes = " × ".join(words.plural(n, what) for what, n in counts.items())
+        epochs = {cell.recipe.epochs for cell in cells}
+        length = f", {words.plural(epochs.pop(), 'epoch')}" if len(epochs) == 1 else ""
+        return f"{sizes} on {', '.join(dict.fromkeys(cell.recipe.data_name for cell in cells))}{length}"
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        finished = [row for row in self.rows if row.results]
+        by_class = any(uneven(row.result["test_images_per_class"]) for row in finished)
+        mixed = any(is_peer(name) for row in finished for name in row.predictors)
+        names = {against for against in self.findings.study.reference.values()}
+        methods = dict.fromkeys(row.method for row in self.rows if row.label in names)
+        against = " or ".join(methods) or "the reference"
+        found = [Column("n", "n", "", "finished runs, one a seed")]
+        found += [Column("one", "one network", "%", "mean over the peers")]
+        if self.findings.comparisons:
+            found += [
+                Column("gain", "gain", "points", f"of one network over {against}, same peers and seeds"),
+                Column("wins", "wins", "", "seeds on which the gain is above 0"),
+                Column("p", "p", "", "paired t-test over the seeds, corrected by Holm"),
+            ]
+        if by_class:
+            found += [
+                Column("average", "average acc.", "%", "of one network, mean over the classes"),
+                Column("kappa", "kappa", "× 100", "of one network: agreement with the truth beyond chance"),
+            ]
+        if any("ensemble" in row.predictors and len(row.result["peers"]) > 1 for row in finished):
+            found += [Column("ensemble", "ensemble", "%", "mean of the peers' logits")]
+        if any(row.own for row in finished):
+            found += [Column("own", "method's own", "%", "its further predictors, by their names")]
+        if mixed:
+            found += [Column("each", "each peer", "%", "where the peers are of different kinds")]
+        if any(self.findings.relative_cost(row) is not None for row in finished):
+            found += [Column("cost", "training", "time", f"training seconds over those of {against}, same peers")]
+        return [*found, Column("ece", "ECE", "%", "expected calibration error of one network")]
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        lines = [Line(row, self._entries(row)) for row in self.rows]
+        best: dict[tuple[str, ...], float] = {}
+        for line in lines:
+            for key in ("one", "ensemble"):
+                entry = line.entries[key]
+                if entry.value is not None:
+                    place = *line.row.rivals, key
+                    best[place] = max(best.get(place, entry.value), entry.value)
+        trained = Counter(row.rivals for row in self.rows if row.results)
+        return [
+            Line(
+                line.row,
+                {
+                    key: Entry(e.text, e.value, True)
+                    if trained[line.row.rivals] > 1
+                    and e.value is not None
+                    and best.get((*line.row.rivals, key)) == e.value
+                    else e
+                    for key, e in line.entries.items()
+                },
+            )
+            for line in lines
+        ]
+
+    def _entries(self, row: Row) -> dict[str, Entry]:
+        n, all_of_them = len(row.results), len(row.cells)
+        count = Entry(str(n) if n == all_of_them else f"{n} of {all_of_them}", n)
+        if not n:
+            empty = {key: Entry(MISSING) for key in _KEYS}
+            return empty | {"n": count}
+        compared = self.findings.comparisons.get((row.label, ONE_NETWORK))
+        ratio = self.findings.relative_cost(row)
+        several = len(row.result["peers"]) > 1
+        peers = [name for name in row.predictors if is_peer(name)]
+        return {
+            "n": count,
+            "one": _spread(row.spread(ONE_NETWORK)),
+            **(_by_class(row) if any(column.key == "average" for column in self.columns) else {}),
+            "each": _named(row, peers),
+            "ensemble": _spread(row.spread("ensemble")) if several else Entry(MISSING),
+            "own": _named(row, row.own),
+            "gain": Entry(MISSING) if compared is None else _spread(compared.gain.spread, sign=True),
+            "wins": Entry(MISSING)
+            if compared is None
+            else Entry(
+                f"{compared.gain.wins} of {compared.gain.spread.n}", compared.gain.wins / compared.gain.spread.n
+            ),
+            "p": Entry(MISSING) if compared is None or compared.p is None else Entry(p_value(compared.p), compared.p),
+            "cost": Entry(MISSING) if ratio is None else Entry(f"{ratio:.2f} ×", ratio),
+            "ece": _spread(row.spread(ONE_NETWORK, "ece"), digits=1),
+        }
+
+    @property
+    def caption(self) -> list[str]:
+        """How the numbers came about, in sentences."""
+        finished = [row for row in self.rows if row.results]
+        if not finished:
+            return ["No run is finished yet."]
+        images = {row.result["test_images"] for row in finished}
+        where = f"the {images.pop():,} test images" if len(images) == 1 else "the test images"
+        text = [
+            f"Top-1 accuracy on {where} after the last epoch, mean ± sample standard deviation over n seeds; nothing "
+            "was selected on test images."
+        ]
+        text += [f"{c.heading}: {c.meaning}." for c in self.columns if c.key in ("one", "ensemble", "own", "each")]
+        tested = [c for c in self.findings.comparisons.values() if c.predictor == ONE_NETWORK]
+        if tested:
+            (gain,) = (c for c in self.columns if c.key == "gain")
+            text.append(f"gain: {gain.meaning}; wins: {_column(self, 'wins').meaning}.")
+            tests = sum(c.p is not None for c in tested)
+            if tests:
+                corrected = f", corrected for {tests} tests by Holm's procedure" if tests > 1 else ""
+                text.append(f"p: two-sided paired t-test of the gain over the seeds that both rows have{corrected}.")
+            else:
+                text.append("Nothing was tested: that takes two seeds or more.")
+        if any(c.key == "cost" for c in self.columns):
+            text.append(
+                f"training time: {_column(self, 'cost').meaning}, on the same kind of device; runs that computed side "
+                "by side disturb it."
+            )
+        text.append("ECE: expected calibration error of one network.")
+        return [*text, *self.trunks, *self.reconstructed]
+
+    @property
+    def trunks(self) -> list[str]:
+        """Which rows share a trunk."""
+        shared: dict[str, list[str]] = {}
+        for row in self.rows:
+            until = row.cells[0].recipe.share_until
+            if until is not None:
+                shared.setdefault(until, []).append(row.label)
+        if not shared:
+            several = any(len(parse_peers(row.cohort)) > 1 for row in self.rows)
+            return ["All peers stand apart."] if several else []
+        told = [f"{', '.join(labels)}: the peers share {words.shared(until)}." for until, labels in shared.items()]
+        rest = len(self.rows) - sum(map(len, shared.values()))
+        return [*told, "All others stand apart."] if rest else told
+
+    @property
+    def reconstructed(self) -> list[str]:
+        told = {row.result["method"]: row.result["reconstructed"] for row in self.rows if row.results}
+        return [
+            f"{method} is reconstructed, for want of a description: {what}." for method, what in told.items() if what
+        ]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is missing from the table, and why."""
+        rows = [f"Left out: {label}: {reason}" for label, reason in self.findings.study.left_out.items()]
+        for outcome in self.findings.unfinished:
+            if outcome.state != "waiting" or outcome.error:
+                rows.append(f"{outcome.state.capitalize()}: {outcome.cell.name}: {outcome.error}")
+        waiting = sum(o.state == "waiting" and not o.error for o in self.findings.unfinished)
+        if waiting:
+            rows.append(f"Waiting: {waiting} of {len(self.findings.outcomes)} runs")
+        return rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """A table a cohort, without the columns that a narrow terminal has no room for."""
+        yield Text(self.title, style="bold")
+        narrow: list[str] = []
+        for key in ("", *_DISPENSABLE):
+            narrow += [column.heading for column in self.columns if column.key == key]
+            shown = [column for column in self.columns if column.heading not in narrow]
+            tables = [self._of_cohort(rows, shown) for rows in self.findings.cohorts().values()]
+            wide = options.update(width=1000)
+            if all(console.measure(table, options=wide).maximum <= options.max_width for table in tables):
+                break
+        for cohort, table in zip(self.findings.cohorts().items(), tables, strict=True):
+            yield Text(f"\n{cohort[0]}{_size(cohort[1])}", style="bold cyan")
+            yield table
+        if narrow:
+            yield Text(f"In table.md, for want of room: {', '.join(narrow)}.", style="dim")
+        yield Text(" ".join(self.caption), style="dim")
+        for problem in self.problems:
+            yield Text(problem, style="red" if problem.startswith("Failed") else "yellow")
+
+    def _of_cohort(self, rows: Sequence[Row], columns: Sequence[Column]) -> RichTable:
+        lines = [line for line in self.lines if line.row in rows]
+        said = {c.key for c in columns if any(line.entries[c.key].text != MISSING for line in lines)}
+        columns = [column for column in columns if column.key in said]
+        table = RichTable(box=SIMPLE_HEAD)
+        table.add_column("method", no_wrap=True)
+        for column in columns:
+            table.add_column(f"{column.heading}\n{column.unit}".rstrip(), justify="right", no_wrap=True)
+        for line in lines:
+            entries = [line.entries[column.key] for column in columns]
+            cells = [Text(e.text.replace("; ", "\n"), style="bold" if e.best else "") for e in entries]
+            table.add_row(Text(line.row.method), *cells)
+        return table
+
+    def __str__(self) -> str:
+        return self.markdown()
+
+    def markdown(self) -> str:
+        """The table with its caption, in GitHub's Markdown."""
+        heads = ["method", "peers", *(f"{c.heading}, {c.unit}" if c.unit else c.heading for c in self.columns)]
+        lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * len(self.columns)]
+        for line in self.lines:
+            entries = [line.entries[column.key] for column in self.columns]
+            cells = [f"**{e.text}**" if e.best else e.text.replace("; ", "<br>") for e in entries]
+            lines.append(f"| {' | '.join([f'`{line.row.method}`', line.row.cohort, *cells])} |")
+        problems = [f"- {problem}" for problem in self.problems]
+        return "\n".join([f"**{self.title}**", "", *lines, "", " ".join(self.caption), "", *problems]).rstrip() + "\n"
+
+    def latex(self) -> str:
+        """The table with its caption, for the package booktabs."""
+        heads = ["method", *(c.heading + (f" ({c.unit})" if c.unit else "") for c in self.columns)]
+        lines = [
+            "% needs \\usepackage{booktabs}",
+            "\\begin{table}",
+            "  \\centering",
+            f"  \\caption{{{_tex(' '.join(self.caption))}}}",
+            f"  \\begin{{tabular}}{{l{'r' * len(self.columns)}}}",
+            "    \\toprule",
+            f"    {' & '.join(map(_tex, heads))} \\\\",
+        ]
+        for cohort, rows in self.findings.cohorts().items():
+            lines += ["    \\midrule", f"    \\multicolumn{{{len(heads)}}}{{l}}{{{_tex(cohort)}}} \\\\"]
+            for line in (line for line in self.lines if line.row in rows):
+                entries = [line.entries[column.key] for column in self.columns]
+                cells = [f"\\textbf{{{_tex(e.text)}}}" if e.best else _tex(e.text) for e in entries]
+                lines.append(f"    {' & '.join([_tex(line.row.method), *cells])} \\\\")
+        lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""]
+        lines += [f"% {problem}" for problem in self.problems]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def runs_csv(self) -> str:
+        """One line a finished run and predictor, with every metric of the last epoch."""
+        metrics: dict[str, None] = {}
+        lines = []
+        for row in self.rows:
+            for seed, result in row.results.items():
+                for predictor, scores in all_predictors(result).items():
+                    metrics |= dict.fromkeys(scores["last"])
+                    cost = row.cost(predictor)
+                    lines.append(
+                        {"row": row.label, "method": row.method, "peers": row.cohort, "data": result["data"]}
+                        | {"share_until": row.cells[0].recipe.share_until, "seed": seed, "predictor": predictor}
+                        | {"network": row.name_of(predictor) if is_peer(predictor) else ""}
+                        | dict(scores["last"])
+                        | {"parameters": cost["parameters"], "flops": cost["flops"]}
+                        | {"training_seconds": result["training_seconds"], "device": row.device}
+                    )
+        named = ["row", "method", "peers", "data", "share_until", "seed", "predictor", "network"]
+        return _csv([*named, *metrics, "parameters", "flops", "training_seconds", "device"], lines)
+
+    def summary_csv(self) -> str:
+        """One line a row and predictor: spread over the seeds, gain and test."""
+        lines = []
+        for row in self.rows:
+            for predictor in row.predictors:
+                found, cost = row.spread(predictor), row.cost(predictor)
+                assert found is not None
+                compared = self.findings.comparisons.get((row.label, predictor))
+                lines.append(
+                    {"row": row.label, "method": row.method, "peers": row.cohort, "predictor": predictor}
+                    | {"n": found.n, "accuracy": found.mean, "accuracy_std": found.std}
+                    | _comparison(self.findings, compared)
+                    | {"relative_training_time": self.findings.relative_cost(row)}
+                    | {"parameters": cost["parameters"], "flops": cost["flops"]}
+                )
+        heads = "row method peers predictor n accuracy accuracy_std against gain gain_std pairs wins p p_holm".split()
+        return _csv([*heads, "relative_training_time", "parameters", "flops"], lines)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes table.md, table.tex, summary.csv and runs.csv, and returns where they are."""
+        files = {"table.md": self.markdown(), "table.tex": self.latex()}
+        files |= {"summary.csv": self.summary_csv(), "runs.csv": self.runs_csv()}
+        for name, text in files.items():
+            write_whole(folder / name, text)
+        return [folder / name for name in files]
+
+
+_DISPENSABLE = ("ece", "cost", "wins", "each", "own", "ensemble")
+"""Columns that a narrow terminal goes without, one after the other."""
+_KEYS = ("n", "one", "average", "kappa", "each", "ensemble", "own", "gain", "wins", "p", "cost", "ece")
+
+
+def _column(table: StudyTable, key: str) -> Column:
+    return next(column for column in table.columns if column.key == key)
+
+
+def _spread(found: Spread | None, *, sign: bool = False, digits: int = 2) -> Entry:
+    if found is None:
+        return Entry(MISSING)
+    return Entry(written(found, sign=sign, digits=digits), found.mean)
+
+
+def written(found: Spread, *, sign: bool = False, digits: int = 2) -> str:
+    """``"31.42 ± 0.20"``, without the deviation where there is one value."""
+    mean = f"{found.mean:{'+' if sign else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return mean if found.std is None else f"{mean} ± {found.std:.{digits}f}"
+
+
+def p_value(p: float) -> str:
+    """``"0.041"``, ``"< 0.001"``."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _by_class(row: Row) -> dict[str, Entry]:
+    return {
+        "average": _spread(row.spread(ONE_NETWORK, "average_accuracy")),
+        "kappa": _spread(row.spread(ONE_NETWORK, "kappa")),
+    }
+
+
+def _named(row: Row, predictors: Sequence[str]) -> Entry:
+    """Several predictors with their names; sorted by the first."""
+    found = {name: row.spread(name) for name in predictors}
+    texts = [f"{row.name_of(name)} {written(s)}" for name, s in found.items() if s is not None]
+    first = next(iter(found.values()), None)
+    return Entry("; ".join(texts) or MISSING, first.mean if first else None)
+
+
+def _size(rows: Sequence[Row]) -> str:
+    """What one network of a cohort takes."""
+    finished = next((row for row in rows if row.results), None)
+    if finished is None:
+        return ""
+    cost = finished.cost(ONE_NETWORK)
+    mean = " on average" if len(set(finished.result["peers"])) > 1 else ""
+    return f" · {words.count(cost['parameters'])} parameters, {words.count(cost['flops'])} FLOPs a network{mean}"
+
+
+def _comparison(findings: Findings, compared: Comparison | None) -> dict[str, Any]:
+    if compared is None:
+        return {}
+    other = findings.reference(compared.row)
+    assert other is not None
+    found = compared.gain.spread
+    return {
+        "against": f"{other.label}, {compared.against}",
+        "gain": found.mean,
+        "gain_std": found.std,
+        "pairs": found.n,
+        "wins": compared.gain.wins,
+        "p": compared.gain.p,
+        "p_holm": compared.p,
+    }
+
+
+def _csv(heads: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, heads, lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow({k: f"{v:.8g}" if isinstance(v, float) else v for k, v in line.items()})
+    return text.getvalue()
+
+
+_TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$"}
+_TEX |= {"×": "$\\times$", "·": "$\\cdot$", "–": "--", "\N{MINUS SIGN}": "$-$", "<": "$<$", ">": "$>$"}
+_TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def _tex(text: str) -> str:
+    return re.sub("|".join(map(re.escape, _TEX)), lambda found: _TEX[found[0]], text)
