@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check clean
+.PHONY: demo test check results clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -23,6 +23,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
+
+# Tables and figures of the studies, from the runs that are committed.
+results: $(READY)
+	$(BIN)/python benchmarks/studies.py pages
 
 clean:
 	rm -rf $(VENV) build dist
