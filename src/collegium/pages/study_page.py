@@ -18,17 +18,6 @@ from collegium.study.study import Outcome
 PAGE_FILE = "report.html"
 LEVEL = 0.05
 
-CSS = """
-.scroll th[scope="row"]:first-child, .scroll thead th:first-child { position: sticky; left: 0;
-  background: var(--page); padding-right: 1rem; }
-th.text, td.text { text-align: left; }
-.mark { margin-right: .4em; }
-.peers { display: block; color: var(--soft); font-size: .8125rem; }
-.failed { color: #c0392b; }
-td.wide { white-space: normal; min-width: 16rem; text-align: left; }
-@media (prefers-color-scheme: dark) { .failed { color: #ff8a7a; } }
-"""
-
 
 def write_page(table: StudyTable) -> Path:
     """Writes STUDY/report.html and returns its path."""
@@ -51,7 +40,7 @@ def render(table: StudyTable) -> str:
         _made(findings),
         element("footer", element("p", "Written by ", element("code", "collegium compare"), ".", class_="soft")),
     )
-    return document(table.title, body, css=CSS)
+    return document(table.title, body, style="study.css")
 
 
 def _facts(findings: Findings) -> Html:
