@@ -163,7 +163,7 @@ def decide(
       1 - level;
     - with probability 1 - level no contrast without a gain is called better or worse (Holm);
     - with probability 1 - level no "no difference of more than x" is wrong (Bonferroni). The narrower intervals of
-      Holm's later steps would not do here: where all other contrasts are rejected, each could be wrong at ``level``.
+      Holm's later steps would not do: each contrast could be wrong at ``level`` where all others are rejected.
 
     Sources: Holm, Scandinavian Journal of Statistics, 1979; intervals that agree with it: Strassburger and Bretz,
     Statistics in Medicine, 2008.
