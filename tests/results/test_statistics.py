@@ -1,10 +1,14 @@
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from collegium.results.statistics import Decision, Gain, Spread, decide, gain, holm, ranks, smallest_gain, spread
+from collegium.results.statistics import Decision, Gain, Spread, gain, holm, ranks, smallest_gain, spread
+from collegium.results.statistics import decide as decisions
+
+decide = partial(decisions, margin=1.0)
 
 
 def gain_of(differences: Sequence[float]) -> Gain:

@@ -11,8 +11,6 @@ LEVEL = 0.05
 """How often a family of contrasts without any gain may be called better or worse: alpha below."""
 POWER = 0.8
 """How often a study must show a gain for it to count as one that the study could have shown."""
-MARGIN = 1.0
-"""In points: the largest difference that may be called no difference."""
 NO_SPREAD = 1e-12
 
 Seed = TypeVar("Seed", bound=Hashable)
@@ -143,7 +141,7 @@ def smallest_gain(differences: Spread, contrasts: int = 1, level: float = LEVEL,
 
 
 def decide(
-    gains: Sequence[Gain | None], contrasts: int | None = None, *, level: float = LEVEL, margin: float = MARGIN
+    gains: Sequence[Gain | None], contrasts: int | None = None, *, margin: float, level: float = LEVEL
 ) -> list[Decision]:
     """Decides a family of k contrasts.
 
@@ -172,8 +170,8 @@ def decide(
         gains: of the contrasts; None where there is no pair of runs yet.
         contrasts: k; by default as many as can be tested. Where contrasts were named beforehand, their number:
             one whose runs are missing does not make the others less strict.
-        level: the bound of each kind of error for the whole family.
         margin: the largest x, in the gain's unit.
+        level: the bound of each kind of error for the whole family.
     """
     k = max(1, contrasts or sum(g is not None and g.p is not None for g in gains))
     corrected = holm([None if g is None else g.p for g in gains], k)
