@@ -271,6 +271,10 @@ def _compare(study: Study, rows: list[Row]) -> tuple[Comparison, ...]:
         gains = [found[k].gain for k in places]
         decisions = decide(gains, len(named) or None, margin=MARGIN if plan is None else plan.margin)
         for k, decision in zip(places, decisions, strict=True):
+            n = found[k].gain.spread.n
+            if plan is not None and n < len(plan.seeds):
+                verdict = f"{decision.verdict.partition(' (')[0]} ({n} of {len(plan.seeds)} seeds)"
+                decision = replace(decision, verdict=verdict)
             found[k] = replace(found[k], decision=decision)
     return tuple(found)
 
