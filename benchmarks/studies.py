@@ -287,8 +287,8 @@ def readme(name: str, found: Findings) -> str:
         *([f"{done} of {len(found.outcomes)} runs are done so far."] if done < len(found.outcomes) else []),
         _verdicts(found),
         "Gain of one network in points of test accuracy after the last epoch, with the confidence interval that goes "
-        f"with the verdict ({len(plan.contrasts)} contrasts, Holm's correction). *Could show*: the smallest gain that a "
-        "study of this size and spread shows four times of five.",
+        f"with the verdict ({len(plan.contrasts)} contrasts, Holm's correction). *Could show*: the smallest gain that "
+        "a study of this size and spread shows four times of five.",
         "![Gains](gains.svg)",
         _rows(found),
         "Top-1 accuracy in percent, mean ± sample standard deviation over the seeds. Best epoch: chosen on validation "
@@ -299,8 +299,8 @@ def readme(name: str, found: Findings) -> str:
         f"Recipe: [`{planned.recipe}`](../../recipes/{planned.recipe}.yaml): {settings}. {_provenance(found)}",
         f"```sh\n{planned.command(f'results/{name}/study')}\n```",
         f"goes on where it was interrupted. `python benchmarks/studies.py check {name} --row independent --seed 0` "
-        "trains one run again and prints its accuracy beside the recorded one, and `make results` makes this page from the "
-        "runs in `study/`.",
+        "trains one run again and prints its accuracy beside the recorded one, and `make results` makes this page from "
+        "the runs in `study/`.",
         *_tuning(name),
     ]
     return "\n\n".join(parts) + "\n"

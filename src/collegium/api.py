@@ -158,6 +158,11 @@ def compare(
     config: str | Path | None = None,
     workers: int | None = None,
     executor: "Executor | None" = None,
+    hypothesis: str | None = None,
+    contrasts: str | None = None,
+    deployed: str | None = None,
+    margin: float | None = None,
+    plan_only: bool = False,
     quiet: bool = False,
     **recipe: Any,
 ) -> "StudyTable":
@@ -182,9 +187,17 @@ def compare(
         workers: so many runs at once; by default as many as cores and memory allow.
         executor: where the runs are computed; by default on this machine. See
             :class:`collegium.study.executors.ray.RayExecutor`.
+        hypothesis: what the study is to find out. It and the next three make the study's plan, which is written before
+            the first run and does not change: later calls may leave them out, and what they add is marked.
+        contrasts: pairs of rows that decide: "ffl vs independent, dml vs independent", or with a colon where that is
+            clear, see :func:`collegium.study.plan.parse_contrasts`; by default every row against ``independent``.
+        deployed: the predictor that contrasts compare: "mean_peer", the default, "ensemble", "peer0" and so on.
+        margin: in points, the largest difference that may be called no difference; by default 1.
+        plan_only: write the plan and train nothing.
         quiet: show nothing.
         **recipe: everything else a :class:`Recipe` says, for all runs: ``data``, ``epochs`` and so on.
-            ``share_until`` holds for every method but ``independent``, if the method's own options do not say it.
+            ``share_until`` holds for every method but ``independent``, if the method's own options do not say it:
+            "independent:share_until=stage2" is one more row that those on this trunk are compared with.
 
     Returns:
         The table; ``print(table)`` shows it as Markdown.
@@ -196,6 +209,7 @@ def compare(
     """
     from collegium.study.executors.local import LocalExecutor
     from collegium.study.grid import make_grid
+    from collegium.study.plan import PlanOptions
     from collegium.study.study import Study
     from collegium.study.trial import Trial
 
@@ -207,7 +221,19 @@ def compare(
     trial = Trial()
     given = Recipe.from_dict(_with_options(base | recipe, base), "the call")
     grid = make_grid(given, methods, peers, list(seeds), teacher=teacher, vary=vary, trial=trial)
-    whole = Study(study, grid.cells, reference=grid.reference, left_out=grid.left_out)
+    whole = Study(
+        study,
+        grid.cells,
+        reference=grid.reference,
+        left_out=grid.left_out,
+        trunk_reference=grid.trunk_reference,
+    )
+    whole.set_plan(PlanOptions(hypothesis, contrasts, deployed, margin))
+    if plan_only:
+        if whole.plan is None:
+            raise UsageError("there is no plan to write: say with --hypothesis or --contrasts what is to be found out")
+        whole.save()
+        return publish(study)
     whole.run(executor or LocalExecutor(workers), checked=True, quiet=quiet)
     return publish(study)
 

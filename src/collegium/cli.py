@@ -333,6 +333,15 @@ def _comparison(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--teacher", help="of methods that learn from one: a network to train alone, or a finished run")
     parser.add_argument("--workers", type=int | None, default=None, help="runs at once; by default as many as fit")
     _add_executor_options(parser)
+    parser.add_argument(
+        "--hypothesis", help="what the study is to find out; written into its plan before the first run"
+    )
+    parser.add_argument("--contrasts", help="pairs that decide: 'ffl vs independent, dml vs independent' or 'ffl:dml'")
+    parser.add_argument("--deployed", help="the predictor that contrasts compare: mean_peer (default), ensemble, peer0")
+    parser.add_argument(
+        "--margin", type=float | None, help="points, the largest difference that may be called none (1)"
+    )
+    parser.add_argument("--plan_only", action="store_true", help="write the plan to study.yaml and train nothing")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_class_arguments(Recipe, None, skip={"method", "data", "peers", "seed", "teacher"})
     if len(names) == 1:

@@ -41,9 +41,10 @@ def charts(findings: Findings) -> list[Html]:
 
 
 def _gains(findings: Findings, look: Mapping[str, Style]) -> Html | None:
-    found = [c for (_, predictor), c in findings.comparisons.items() if predictor == ONE_NETWORK]
+    found = findings.headline
     if not found:
         return None
+    contrasts = len({c.over for c in found}) > 1
     found.sort(key=lambda c: list(findings.cohorts()).index(c.row.cohort))
     several = len({c.row.cohort for c in found}) > 1
     with figures.drawing("gains", 5.2, 0.9 + 0.34 * len(found)) as (drawn, axes):
@@ -53,17 +54,22 @@ def _gains(findings: Findings, look: Mapping[str, Style]) -> Html | None:
             values = list(c.gain.by_seed.values())
             axes.scatter(values, [y] * len(values), s=22, color=colour, alpha=0.75, linewidths=0)
             axes.plot([c.gain.spread.mean] * 2, [y - 0.28, y + 0.28], color=colour, linewidth=2.2)
+            if c.interval is not None:
+                axes.plot(c.interval, [y, y], color=colour, linewidth=1, alpha=0.6)
         names = [c.row.label if several else c.row.method for c in found]
+        names = [f"{name} − {c.over}" if contrasts else name for name, c in zip(names, found, strict=True)]
         axes.set_yticks(range(len(found))[::-1], names)
         axes.set_ylim(-0.6, len(found) - 0.4)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("gain in accuracy of one network (points)")
+        axes.set_xlabel("gain in accuracy (points)")
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
         picture = figures.to_svg(drawn, "gains", "Gain of every row over what it is compared with, one dot a seed")
-    compared = [other.method for other in map(findings.reference, (c.row for c in found)) if other is not None]
-    against = " or ".join(dict.fromkeys(compared))
-    caption = f"Gain over {against}, with the same peers and seed: one dot a seed, a bar at the mean."
+    against = " or ".join(dict.fromkeys(c.over for c in found))
+    caption = (
+        f"Gain over {against}, with the same peers and seed: one dot a seed, a bar at the mean, a line for its "
+        "confidence interval."
+    )
     return figure(picture, caption)
 
 

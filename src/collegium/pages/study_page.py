@@ -10,24 +10,12 @@ from collegium.pages.html import Html, element, html, section
 from collegium.pages.html import table as sheet
 from collegium.pages.run_sections import chip, column_head
 from collegium.pages.study_charts import charts, styles
-from collegium.pages.study_table import MISSING, Entry, StudyTable, p_value, written
+from collegium.pages.study_table import MISSING, Entry, StudyTable, comparison_entries, gain_text, p_value, written
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
 from collegium.results.scores import all_predictors
 from collegium.study.study import Outcome
 
 PAGE_FILE = "report.html"
-LEVEL = 0.05
-
-CSS = """
-.scroll th[scope="row"]:first-child, .scroll thead th:first-child { position: sticky; left: 0;
-  background: var(--page); padding-right: 1rem; }
-th.text, td.text { text-align: left; }
-.mark { margin-right: .4em; }
-.peers { display: block; color: var(--soft); font-size: .8125rem; }
-.failed { color: #c0392b; }
-td.wide { white-space: normal; min-width: 16rem; text-align: left; }
-@media (prefers-color-scheme: dark) { .failed { color: #ff8a7a; } }
-"""
 
 
 def write_page(table: StudyTable) -> Path:
@@ -43,7 +31,7 @@ def render(table: StudyTable) -> str:
     drawn = charts(findings)
     body = element(
         "main",
-        element("header", element("h1", table.title), _facts(findings), _notices(table), _verdict(findings)),
+        element("header", element("h1", table.title), _facts(findings), _plan(table), _notices(table), _verdict(table)),
         _comparison(table),
         section("Charts", element("div", drawn, class_="grid"), id="charts") if drawn else "",
         _predictors(findings),
@@ -51,7 +39,7 @@ def render(table: StudyTable) -> str:
         _made(findings),
         element("footer", element("p", "Written by ", element("code", "collegium compare"), ".", class_="soft")),
     )
-    return document(table.title, body, css=CSS)
+    return document(table.title, body, style="study.css")
 
 
 def _facts(findings: Findings) -> Html:
@@ -65,36 +53,33 @@ def _notices(table: StudyTable) -> list[Html]:
     return [element("p", problem, class_="notice", role="note") for problem in table.problems]
 
 
-def _verdict(findings: Findings) -> Html:
+def _plan(table: StudyTable) -> Html:
+    return element("ul", [element("li", sentence) for sentence in table.plan], id="plan") if table.plan else Html()
+
+
+def _verdict(table: StudyTable) -> Html:
     """What came out, in plain language."""
-    found = [c for (_, predictor), c in findings.comparisons.items() if predictor == ONE_NETWORK]
+    found = table.findings.headline
     if not found:
         return Html()
     told = []
     tested = [c for c in found if c.p is not None]
-    significant = [c for c in tested if c.p is not None and c.p < LEVEL]
-    best = max(found, key=lambda c: c.gain.spread.mean)
+    decided = [c for c in tested if not c.verdict.startswith("undecided")]
     if tested:
-        what = f"{len(tested)} comparisons of one network" if len(tested) > 1 else "the one comparison of a network"
-        against = " or ".join(dict.fromkeys(_method(findings, c) for c in tested))
-        if not significant:
-            told.append(f"In {what} with {against}, no difference is significant at the level of {100 * LEVEL:.0f} %.")
-        else:
-            listed = ", ".join(f"{c.row.label} ({_points(c)}, p {p_value(c.p or 0)})" for c in significant)
-            told.append(f"In {what} with {against}, significant at the level of {100 * LEVEL:.0f} %: {listed}.")
+        listed = "; ".join(
+            f"{c.row.label} over {c.over}, {c.verdict} ({_points(c)}, p {p_value(c.p)})" for c in decided
+        )
+        of = f"Of {words.plural(len(tested), 'contrast')}, {len(decided) or 'none'} decided"
+        told.append(f"{of}: {listed}." if decided else f"{of}.")
+        told.append(table.could_show)
+    best = max(found, key=lambda c: c.gain.spread.mean)
     n = words.plural(best.gain.spread.n, "seed")
-    told.append(f"The largest mean gain is that of {best.row.label}: {_points(best)} over {n}.")
+    told.append(f"The largest mean gain is that of {best.row.label} over {best.over}: {_points(best)}, {n}.")
     return element("p", " ".join(told), class_="lead")
 
 
-def _method(findings: Findings, comparison: Comparison) -> str:
-    other = findings.reference(comparison.row)
-    assert other is not None
-    return other.method
-
-
 def _points(comparison: Comparison) -> str:
-    return f"{written(comparison.gain.spread, sign=True)} points"
+    return f"{gain_text(comparison)} points"
 
 
 def _comparison(table: StudyTable) -> Html:
@@ -133,19 +118,24 @@ def _predictors(findings: Findings) -> Html:
         element("th", "predictor", class_="text", scope="col"),
         column_head("n"),
         column_head("accuracy", "%"),
-        column_head("gain", "points", "over the same predictor of the row that it is compared with"),
+        element("th", "over", class_="text", scope="col"),
+        column_head("gain", "points", "over the same predictor of this row"),
         column_head("wins"),
-        column_head("p", "", "paired t-test, corrected by Holm within one kind of predictor"),
+        column_head("could show", "points", "the smallest gain that the study shows 4 times of 5"),
+        column_head("p", "", "paired t-test, corrected by Holm"),
+        element("th", "verdict", class_="text", scope="col"),
         column_head("parameters"),
         column_head("FLOPs", "", "For one image; a multiplication and an addition count as two"),
     ]
     rows = [_predictor(findings, row, predictor) for row in findings.rows for predictor in row.predictors]
     if not rows:
         return Html()
-    note = (
-        "A method's own predictor is compared with the ensemble of the other row. p values are corrected within one "
-        "kind of predictor: one network, ensemble, method's own, single peer."
+    corrected = (
+        "p values are corrected within one kind of predictor: one network, ensemble, method's own, single peer."
+        if findings.study.plan is None
+        else "Only the contrasts of the plan are tested; all else is descriptive."
     )
+    note = f"A method's own predictor is compared with the ensemble of the other row. {corrected}"
     return section(
         "Every predictor",
         sheet(heads, rows, class_="sortable"),
@@ -157,19 +147,11 @@ def _predictors(findings: Findings) -> Html:
 def _predictor(findings: Findings, row: Row, predictor: str) -> list[object]:
     found, cost = row.spread(predictor), row.cost(predictor)
     assert found is not None
-    compared = findings.comparisons.get((row.label, predictor))
     name = row.name_of(predictor)
     name = f"{predictor}: {name}" if name not in (predictor, "one network") else name
     cells: list[object] = [row.label, element("td", name, class_="text"), str(found.n)]
     cells.append(element("td", written(found), data_value=found.mean))
-    if compared is None:
-        cells += [element("td", MISSING, data_value="")] * 3
-    else:
-        gain = compared.gain
-        cells.append(element("td", written(gain.spread, sign=True), data_value=gain.spread.mean))
-        cells.append(f"{gain.wins} of {gain.spread.n}")
-        p = compared.p
-        cells.append(element("td", MISSING if p is None else p_value(p), data_value="" if p is None else p))
+    cells += [_cell(entry) for entry in comparison_entries(findings.compared(row, predictor)).values()]
     cells += [element("td", words.count(cost[key]), data_value=cost[key]) for key in ("parameters", "flops")]
     return cells
 
@@ -187,7 +169,8 @@ def _runs(findings: Findings) -> Html:
     for outcome in findings.outcomes:
         cells: list[object] = [outcome.cell.label, str(outcome.cell.seed)]
         state = "text failed" if outcome.state == "failed" else "text"
-        cells.append(element("td", outcome.state, class_=state))
+        later = ", added later" if findings.study.added_later(outcome.cell) else ""
+        cells.append(element("td", outcome.state + later, class_=state))
         if outcome.result is None:
             cells += [element("td", MISSING, data_value="")] * 3
         else:

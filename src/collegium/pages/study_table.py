@@ -21,7 +21,7 @@ from collegium.networks.names import parse_peers
 from collegium.pages import text as words
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
 from collegium.results.scores import all_predictors, uneven
-from collegium.results.statistics import Spread
+from collegium.results.statistics import LEVEL, POWER, Spread
 
 MISSING = "–"
 
@@ -86,13 +86,24 @@ class StudyTable:
         names = {against for against in self.findings.study.reference.values()}
         methods = dict.fromkeys(row.method for row in self.rows if row.label in names)
         against = " or ".join(methods) or "the reference"
+        compared = self.findings.headline
         found = [Column("n", "n", "", "finished runs, one a seed")]
         found += [Column("one", "one network", "%", "mean over the peers")]
-        if self.findings.comparisons:
+        if len({c.over for c in compared}) > 1:
+            found += [Column("over", "over", "", "what the row is compared with")]
+        if compared:
+            over = "that row" if found[-1].key == "over" else compared[0].over
             found += [
-                Column("gain", "gain", "points", f"of one network over {against}, same peers and seeds"),
+                Column(
+                    "gain", "gain", "points", f"of {_name(self.findings.deployed)} over {over}, same peers and seeds"
+                ),
                 Column("wins", "wins", "", "seeds on which the gain is above 0"),
+            ]
+        if any(c.decision for c in compared):
+            found += [
+                Column("smallest", "could show", "points", "the smallest gain that the study shows 4 times of 5"),
                 Column("p", "p", "", "paired t-test over the seeds, corrected by Holm"),
+                Column("verdict", "verdict", "", "what the gain shows"),
             ]
         if by_class:
             found += [
@@ -137,11 +148,12 @@ class StudyTable:
 
     def _entries(self, row: Row) -> dict[str, Entry]:
         n, all_of_them = len(row.results), len(row.cells)
-        count = Entry(str(n) if n == all_of_them else f"{n} of {all_of_them}", n)
+        later = " added later" if len(row.later) == all_of_them else f", {len(row.later)} added later"
+        told = str(n) if n == all_of_them else f"{n} of {all_of_them}"
+        count = Entry(told + (later if row.later else ""), n)
         if not n:
-            empty = {key: Entry(MISSING) for key in _KEYS}
+            empty = {key: Entry(MISSING) for key in (*_KEYS, *_KEYS_OF_A_GAIN)}
             return empty | {"n": count}
-        compared = self.findings.comparisons.get((row.label, ONE_NETWORK))
         ratio = self.findings.relative_cost(row)
         several = len(row.result["peers"]) > 1
         peers = [name for name in row.predictors if is_peer(name)]
@@ -152,13 +164,7 @@ class StudyTable:
             "each": _named(row, peers),
             "ensemble": _spread(row.spread("ensemble")) if several else Entry(MISSING),
             "own": _named(row, row.own),
-            "gain": Entry(MISSING) if compared is None else _spread(compared.gain.spread, sign=True),
-            "wins": Entry(MISSING)
-            if compared is None
-            else Entry(
-                f"{compared.gain.wins} of {compared.gain.spread.n}", compared.gain.wins / compared.gain.spread.n
-            ),
-            "p": Entry(MISSING) if compared is None or compared.p is None else Entry(p_value(compared.p), compared.p),
+            **comparison_entries(self.findings.compared(row, self.findings.deployed)),
             "cost": Entry(MISSING) if ratio is None else Entry(f"{ratio:.2f} ×", ratio),
             "ece": _spread(row.spread(ONE_NETWORK, "ece"), digits=1),
         }
@@ -176,16 +182,8 @@ class StudyTable:
             "was selected on test images."
         ]
         text += [f"{c.heading}: {c.meaning}." for c in self.columns if c.key in ("one", "ensemble", "own", "each")]
-        tested = [c for c in self.findings.comparisons.values() if c.predictor == ONE_NETWORK]
-        if tested:
-            (gain,) = (c for c in self.columns if c.key == "gain")
-            text.append(f"gain: {gain.meaning}; wins: {_column(self, 'wins').meaning}.")
-            tests = sum(c.p is not None for c in tested)
-            if tests:
-                corrected = f", corrected for {tests} tests by Holm's procedure" if tests > 1 else ""
-                text.append(f"p: two-sided paired t-test of the gain over the seeds that both rows have{corrected}.")
-            else:
-                text.append("Nothing was tested: that takes two seeds or more.")
+        if self.findings.headline:
+            text += self._decided
         if any(c.key == "cost" for c in self.columns):
             text.append(
                 f"training time: {_column(self, 'cost').meaning}, on the same kind of device; runs that computed side "
@@ -193,6 +191,58 @@ class StudyTable:
             )
         text.append("ECE: expected calibration error of one network.")
         return [*text, *self.trunks, *self.reconstructed]
+
+    @property
+    def _decided(self) -> list[str]:
+        """What the columns of the gain mean."""
+        k, margin = self.findings.contrasts, self.findings.margin
+        level = f"{LEVEL:g} / {k}" if k > 1 else f"{LEVEL:g}"
+        where = f"1 – {level}"
+        if k > 1 and any(c.decision is None for c in self.findings.headline):
+            where += ", of 95 % where it is descriptive"
+        text = [
+            f"gain: {_column(self, 'gain').meaning}, with its confidence interval at {where}; wins: "
+            f"{_column(self, 'wins').meaning}."
+        ]
+        if not self.could_show:
+            return [*text, "Nothing was tested: that takes two seeds or more."]
+        corrected = f", corrected for {k} tests by Holm's procedure" if k > 1 else ""
+        return [
+            *text,
+            f"p: two-sided paired t-test of the gain over the seeds that both rows have{corrected}.",
+            f"could show: the smallest true gain that the test at {level} finds with a power of {100 * POWER:.0f} %, "
+            f"by the deviation over the row's own seeds. {self.could_show}",
+            f"verdict: better or worse where p < {LEVEL:g}; no difference of more than x where the interval lies "
+            f"within ±x and x is at most {margin:g} point{'' if margin == 1 else 's'}; else undecided.",
+        ]
+
+    @property
+    def could_show(self) -> str:
+        """The gains that were large enough for this study, in a sentence; "" where nothing was tested."""
+        smallest = [
+            points(c.smallest) for c in sorted(self.findings.headline, key=lambda c: c.smallest or 0) if c.smallest
+        ]
+        if not smallest:
+            return ""
+        return f"This study could have shown gains of {' to '.join(dict.fromkeys((smallest[0], smallest[-1])))} points."
+
+    @property
+    def plan(self) -> list[str]:
+        """What was to be found out, and when that was said; nothing where the study has no plan."""
+        plan = self.findings.study.plan
+        if plan is None:
+            return []
+        method = {row.label: row.method if len(self.findings.cohorts()) == 1 else row.label for row in self.rows}
+        pairs = "; ".join(f"{method[c.row]} vs {method[c.against]}" for c in plan.contrasts)
+        seeds = ", ".join(map(str, plan.seeds))
+        commit = f", commit {plan.commit}" if plan.commit else ""
+        day, _, time = plan.written.removesuffix("Z").partition("T")
+        return [
+            *([f"Hypothesis: {plan.hypothesis}"] if plan.hypothesis else []),
+            f"Contrasts: {pairs}, of {_name(plan.deployed)}, n = {len(plan.seeds)} (seeds {seeds}).",
+            f"Planned {day} {time} UTC{commit}, before the first run. The contrasts are decided by the planned seeds "
+            "alone; what is not among them is descriptive.",
+        ]
 
     @property
     def trunks(self) -> list[str]:
@@ -231,6 +281,8 @@ class StudyTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """A table a cohort, without the columns that a narrow terminal has no room for."""
         yield Text(self.title, style="bold")
+        for sentence in self.plan:
+            yield Text(sentence)
         narrow: list[str] = []
         for key in ("", *_DISPENSABLE):
             narrow += [column.heading for column in self.columns if column.key == key]
@@ -274,13 +326,18 @@ class StudyTable:
             cells = [f"**{e.text}**" if e.best else e.text.replace("; ", "<br>") for e in entries]
             lines.append(f"| {' | '.join([f'`{line.row.method}`', line.row.cohort, *cells])} |")
         problems = [f"- {problem}" for problem in self.problems]
-        return "\n".join([f"**{self.title}**", "", *lines, "", " ".join(self.caption), "", *problems]).rstrip() + "\n"
+        plan = [f"- {sentence}" for sentence in self.plan] + [""] * bool(self.plan)
+        return (
+            "\n".join([f"**{self.title}**", "", *plan, *lines, "", " ".join(self.caption), "", *problems]).rstrip()
+            + "\n"
+        )
 
     def latex(self) -> str:
         """The table with its caption, for the package booktabs."""
         heads = ["method", *(c.heading + (f" ({c.unit})" if c.unit else "") for c in self.columns)]
         lines = [
             "% needs \\usepackage{booktabs}",
+            *(f"% {sentence}" for sentence in self.plan),
             "\\begin{table}",
             "  \\centering",
             f"  \\caption{{{_tex(' '.join(self.caption))}}}",
@@ -302,6 +359,7 @@ class StudyTable:
         """One line a finished run and predictor, with every metric of the last epoch."""
         metrics: dict[str, None] = {}
         lines = []
+        planned = self.findings.study.plan is not None
         for row in self.rows:
             for seed, result in row.results.items():
                 for predictor, scores in all_predictors(result).items():
@@ -314,27 +372,34 @@ class StudyTable:
                         | dict(scores["last"])
                         | {"parameters": cost["parameters"], "flops": cost["flops"]}
                         | {"training_seconds": result["training_seconds"], "device": row.device}
+                        | ({"added_later": "yes" if seed in row.later else "no"} if planned else {})
                     )
         named = ["row", "method", "peers", "data", "share_until", "seed", "predictor", "network"]
-        return _csv([*named, *metrics, "parameters", "flops", "training_seconds", "device"], lines)
+        return _csv(
+            [*named, *metrics, "parameters", "flops", "training_seconds", "device", *["added_later"] * planned], lines
+        )
 
     def summary_csv(self) -> str:
-        """One line a row and predictor: spread over the seeds, gain and test."""
+        """One line a row, predictor and row that it is compared with: spread over the seeds, gain and test."""
         lines = []
+        planned = self.findings.study.plan is not None
         for row in self.rows:
             for predictor in row.predictors:
                 found, cost = row.spread(predictor), row.cost(predictor)
                 assert found is not None
-                compared = self.findings.comparisons.get((row.label, predictor))
-                lines.append(
-                    {"row": row.label, "method": row.method, "peers": row.cohort, "predictor": predictor}
-                    | {"n": found.n, "accuracy": found.mean, "accuracy_std": found.std}
-                    | _comparison(self.findings, compared)
-                    | {"relative_training_time": self.findings.relative_cost(row)}
-                    | {"parameters": cost["parameters"], "flops": cost["flops"]}
-                )
+                several: list[Comparison | None] = [*self.findings.compared(row, predictor)]
+                for compared in several or [None]:
+                    lines.append(
+                        {"row": row.label, "method": row.method, "peers": row.cohort, "predictor": predictor}
+                        | {"n": found.n, "accuracy": found.mean, "accuracy_std": found.std}
+                        | _comparison(compared)
+                        | {"relative_training_time": self.findings.relative_cost(row)}
+                        | {"parameters": cost["parameters"], "flops": cost["flops"]}
+                        | ({"added_later": len(row.later)} if planned else {})
+                    )
         heads = "row method peers predictor n accuracy accuracy_std against gain gain_std pairs wins p p_holm".split()
-        return _csv([*heads, "relative_training_time", "parameters", "flops"], lines)
+        heads += ["relative_training_time", "parameters", "flops", "gain_low", "gain_high", "smallest_gain", "verdict"]
+        return _csv([*heads, *["added_later"] * planned], lines)
 
     def write(self, folder: Path) -> list[Path]:
         """Writes table.md, table.tex, summary.csv and runs.csv, and returns where they are."""
@@ -345,9 +410,10 @@ class StudyTable:
         return [folder / name for name in files]
 
 
-_DISPENSABLE = ("ece", "cost", "wins", "each", "own", "ensemble")
+_DISPENSABLE = ("ece", "cost", "wins", "p", "each", "own", "ensemble", "smallest", "n")
 """Columns that a narrow terminal goes without, one after the other."""
-_KEYS = ("n", "one", "average", "kappa", "each", "ensemble", "own", "gain", "wins", "p", "cost", "ece")
+_KEYS = ("n", "one", "average", "kappa", "each", "ensemble", "own", "cost", "ece")
+_KEYS_OF_A_GAIN = ("over", "gain", "wins", "smallest", "p", "verdict")
 
 
 def _column(table: StudyTable, key: str) -> Column:
@@ -366,9 +432,42 @@ def written(found: Spread, *, sign: bool = False, digits: int = 2) -> str:
     return mean if found.std is None else f"{mean} ± {found.std:.{digits}f}"
 
 
-def p_value(p: float) -> str:
+def points(value: float | None, *, sign: bool = False) -> str:
+    """``"0.62"``, ``"+0.62"``."""
+    return MISSING if value is None else f"{value:{'+' if sign else ''}.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def gain_text(compared: Comparison) -> str:
+    """``"+1.20 [0.30, 2.10]"``, without the interval where there is none."""
+    bounds = "" if compared.interval is None else f" [{', '.join(map(points, compared.interval))}]"
+    return points(compared.gain.spread.mean, sign=True) + bounds
+
+
+def p_value(p: float | None) -> str:
     """``"0.041"``, ``"< 0.001"``."""
+    if p is None:
+        return MISSING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def comparison_entries(compared: Sequence[Comparison]) -> dict[str, Entry]:
+    """Column -> one text for each row that a predictor's row is compared with; sorted by the first."""
+    texts: dict[str, list[tuple[str, float | None]]] = {
+        "over": [(c.over, None) for c in compared],
+        "gain": [(gain_text(c), c.gain.spread.mean) for c in compared],
+        "wins": [(f"{c.gain.wins} of {c.gain.spread.n}", c.gain.wins / c.gain.spread.n) for c in compared],
+        "smallest": [(points(c.smallest), c.smallest) for c in compared],
+        "p": [(p_value(c.p), c.p) for c in compared],
+        "verdict": [(c.verdict, None) for c in compared],
+    }
+    return {
+        key: Entry("; ".join(text for text, _ in found), found[0][1]) if found else Entry(MISSING)
+        for key, found in texts.items()
+    }
+
+
+def _name(predictor: str) -> str:
+    return {ONE_NETWORK: "one network", "ensemble": "the ensemble"}.get(predictor, predictor)
 
 
 def _by_class(row: Row) -> dict[str, Entry]:
@@ -396,20 +495,23 @@ def _size(rows: Sequence[Row]) -> str:
     return f" · {words.count(cost['parameters'])} parameters, {words.count(cost['flops'])} FLOPs a network{mean}"
 
 
-def _comparison(findings: Findings, compared: Comparison | None) -> dict[str, Any]:
+def _comparison(compared: Comparison | None) -> dict[str, Any]:
     if compared is None:
         return {}
-    other = findings.reference(compared.row)
-    assert other is not None
     found = compared.gain.spread
+    low, high = compared.interval or (None, None)
     return {
-        "against": f"{other.label}, {compared.against}",
+        "against": f"{compared.other.label}, {compared.against}",
         "gain": found.mean,
         "gain_std": found.std,
         "pairs": found.n,
         "wins": compared.gain.wins,
-        "p": compared.gain.p,
+        "p": None if compared.decision is None else compared.gain.p,
         "p_holm": compared.p,
+        "gain_low": low,
+        "gain_high": high,
+        "smallest_gain": compared.smallest,
+        "verdict": compared.verdict,
     }
 
 

@@ -1,14 +1,15 @@
 """What the finished runs of a study say, row by row."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from collegium.cohort import is_peer
 from collegium.errors import UsageError
 from collegium.results.scores import all_predictors
-from collegium.results.statistics import Gain, Spread, gain, holm, spread
+from collegium.results.statistics import Decision, Gain, Interval, Spread, decide, gain, spread
 from collegium.study.cell import Cell
+from collegium.study.plan import MARGIN, Contrast
 from collegium.study.study import Outcome, Study
 from collegium.training.recipe import read_yaml
 
@@ -27,6 +28,7 @@ class Row:
         cells: its runs, finished or not.
         results: seed -> result of the finished ones.
         device: what computed them, where that is the same for all.
+        later: the seeds of those that the study's plan does not hold.
     """
 
     label: str
@@ -34,6 +36,7 @@ class Row:
     cells: tuple[Cell, ...]
     results: Mapping[int, Mapping[str, Any]]
     device: str | None
+    later: tuple[int, ...] = ()
 
     @property
     def cohort(self) -> str:
@@ -98,21 +101,48 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A predictor of a row beside its counterpart in the row that it is compared with.
+    """A predictor of a row beside its counterpart in a row that it is compared with.
 
     Args:
         row: the row.
         predictor: of it.
-        against: of the other row: the same one, and the ensemble for a method's own.
-        gain: in points of accuracy.
-        p: of the paired test, corrected by Holm over the rows of the study for this kind of predictor.
+        other: the row that it is compared with.
+        against: of the other row: the same predictor, and the ensemble for a method's own.
+        gain: in points of accuracy; of a contrast that a plan names over the planned seeds alone.
+        decision: what it shows; None where it only describes.
     """
 
     row: Row
     predictor: str
+    other: Row
     against: str
     gain: Gain
-    p: float | None
+    decision: Decision | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The confidence interval that goes with the decision; of 95 % where there is none."""
+        return self.gain.interval() if self.decision is None else self.decision.interval
+
+    @property
+    def p(self) -> float | None:
+        """Corrected by Holm; None where nothing was tested."""
+        return None if self.decision is None else self.decision.p
+
+    @property
+    def smallest(self) -> float | None:
+        """The smallest gain that could have been shown, where this decides."""
+        return None if self.decision is None else self.decision.smallest
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        return "descriptive" if self.decision is None else self.decision.verdict
+
+    @property
+    def over(self) -> str:
+        """The row that it is compared with, without the peers where they are the same."""
+        return self.other.method if self.other.cohort == self.row.cohort else self.other.label
 
 
 @dataclass(frozen=True)
@@ -123,17 +153,44 @@ class Findings:
         study: the study.
         outcomes: of every cell.
         rows: in the study's order.
-        comparisons: (row, predictor) -> how far it is above its counterpart.
+        comparisons: of every row with those that it is compared with, in the order of rows, for every predictor. Where
+            the study has a plan, its contrasts come first and are the ones that decide, for the deployed predictor;
+            elsewhere all do, and are corrected within one kind of predictor.
     """
 
     study: Study
     outcomes: tuple[Outcome, ...]
     rows: tuple[Row, ...]
-    comparisons: Mapping[tuple[str, str], Comparison]
+    comparisons: tuple[Comparison, ...]
 
     @property
     def unfinished(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.state != "done"]
+
+    @property
+    def deployed(self) -> str:
+        """The predictor that the study is about."""
+        return ONE_NETWORK if self.study.plan is None else self.study.plan.deployed
+
+    @property
+    def margin(self) -> float:
+        """In points: the largest difference that may be called no difference."""
+        return MARGIN if self.study.plan is None else self.study.plan.margin
+
+    @property
+    def headline(self) -> list[Comparison]:
+        """The comparisons of the deployed predictor."""
+        return [c for c in self.comparisons if c.predictor == self.deployed]
+
+    @property
+    def contrasts(self) -> int:
+        """How many the tests of the deployed predictor are corrected for."""
+        plan = self.study.plan
+        return len(plan.contrasts) if plan is not None else sum(c.gain.p is not None for c in self.headline)
+
+    def compared(self, row: Row, predictor: str) -> list[Comparison]:
+        """A predictor beside its counterparts in all rows that its row is compared with."""
+        return [c for c in self.comparisons if (c.row, c.predictor) == (row, predictor)]
 
     def cohorts(self) -> dict[str, list[Row]]:
         """Rows by their peers."""
@@ -173,6 +230,7 @@ def findings(study: Study) -> Findings:
         results = {o.cell.seed: o.result for o in own if o.result is not None}
         devices = {_device(study, o.cell) for o in own if o.result is not None}
         cohort = own[0].cell.recipe.peers
+        later = tuple(o.cell.seed for o in own if study.added_later(o.cell))
         rows.append(
             Row(
                 label,
@@ -180,30 +238,45 @@ def findings(study: Study) -> Findings:
                 tuple(outcome.cell for outcome in own),
                 results,
                 devices.pop() if len(devices) == 1 else None,
+                later,
             )
         )
     return Findings(study, tuple(outcomes), tuple(rows), _compare(study, rows))
 
 
-def _compare(study: Study, rows: list[Row]) -> dict[tuple[str, str], Comparison]:
-    by_label = {row.label: row for row in rows}
+def _compare(study: Study, rows: list[Row]) -> tuple[Comparison, ...]:
+    plan, by_label = study.plan, {row.label: row for row in rows}
+    named = () if plan is None else plan.contrasts
+    pairs = [(by_label[pair.row], by_label[pair.against]) for pair in dict.fromkeys((*named, *study.references))]
     found: list[Comparison] = []
-    for row in rows:
-        other = by_label.get(study.reference.get(row.label, ""))
-        if other is None or not other.results:
+    families: dict[str, list[int]] = {}
+    for row, other in sorted(pairs, key=lambda pair: rows.index(pair[0])):
+        if not row.results or not other.results:
             continue
-        for predictor in row.predictors:
+        for predictor in dict.fromkeys([*row.predictors, *([plan.deployed] if plan else [])]):
             against = "ensemble" if predictor in row.own else predictor
-            difference = gain(row.scores(predictor), other.scores(against)) if against in other.predictors else None
+            if any(name not in all_predictors(r.result) for r, name in ((row, predictor), (other, against))):
+                continue
+            scores, family = row.scores(predictor), _kind(row, predictor)
+            if plan is not None:
+                decides = predictor == plan.deployed and Contrast(row.label, other.label) in named
+                family = "named" if decides else ""
+                scores = {seed: s for seed, s in scores.items() if not decides or seed in plan.seeds}
+            difference = gain(scores, other.scores(against))
             if difference is not None:
-                found.append(Comparison(row, predictor, against, difference, None))
-    corrected: dict[tuple[str, str], Comparison] = {}
-    for kind in (ONE_NETWORK, "ensemble", "own", "peer"):
-        family = [c for c in found if _kind(c.row, c.predictor) == kind]
-        for comparison, p in zip(family, holm([c.gain.p for c in family]), strict=True):
-            key = comparison.row.label, comparison.predictor
-            corrected[key] = Comparison(comparison.row, comparison.predictor, comparison.against, comparison.gain, p)
-    return corrected
+                families.setdefault(family, []).append(len(found))
+                found.append(Comparison(row, predictor, other, against, difference))
+    families.pop("", None)
+    for places in families.values():
+        gains = [found[k].gain for k in places]
+        decisions = decide(gains, len(named) or None, margin=MARGIN if plan is None else plan.margin)
+        for k, decision in zip(places, decisions, strict=True):
+            n = found[k].gain.spread.n
+            if plan is not None and n < len(plan.seeds):
+                verdict = f"{decision.verdict.partition(' (')[0]} ({n} of {len(plan.seeds)} seeds)"
+                decision = replace(decision, verdict=verdict)
+            found[k] = replace(found[k], decision=decision)
+    return tuple(found)
 
 
 def _kind(row: Row, predictor: str) -> str:
