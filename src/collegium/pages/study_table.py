@@ -210,8 +210,8 @@ class StudyTable:
         return [
             *text,
             f"p: two-sided paired t-test of the gain over the seeds that both rows have{corrected}.",
-            f"could show: the smallest true gain that the test at {level} finds with a power of {100 * POWER:.0f} %, by "
-            f"the deviation over the row's own seeds. {self.could_show}",
+            f"could show: the smallest true gain that the test at {level} finds with a power of {100 * POWER:.0f} %, "
+            f"by the deviation over the row's own seeds. {self.could_show}",
             f"verdict: better or worse where p < {LEVEL:g}; no difference of more than x where the interval lies "
             f"within ±x and x is at most {margin:g} point{'' if margin == 1 else 's'}; else undecided.",
         ]
