@@ -8,10 +8,10 @@ from rich.console import Console
 
 from collegium.cli import main
 from collegium.errors import UsageError
-from collegium.pages.rank_table import Ranking, rank, ranked
+from collegium.pages.rank_table import Ranking, rank, rank_text, ranked
 from collegium.results import papers as tables
 from collegium.results.published import published
-from collegium.results.ranking import Standing, of_papers, of_runs
+from collegium.results.ranking import Standing, in_order, of_papers, of_runs
 from collegium.training.recipe import Recipe
 from made_up_runs import write_run, write_study
 
@@ -85,20 +85,35 @@ def test_mixed_peers_are_told_one_by_one(tmp_path: Path) -> None:
     }
 
 
-def test_ours_are_ranked_among_the_published(tmp_path: Path) -> None:
+def test_single_runs_and_published_values_are_placed_by_value_and_not_ordered(tmp_path: Path) -> None:
     write_run(tmp_path / "a", RECIPE, ERRORS | {"mean_peer": 0.2656})
     ours, _ = of_runs(tmp_path)
     groups = ranked([*ours, *of_papers()])
     group = groups["cifar100", "resnet32", "top-1 error", "one network", 50_000]
-    place = next(k for k, s in enumerate(group) if s.origin == "ours")
-    assert group[place].value == pytest.approx(26.56) and group[place].rank == place + 1
-    values = [s.value for s in group if s.rank]
-    assert values == sorted(values)
-    assert all(s.rank is None for s in group[len(values) :]) and {s.remark for s in group[len(values) :]} == {
-        "the best of several runs"
+    (own,) = (s for s in group if s.origin == "ours")
+    assert own.value == pytest.approx(26.56) and own.unranked == "a single run cannot be ordered"
+    values = [s.value for s in group if not s.remark]
+    assert values == sorted(values) and all(s.rank is None for s in group)
+    assert {s.remark for s in group[len(values) :]} == {"the best of several runs"}
+    assert {s.unranked for s in group if s.origin == "published"} == {
+        "its runs are not at hand, so it cannot be ordered",
+        "the best of several runs",
     }
-    equal = [s.rank for s in group if round(s.value, 2) == 27.06]
-    assert len(equal) > 1 and len(set(equal)) == 1
+
+
+def test_our_rows_are_ranked_as_far_as_their_seeds_tell_them_apart(tmp_path: Path) -> None:
+    noise = (0.001, -0.002, 0.0, 0.0015, -0.0005)
+    for name, error, scale in (("ffl", 0.31, 1), ("dml", 0.3105, -1), ("independent", 0.25, 0.5)):
+        recipe = dataclasses.replace(RECIPE, method={"name": name}, share_until=None)
+        for seed, deviation in enumerate(noise):
+            errors = ERRORS | {"mean_peer": error + scale * deviation}
+            write_run(tmp_path / f"{name}-{seed}", dataclasses.replace(recipe, seed=seed), errors)
+    ours, _ = of_runs(tmp_path)
+    group = ranked([*ours, *of_papers()])["cifar100", "resnet32", "top-1 error", "one network", 50_000]
+    found = {s.method: rank_text(s) for s in group if s.origin == "ours"}
+    assert found == {"Independent": "1", "FFL": "2=", "DML": "2="}
+    alone = next(s for s in in_order([s for s in ours if s.method == "FFL" and s.predictor == "mean_peer"][:1]))
+    assert alone.rank is None and alone.unranked == "no other row here has two seeds or more"
 
 
 def test_several_networks_and_fewer_images_are_ranked_apart(tmp_path: Path) -> None:

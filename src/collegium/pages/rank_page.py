@@ -83,7 +83,7 @@ def _filters(everything: Sequence[Standing]) -> Html:
 def _usual(everything: Sequence[Standing]) -> dict[str, str]:
     """What the page shows first: the data set of most runs found here, and there the network of most values."""
     chosen = {"metric": "top-1 error", "deployed": "one network"}
-    known = [s for s in everything if s.rank and (s.metric, s.deployed) == tuple(chosen.values())]
+    known = [s for s in everything if not s.remark and (s.metric, s.deployed) == tuple(chosen.values())]
     found = [s for s in known if s.origin == "ours"] or known
     if found:
         chosen["data"] = Counter(s.data for s in found).most_common(1)[0][0]
@@ -156,7 +156,7 @@ def _row(s: Standing, low: float, high: float) -> Html:
     classes = ["row", *(["ours"] if s.origin == "ours" else []), *(["first"] if s.rank == 1 else [])]
     runs, epochs = numbers(s)
     images = f"{s.images:,}" if s.images else MISSING
-    why = element("p", s.remark[0].upper() + s.remark[1:], ", so it has no rank.") if s.remark else ""
+    why = element("p", "It has no rank: ", s.unranked, ".") if s.unranked else ""
     link = element("p", element("a", s.link.removeprefix("https://"), href=s.link, rel="noreferrer")) if s.link else ""
     trial = [" ", element("span", "trial", class_="tag")] if s.remark == TRIAL else ""
     method = element(
@@ -167,7 +167,7 @@ def _row(s: Standing, low: float, high: float) -> Html:
     return element(
         "tr",
         element(
-            "td", rank_text(s), class_="place", data_value="" if s.rank is None else s.rank, title=s.remark or None
+            "td", rank_text(s), class_="place", data_value="" if s.rank is None else s.rank, title=s.unranked or None
         ),
         element("td", method, class_="method", data_value=s.method),
         element("td", s.peers, class_="peers"),

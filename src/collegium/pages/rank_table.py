@@ -1,7 +1,6 @@
 """What works best on a data set with a network: every finished run beneath a folder, and every published value."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -13,7 +12,7 @@ from collegium.errors import UsageError, nearest
 from collegium.files import write_whole
 from collegium.pages.study_table import MISSING, written
 from collegium.results.published import CERTAINTY, LACKING
-from collegium.results.ranking import DEPLOYED, METRICS, TRAINING_IMAGES, TRIAL, Standing, of_papers, of_runs
+from collegium.results.ranking import DEPLOYED, METRICS, TRAINING_IMAGES, TRIAL, Standing, in_order, of_papers, of_runs
 from collegium.results.statistics import Spread
 
 
@@ -72,26 +71,24 @@ class Ranking:
 
 
 CAPTION = (
-    "Values are ranked among those of the same data set, number of training images, network and metric; one network "
-    "and several networks together are ranked apart.",
+    "Values are listed among those of the same data set, number of training images, network and metric; one network "
+    "and several networks together are listed apart.",
+    "Ranks are those of our rows of two seeds or more: rows that the paired t-test over the seeds of both, corrected "
+    "for all pairs of the list, cannot tell apart have equal ranks (2=).",
+    "A single run and a published value have no rank: they stand where their value is, but cannot be ordered.",
     "Recipes differ: compare the epochs too.",
     "Our values are those of the last epoch; papers often print the best one.",
-    "A trial at a reduced scale, the best of several runs, and what is not known well enough have no rank.",
+    "A trial at a reduced scale, the best of several runs, and what is not known well enough come last.",
 )
 
 
 def ranked(standings: Iterable[Standing]) -> dict[tuple[str, str, str, str, int], list[Standing]]:
-    """Group -> its values, the best first, with their ranks; those without one come last. Large groups come first."""
+    """Group -> its values, see :func:`collegium.results.ranking.in_order`. Large groups come first."""
     groups: dict[tuple[str, str, str, str, int], list[Standing]] = {}
     for standing in standings:
         groups.setdefault(standing.group, []).append(standing)
-    found = {}
-    for key, group in sorted(groups.items(), key=lambda item: _place(item[0], len(item[1]))):
-        sign = 1 if METRICS[group[0].metric] == "lower" else -1
-        group = sorted(group, key=lambda s: (bool(s.remark), sign * s.value, s.origin, s.method))
-        values = [round(sign * s.value, 2) for s in group if not s.remark]
-        found[key] = [s if s.remark else replace(s, rank=values.index(round(sign * s.value, 2)) + 1) for s in group]
-    return found
+    ordered = sorted(groups.items(), key=lambda item: _place(item[0], len(item[1])))
+    return {key: in_order(group) for key, group in ordered}
 
 
 def _place(key: tuple[str, str, str, str, int], size: int) -> tuple[object, ...]:
@@ -129,7 +126,8 @@ def heading(s: Standing) -> str:
 
 
 def rank_text(s: Standing) -> str:
-    return MISSING if s.rank is None else str(s.rank)
+    """``"2="`` where others have the same rank."""
+    return MISSING if s.rank is None else f"{s.rank}{'=' * s.tied}"
 
 
 def value_text(s: Standing) -> str:

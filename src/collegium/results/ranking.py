@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from collegium.pages.text import entry, method_title, networks
 from collegium.results import papers as tables
 from collegium.results.published import Published, published
 from collegium.results.scores import all_predictors, uneven
-from collegium.results.statistics import spread
+from collegium.results.statistics import ranks, spread
 from collegium.study.cell import changed
 from collegium.study.study import Study
 from collegium.training.recipe import Recipe
@@ -82,8 +82,10 @@ class Standing:
         certainty: of a published value, a key of :data:`collegium.results.published.CERTAINTY`; else "".
         source: where the value is from.
         link: to the paper, "" where there is none.
-        remark: why it has no rank, "" where it has one.
-        rank: within its group, from 1; equal values have equal ranks.
+        remark: why it is not compared with others at all, "" where it is.
+        scores: of our runs: what they are drawn from -> value in percent.
+        rank: within its group, from 1, see :func:`collegium.results.statistics.ranks`; None where it cannot be ordered.
+        tied: whether others have the same rank.
     """
 
     origin: Origin
@@ -103,7 +105,18 @@ class Standing:
     source: str
     link: str = ""
     remark: str = ""
+    scores: Mapping[tuple[Any, ...], float] = field(default_factory=dict)
     rank: int | None = None
+    tied: bool = False
+
+    @property
+    def unranked(self) -> str:
+        """Why it has no rank, "" where it has one."""
+        if self.rank is not None or self.remark:
+            return self.remark
+        if self.origin == "published":
+            return "its runs are not at hand, so it cannot be ordered"
+        return "a single run cannot be ordered" if len(self.scores) < 2 else "no other row here has two seeds or more"
 
     @property
     def group(self) -> tuple[str, str, str, str, int]:
@@ -304,7 +317,8 @@ def _of_row(runs: Sequence[Finished], told_apart: str) -> Iterator[Standing]:
         several = len(set(names)) > 1 and kind == "several networks"
         for metric, (key, flip) in _metrics(first.result).items():
             values = [100 * float(all_predictors(run.result)[predictor]["last"][key]) for run in runs]
-            found = spread([100 - value if flip else value for value in values])
+            values = [100 - value if flip else value for value in values]
+            found = spread(values)
             yield Standing(
                 origin="ours",
                 method=first.method + (f", {told_apart}" if told_apart else ""),
@@ -322,7 +336,24 @@ def _of_row(runs: Sequence[Finished], told_apart: str) -> Iterator[Standing]:
                 certainty="",
                 source=f"{_places(runs)}: {_settings(first.recipe)}",
                 remark=TRIAL if any(run.trial for run in runs) else "",
+                scores={run.seeds: value for run, value in zip(runs, values, strict=True)},
             )
+
+
+def in_order(group: Sequence[Standing]) -> list[Standing]:
+    """A group by its values, the best first, with ranks; what is not compared with others comes last.
+
+    Ranks are those of our rows of two seeds or more, where there are two such rows. All else is placed by its value
+    alone: without its runs nobody can tell whether it is better than its neighbours.
+    """
+    sign = 1 if METRICS[group[0].metric] == "lower" else -1
+    placed = sorted(group, key=lambda s: (bool(s.remark), sign * s.value, s.origin, s.method))
+    tested = [k for k, s in enumerate(placed) if not s.remark and len(s.scores) > 1]
+    if len(tested) > 1:
+        found = ranks([{seed: -sign * value for seed, value in placed[k].scores.items()} for k in tested])
+        for k, rank in zip(tested, found, strict=True):
+            placed[k] = replace(placed[k], rank=rank, tied=found.count(rank) > 1)
+    return placed
 
 
 def _predictors(result: Mapping[str, Any]) -> list[str]:
