@@ -22,4 +22,6 @@ if __name__ == "__main__":  # runs are processes of their own, which import this
     )
     print(table)
     print("One of two networks is what you deploy: it costs as much as one that was trained alone.")
-    print("The page of this study: runs/demo/report.html. A trained network: collegium.load_peer(RUN) of runs/demo/runs.")
+    print(
+        'The page of this study: runs/demo/report.html. Its trained networks: collegium.load_peer("runs/demo/runs/...")'
+    )
