@@ -41,7 +41,7 @@ class Planned:
         seeds: how many, from 0.
         deployed: the predictor that is compared.
         teacher: of the methods that learn from one.
-        tunes: whether learning rate and weight decay are chosen on its own data.
+        data: options of the data that differ from the recipe's.
     """
 
     title: str
@@ -52,8 +52,7 @@ class Planned:
     seeds: int = 8
     deployed: str = "mean_peer"
     teacher: str | None = None
-    tunes: bool = True
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -68,14 +67,17 @@ class Planned:
             "hypothesis": self.hypothesis,
             "contrasts": ", ".join(self.contrasts),
             "deployed": self.deployed,
-            **self.extra,
         }
+        if self.data:
+            options["data"] = {**Recipe.read(self.recipe).data, **self.data}
         return options | ({} if self.teacher is None else {"teacher": self.teacher})
 
     def command(self, folder: str) -> str:
         """The same on the command line."""
         words = ["collegium", "compare"]
-        for name, value in self.options.items():
+        said = {name: value for name, value in self.options.items() if name != "data"}
+        said |= {f"data.{name.replace('_', '-')}": value for name, value in self.data.items()}
+        for name, value in said.items():
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             words += [f"--{name}", text]
         return shlex.join([*words, "--study", folder])
@@ -139,7 +141,6 @@ STUDIES: dict[str, Planned] = {
             "dml:temperature=2:share_until=stage1 vs independent:share_until=stage1",
             f"dml:temperature=2:share_until=stage1 vs {ALONE}",
         ),
-        tunes=False,
     ),
     "larger_peer": Planned(
         title="A small network with a larger one",
@@ -149,7 +150,6 @@ STUDIES: dict[str, Planned] = {
         methods=(ALONE, "independent:label_smoothing=0.1", DML3, "kdcl", "ffl", "switokd", "afd"),
         contrasts=(f"{DML3} vs {ALONE}", f"kdcl vs {ALONE}", f"ffl vs {ALONE}", f"afd vs {ALONE}"),
         deployed="peer0",
-        tunes=False,
     ),
 }
 
