@@ -28,10 +28,7 @@ class FFL(Method):
 
     Known from: the authors' code and poster; how maps of unlike sizes and widths are matched is ours.
 
-    When to use: when two networks are trained and one is taken home. In ``results/cifar100_50_per_class`` peers
-    that stand apart are 0.57 ± 0.62 points above training alone (three seeds, not significant) at half its
-    calibration error; on a shared trunk they are level. The authors report errors of 27.1 % for one of two
-    ResNet-32 and 25.6 % fused on CIFAR-100 in 300 epochs.
+    When to use: when two networks are trained and one is deployed, or both with the fused classifier.
 
     Args:
         spec: the cohort's shapes.
