@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from collegium.study.cell import Cell
+from collegium.study.plan import PlanOptions
 from collegium.study.study import Study
 from collegium.training.experiment import resolve
 from collegium.training.recipe import Recipe
@@ -60,13 +61,16 @@ def finish(study: Study, cell: Cell, accuracy: float, *, seconds: float = 10.0, 
     folder.result_file.write_text(json.dumps(result))
 
 
-def made_up(folder: Path, accuracies: Mapping[str, list[float]], **changes: Any) -> Study:
+def made_up(
+    folder: Path, accuracies: Mapping[str, list[float]], plan: PlanOptions | None = None, **changes: Any
+) -> Study:
     """A study whose runs are all done: method -> accuracy by seed; all are compared with independent."""
     cells = [cell(method, seed, **changes) for method, found in accuracies.items() for seed in range(len(found))]
     labels = {c.label: c.recipe.method_name for c in cells}
     base = next((label for label, method in labels.items() if method == "independent"), None)
     reference = {} if base is None else {label: base for label in labels if label != base}
     study = Study(folder, cells, reference=reference)
+    study.set_plan(plan or PlanOptions())
     study.write()
     for c in cells:
         own = {"fused": accuracies[c.recipe.method_name][c.seed] + 0.02} if c.recipe.method_name == "ffl" else {}

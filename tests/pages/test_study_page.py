@@ -7,6 +7,7 @@ import pytest
 
 from chromium import needs_chromium, visit
 from collegium.api import publish
+from collegium.study.plan import PlanOptions
 from collegium.study.study import Study
 from helpers_study import cell, finish, made_up
 
@@ -69,7 +70,8 @@ def test_nothing_in_it_comes_from_the_network(page: str) -> None:
 
 
 def test_it_says_what_came_out_and_what_did_not(page: str, study: Study) -> None:
-    assert "The largest mean gain is that of ffl · 2xresnet8: +3.00 ± 1.00 points over 3 seeds." in page
+    assert "The largest mean gain is that of ffl · 2xresnet8 over independent: +3.00 [−0.58, 6.58] points, 3 s" in page
+    assert "Of 2 contrasts, none decided. This study could have shown gains of 4.62 to 7.43 points." in page
     assert "Failed: okddip · 2xresnet8, seed 0: the loss is &lt;nan&gt;" in page
     assert "most recent call last): &lt;here&gt;" in page
     assert "Left out: one · a,b: &lt;they&gt; differ" in page
@@ -115,3 +117,17 @@ def test_runs_without_metrics_have_no_learning_curve(tmp_path: Path) -> None:
 
 def page_of(study: Study) -> str:
     return (study.folder / "report.html").read_text()
+
+
+def test_the_plan_stands_at_the_top_and_what_came_later_is_marked(tmp_path: Path) -> None:
+    accuracies = {"independent": [0.90, 0.91, 0.92], "ffl": [0.93, 0.94, 0.951], "dml": [0.91, 0.915, 0.90]}
+    study = made_up(tmp_path / "s", accuracies, PlanOptions("FFL <beats> it", "ffl:independent"))
+    later = cell("dml", 3)
+    Study(study.folder, [later]).write()
+    finish(study, later, 0.9)
+    publish(study.folder)
+    page = (study.folder / "report.html").read_text()
+    assert "Hypothesis: FFL &lt;beats&gt; it" in page and page.index('id="plan"') < page.index('id="comparison"')
+    assert "Of 1 contrast, 1 decided: ffl · 2xresnet8 over independent, better (+3.03 [" in page
+    assert page.count("done, added later") == 1 and "4, 1 added later" in page
+    assert "Only the contrasts of the plan are tested; all else is descriptive." in page

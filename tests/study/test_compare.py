@@ -50,6 +50,10 @@ def call(command: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
         ("--methods dml --study full", "full holds something that is no study; choose another folder with --study"),
         ("--methods dml --precision fp16 --device cpu --study s", "fp16 needs a GPU"),
         ("nowhere", "nowhere is not a study"),
+        ("--methods dml,ffl --contrasts dml:fll --study s", "no row is called 'fll'; did you mean 'ffl'"),
+        ("--methods dml,ffl --hypothesis x --study s", "the plan compares nothing: name two rows"),
+        ("--methods dml,ffl --contrasts dml:ffl --margin -1 --study s", "--margin is a number of points above 0"),
+        ("--methods dml,ffl --plan-only --study s", "there is no plan to write: say with --hypothesis or --contrasts"),
     ],
 )
 def test_wrong_use_ends_in_one_sentence_and_writes_nothing(
@@ -134,6 +138,26 @@ def test_a_study_is_trained_added_to_and_told_again(
 
     status, _, err = call([*command, "0", "--learning-rate", "0.05"], capsys)
     assert status == 2 and "learning_rate: 0.05 here, 0.1 there" in err
+
+
+def test_a_plan_is_written_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "s"
+    command = ["compare", "--methods", "independent,dml", *SMALL.split(), "--epochs", "1", "--seeds", "0,1", "--quiet"]
+    command += ["--study", str(folder)]
+    planned = ["--hypothesis", "DML: better than none", "--contrasts", "dml:independent", "--plan-only"]
+    status, out, err = call([*command, *planned], capsys)
+    assert status == 0, err
+    assert "Hypothesis: DML: better than none" in out and "No run is finished yet." in out
+    assert not (folder / "runs").exists()
+    plan = Study.open(folder).plan
+    assert plan is not None and plan.seeds == (0, 1)
+
+    status, _, err = call([*command, "--hypothesis", "DML is worse"], capsys)
+    assert status == 2 and "a plan does not change; leave --hypothesis out" in err
+
+    status, out, err = call([*command, *planned[:-1]], capsys)
+    assert status == 0, err
+    assert Study.open(folder).plan == plan and "n = 2 (seeds 0, 1)" in " ".join(out.split())
 
 
 def test_a_run_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:

@@ -82,6 +82,26 @@ def test_who_shares_a_trunk() -> None:
     assert rows(grid("one:share_until=stage1"))["one:share_until=stage1 · 2xresnet8"].share_until == "stage1"
 
 
+def test_independent_networks_on_a_trunk_are_a_second_reference() -> None:
+    found = grid("independent,independent:share_until=stage2,dml,ffl:share_until=stage2,ffl:share_until=stage1,one")
+    trunk = "independent:share_until=stage2"
+    said = {label.partition(" ")[0]: recipe.share_until for label, recipe in rows(found).items()}
+    assert said["independent"] is None and said[trunk] == "stage2"
+    short = {row.partition(" ")[0]: other.partition(" ")[0] for row, other in found.reference.items()}
+    assert short == dict.fromkeys(
+        [trunk, "dml", "ffl:share_until=stage2", "ffl:share_until=stage1", "one"], "independent"
+    )
+    assert found.trunk_reference == {
+        f"{row} · 2xresnet8": f"{trunk} · 2xresnet8" for row in ("ffl:share_until=stage2", "one")
+    }
+
+
+def test_networks_on_a_trunk_are_the_reference_where_there_are_no_others() -> None:
+    found = grid("independent:share_until=stage2,dml,one")
+    assert found.reference == {"one · 2xresnet8": "independent:share_until=stage2 · 2xresnet8"}
+    assert not found.trunk_reference
+
+
 def test_a_method_that_fits_another_cohort_is_left_out_with_the_reason() -> None:
     found = grid("independent,one", "2xresnet8; resnet8,wrn_10_1")
     assert "one · resnet8,wrn_10_1" not in rows(found) and "one · 2xresnet8" in rows(found)
