@@ -25,7 +25,7 @@ from collegium.training.recipe import Recipe
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 TUNING_SEEDS = (100,)
-RATES, DECAYS = (0.05, 0.1), (0.0005, 0.001, 0.002, 0.005)
+RATES, DECAYS = (0.05, 0.1), (0.002, 0.005, 0.01)
 
 
 @dataclass(frozen=True)
