@@ -68,8 +68,19 @@ def split_pixels(
     blocks test, except those that lie inside a training patch. What is in the training blocks and is not drawn is
     not used.
 
-    With the same seed a smaller training sample lies within a larger one. Blocks of a given side are dealt alike for
-    every size of the sample: give `block` where samples of several sizes are to be compared.
+    Blocks are dealt class by class, those in fewest blocks first. Each block of a class that is not dealt yet goes, in
+    random order, to the side that is further behind. Where this leaves a class without enough training pixels or
+    without test pixels, blocks are dealt again, up to TRIES times for blocks of one side: a class of which less than
+    the share LEFT could test is now cut in two by a line in a random direction, and what lies on one side of it
+    trains, a random part that is enough to draw from and at most half. Classes that were served keep their draws, and
+    every ROUND tries the grid of blocks is moved at random. The first split that leaves LEFT of every class to test is
+    taken, else the one where the class that comes off worst has most. So a split is drawn by the seed alone, never by
+    what a network makes of it; but searched ones keep training and test pixels of small classes further apart than
+    chance does, and train on a smaller part of them.
+
+    With the same seed a smaller training sample lies within a larger one, and blocks of a given side are dealt alike
+    for every size of the sample, except where one of the samples needs a search: give `block` where samples of
+    several sizes are to be compared.
 
     Args:
         truth: (H, W) int64, the class of each pixel, -1 where it has none.
@@ -80,12 +91,14 @@ def split_pixels(
         validation: share of each class's pixels to hold out for validation: of those in the training blocks, or of
             all where the split is random.
         block: side of the blocks in pixels; None for the largest of SIDES with which every class has a quarter of its
-            pixels in training blocks and a quarter in others, or where none does so, enough pixels in both.
+            pixels in training blocks and a quarter in others, or where none does so, enough pixels in both, or where
+            none does so without a search, the largest with which a search serves every class.
         seed: of blocks and pixels.
         names: what messages call the classes; their numbers by default.
 
     Raises:
-        UsageError: a number is out of range, or a class has too few pixels.
+        UsageError: a number is out of range, or a class has too few pixels, or lies too close together for patches of
+            that side.
     """
     if per_class is not None and per_class < 1:
         raise UsageError(f"the number of training pixels per class is {per_class}: give 1 or more")
@@ -104,8 +117,13 @@ def split_pixels(
         for label, pixels in enumerate(members)
     ]
     if kind == "random":
-        if problem := _shortage(names, shuffled, wanted, validation):
-            raise UsageError(problem)
+        for name, pixels, n in zip(names, shuffled, wanted, strict=True):
+            free = len(pixels) - round(validation * len(pixels)) - 1  # one pixel must be left to test
+            if free < n:
+                raise UsageError(
+                    f"class {name} has {max(free, 0)} pixels to train on, not {n}: train on fewer pixels of each "
+                    "class, or leave out classes with few of them (min_pixels of a scene)"
+                )
         train, held, rest = _draw(shuffled, wanted, validation)
         return PixelSplit(_sorted(train), _sorted(held), _sorted(rest))
 
@@ -184,24 +202,12 @@ def _draw(classes: list[Tensor], wanted: list[int], validation: float) -> tuple[
     )
 
 
-def _shortage(
-    names: Sequence[str], classes: list[Tensor], wanted: list[int], validation: float, where: str = ""
-) -> str:
-    """What is missing, or nothing. At random, one pixel must be left to test."""
-    for name, pixels, n in zip(names, classes, wanted, strict=True):
-        free = len(pixels) - round(validation * len(pixels)) - (0 if where else 1)
-        if free < n:
-            return f"class {name} has {max(free, 0)} pixels to train on{where}, not {n}"
-    return ""
-
-
 @dataclass(frozen=True)
 class _Dealt:
     """A disjoint split, good or not.
 
     Attributes:
         split: its pixels.
-        side: of its blocks.
         due: share of each class that is to lie in training blocks.
         members: (classes,) int64, pixels of each class; of those
         inside: lie in training blocks,
@@ -210,7 +216,6 @@ class _Dealt:
     """
 
     split: PixelSplit
-    side: int
     due: float
     members: Array
     inside: Array
@@ -284,14 +289,14 @@ class _Task:
 
     def refusal(self, best: _Dealt) -> str:
         """Why the best split will not do, and what to change."""
-        label = int(best.shares.argmin())
+        label, side = int(best.shares.argmin()), best.split.block
         name, count = self.names[label], int(best.members[label])
         if best.missing[label] > 0:
             trainable = self.wanted[label] - int(best.missing[label])
-            problem = f"{trainable} pixels to train on in the training blocks of {best.side} x {best.side} pixels, not "
-            problem += str(self.wanted[label])
+            problem = f"{trainable} pixels to train on in the training blocks of {side} x {side} pixels, "
+            problem += f"not {self.wanted[label]}"
         else:
-            problem = f"no test pixel outside the training patches with blocks of {best.side} pixels"
+            problem = f"no test pixel outside the training patches with blocks of {side} pixels"
         advice = "train on fewer pixels, take smaller patches or other blocks, or split at random"
         if (best.members > count).sum() > 1:
             advice = f"leave out classes with fewer than {count + 1} pixels (min_pixels {count + 1}), {advice}"
@@ -365,15 +370,14 @@ class _Task:
         outside = [pixels[~mask[pixels]] for pixels in self.shuffled]
         covered = near(train, self.truth.shape, self.reach).flatten()
         test = [pixels[~covered[pixels]] for pixels in outside]
+        dropped = sum(map(len, outside)) - sum(map(len, test))
         return _Dealt(
-            PixelSplit(
-                _sorted(train), _sorted(held), _sorted(torch.cat(test)), sum(map(len, outside)) - sum(map(len, test)), side
-            ),
-            side,
-            self.share,
-            *(np.array([len(p) for p in some]) for some in (self.shuffled, inside)),
-            np.maximum(np.array(self.wanted) - free, 0),
-            np.array([len(p) for p in test]),
+            split=PixelSplit(_sorted(train), _sorted(held), _sorted(torch.cat(test)), dropped, side),
+            due=self.share,
+            members=_sizes(self.shuffled),
+            inside=_sizes(inside),
+            missing=np.maximum(np.array(self.wanted) - free, 0),
+            left=_sizes(test),
         )
 
 
@@ -404,6 +408,10 @@ class _Grid:
         labelled = flat >= 0
         counts = np.bincount(flat[labelled] * count + block[labelled], minlength=classes * count)
         return cls(block, counts.reshape(classes, count), side, width)
+
+
+def _sizes(classes: list[Tensor]) -> Array:
+    return np.array([len(pixels) for pixels in classes])
 
 
 def _sorted(pixels: Tensor) -> Tensor:
