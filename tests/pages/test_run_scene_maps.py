@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,15 @@ def test_classes_have_colours_of_their_own():
 def test_pixels_without_a_class_are_clear():
     painted = paint(torch.tensor([[0, -1], [1, 0]]), ["#ff0000", "#0000ff"])
     assert painted.tolist() == [[[255, 0, 0, 255], [0, 0, 0, 0]], [[0, 0, 255, 255], [255, 0, 0, 255]]]
+
+
+def test_pixels_without_data_are_clear_in_every_map(scene: SceneData):
+    missing = torch.zeros(scene.ground_truth.shape, dtype=torch.bool)
+    missing[0, 0] = True
+    answer = torch.zeros_like(scene.ground_truth)
+    (panel,) = predictor_panels(replace(scene, missing=missing), {"peer0": answer})
+    clear = panel.pixels[..., 3] == 0
+    assert torch.equal(clear, missing)
 
 
 def test_training_pixels_are_black(scene: SceneData):

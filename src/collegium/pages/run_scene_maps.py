@@ -59,12 +59,12 @@ def scene_panels(data: SceneData) -> list[Panel]:
 
 
 def predictor_panels(data: SceneData, maps: Mapping[str, Tensor], *, labelled: bool = False) -> list[Panel]:
-    """Each predictor's classes (H, W), of all pixels or of those with a label."""
+    """Each predictor's classes (H, W), of all pixels with data or of those with a label."""
     colours = class_colours(data.num_classes)
-    return [
-        Panel(name, paint(torch.where(data.ground_truth >= 0, answer, -1) if labelled else answer, colours))
-        for name, answer in maps.items()
-    ]
+    shown = torch.ones_like(data.ground_truth, dtype=torch.bool) if data.missing is None else ~data.missing
+    if labelled:
+        shown = data.ground_truth >= 0
+    return [Panel(name, paint(torch.where(shown, answer, -1), colours)) for name, answer in maps.items()]
 
 
 def map_file(data: SceneData, maps: Mapping[str, Tensor], title: str) -> bytes:

@@ -171,7 +171,8 @@ def build(
             cohort_peers.append(networks.build(networks.untrained(name) if begun else name, **asked))
     if teacher is None and recipe.teacher is not None:
         teacher = load_peer(recipe.teacher)
-    notes = [*data.notes, *_resized(cohort_peers, data.image_size)]
+    own_notes = dict.fromkeys(peer.note for peer in cohort_peers if peer.note)
+    notes = [*data.notes, *_resized(cohort_peers, data.image_size), *own_notes]
     if recipe.start_from is not None and begun:
         notes += [f"The peers started from {recipe.start_from}."]
     elif recipe.start_from is not None:
