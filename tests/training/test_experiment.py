@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny
 from torch import Tensor
 
 from collegium.cohort import Cohort, PeerOutputs
+from collegium.data import from_scene
 from collegium.errors import UsageError
 from collegium.method import Method, ParameterGroup, Progress, Shadow, Terms, trainable
 from collegium.methods.ffl import FFL
@@ -130,6 +132,15 @@ def test_copies_are_saved_and_restored_with_the_run(tmp_path, monkeypatch) -> No
 def test_a_peer_that_sees_resized_images_is_noted() -> None:
     experiment = build(tiny(peers="resnet8,timm/vit_tiny_patch16_224", method="dml", share_until=None))
     assert any("peer1 (timm/vit_tiny_patch16_224) takes 224x224 only" in note for note in experiment.notes)
+
+
+def test_what_a_network_has_to_say_is_noted_once() -> None:
+    scene = np.random.default_rng(0).normal(size=(8, 12, 61)), np.repeat([[1, 1, 1, 2, 2, 2]], 2, 1).repeat(8, 0)
+    data = from_scene(*scene, patch=1, per_class=3)
+    recipe = tiny(peers="2xhybridsn_1_bn,spectral_resnet8", method="dml", share_until=None)
+    notes = build(recipe, data=data).notes
+    assert notes[:1] == data.notes and len(notes) == 2
+    assert notes[1].startswith("hybridsn_1_bn convolves over 61 bands")
 
 
 def test_a_method_must_deploy_a_peer_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
