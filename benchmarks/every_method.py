@@ -15,8 +15,9 @@ from typing import Any
 
 from method_cost import measure_all
 
-from collegium.pages.study_table import StudyTable, written
+from collegium.pages.study_table import StudyTable
 from collegium.results.comparison import ONE_NETWORK, Findings, Row, findings
+from collegium.results.scores import written
 from collegium.results.statistics import spread
 from collegium.study.cell import Cell
 from collegium.study.executors.local import LocalExecutor

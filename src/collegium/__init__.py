@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collegium.api import compare as compare
     from collegium.api import evaluate as evaluate
+    from collegium.api import rank as rank
     from collegium.api import report as report
+    from collegium.api import reproduce as reproduce
     from collegium.api import train as train
     from collegium.cohort import Cohort as Cohort
     from collegium.cohort import CohortSpec as CohortSpec
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from collegium.method import Method as Method
     from collegium.method import Progress as Progress
     from collegium.networks import Network as Network
-    from collegium.pages.rank_table import rank as rank
-    from collegium.results.reproduction import reproduce as reproduce
     from collegium.student import load_peer as load_peer
 
 # Loaded on first use, so that importing the package costs little.
@@ -31,7 +31,9 @@ _PLACES = {
     "train": "api",
     "compare": "api",
     "evaluate": "api",
+    "rank": "api",
     "report": "api",
+    "reproduce": "api",
     "export": "exporting",
     "Cohort": "cohort",
     "CohortSpec": "cohort",
@@ -41,8 +43,6 @@ _PLACES = {
     "Progress": "method",
     "Network": "networks",
     "load_peer": "student",
-    "rank": "pages.rank_table",
-    "reproduce": "results.reproduction",
 }
 __all__ = sorted(_PLACES)
 

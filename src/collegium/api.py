@@ -1,10 +1,11 @@
-"""Train, compare, evaluate, report."""
+"""Train, compare, reproduce, rank, evaluate, report."""
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -15,7 +16,10 @@ from collegium.training.places import Layout
 from collegium.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from collegium.pages.paper_table import Reproduction
+    from collegium.pages.rank_table import Ranking
     from collegium.pages.study_table import StudyTable
+    from collegium.results.papers import PaperTable
     from collegium.study.executors.local import Executor
     from collegium.study.grid import Vary
 
@@ -254,3 +258,111 @@ def publish(study: str | Path) -> "StudyTable":
     table.write(opened.folder)
     write_page(table)
     return table
+
+
+def reproduce(
+    name: str,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    scale: float = 1.0,
+    study: str | Path | None = None,
+    only: str = "",
+    train: bool = True,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    compile: bool = False,
+    cuda_graphs: bool = False,
+    workers: int | None = None,
+    executor: "Executor | None" = None,
+    quiet: bool = False,
+) -> tuple["Reproduction", Path | None]:
+    """Trains a paper's table, or goes on where the same call was interrupted, and sets it beside the published values.
+
+    Args:
+        name: of the table, as ``collegium list tables`` shows it.
+        seeds: every row is trained with each.
+        scale: below 1 a trial: this share of the epochs and of each class's training images.
+        study: the study's folder; by default studies/PAPER/TABLE, which tables of the same runs share.
+        only: train only the rows whose names hold all these words.
+        train: False sets what the folder holds beside the published values and trains nothing.
+        precision: of the networks' arithmetic; the papers' is fp32. The table says another.
+        compile: compile the training step.
+        cuda_graphs: replay what is compiled as CUDA graphs.
+        workers: so many runs at once; by default as many as cores and memory allow.
+        executor: where to train; by default this machine's processes.
+        quiet: show nothing meanwhile.
+
+    Returns:
+        The table, and the study's folder, where its files are; None where nothing of the table can be trained.
+
+    Raises:
+        UsageError: there is no such table, the scale does not fit, or no row has such a name; nothing is written.
+        DataError: the data cannot be read; nothing is written.
+        Interrupted: training was stopped and has saved its state.
+    """
+    from collegium.pages.paper_page import write_files
+    from collegium.pages.paper_table import Reproduction
+    from collegium.results import papers
+    from collegium.study.executors.local import LocalExecutor
+    from collegium.study.study import Study
+
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers must be 1 or more, got {workers}")
+    if workers is not None and executor is not None:
+        raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
+    table = papers.get(name)
+    computed: dict[str, Any] = {"precision": precision, "compile": compile, "cuda_graphs": cuda_graphs}
+    cells = [
+        dataclasses.replace(cell, recipe=dataclasses.replace(cell.recipe, **computed))
+        for cell in table.cells(seeds, scale)
+    ]
+    if not cells:
+        return Reproduction(table, scale, []), None
+    wanted = [cell for cell in cells if all(word in cell.label for word in only.split())]
+    if not wanted:
+        raise UsageError(f"no row of {name} is called {only!r}: {'; '.join(dict.fromkeys(c.label for c in cells))}")
+    taught = {cell.teacher for cell in wanted}
+    wanted = [cell for cell in cells if cell in wanted or cell.label in taught]
+    folder = Path(study) if study is not None else _paper_study(table, scale)
+    if not train and not (folder / "study.yaml").is_file():
+        return Reproduction(table, scale, []), None
+    grid = Study(folder, wanted) if train else Study.open(folder)
+    outcomes = grid.run(executor or LocalExecutor(workers), quiet=quiet) if train else grid.outcomes()
+    found = Reproduction(table, scale, outcomes)
+    write_files(found, grid.folder)
+    return found, grid.folder
+
+
+def _paper_study(table: "PaperTable", scale: float) -> Path:
+    """Where the runs of a table go; those of a trial to a folder that says so."""
+    return Path("studies") / (table.study if scale == 1 else f"{table.study}-trial-{scale:g}")
+
+
+def rank(
+    folder: str | Path, *, out: str | Path | None = None, data: str | None = None, peers: str | None = None
+) -> tuple["Ranking", Path]:
+    """Ranks every finished run beneath a folder among the published values, and writes the page.
+
+    Args:
+        folder: of studies, of runs, or of both.
+        out: the page; by default FOLDER/rank.html.
+        data: the data set that printing the ranking shows; by default all.
+        peers: the network that it shows; by default all.
+
+    Returns:
+        The ranking and where its page is.
+
+    Raises:
+        UsageError: there is no such folder, or nothing of that data set or network.
+    """
+    from collegium.files import write_whole
+    from collegium.pages.rank_page import page
+    from collegium.pages.rank_table import Ranking
+    from collegium.results.ranking import of_papers, of_runs
+
+    ours, left_out = of_runs(folder)
+    ranking = Ranking([*ours, *of_papers()], left_out, data=data, network=peers)
+    place = Path(out) if out is not None else Path(folder).expanduser() / "rank.html"
+    if not place.parent.is_dir():
+        raise UsageError(f"the page cannot be written to {place}: there is no folder {place.parent}")
+    write_whole(place, page(ranking))
+    return ranking, place

@@ -190,7 +190,7 @@ def _train(arguments: list[str]) -> None:
 
     from collegium import methods
     from collegium.api import default_run, report
-    from collegium.results.scores import result_table
+    from collegium.pages.run_table import result_table
     from collegium.student import peer_folder
     from collegium.training.places import Layout
     from collegium.training.recipe import Recipe
@@ -387,8 +387,7 @@ def _executor(values: dict[str, Any]) -> Any:
 def _reproduce(arguments: list[str]) -> None:
     from rich.console import Console
 
-    from collegium.api import publish
-    from collegium.results.reproduction import reproduce
+    from collegium.api import publish, reproduce
     from collegium.study.grid import parse_seeds
 
     parser = _parser("reproduce", "Train a paper's table, or go on with it, and set it beside the published values.")
@@ -423,7 +422,7 @@ def _reproduce(arguments: list[str]) -> None:
 def _rank(arguments: list[str]) -> None:
     from rich.console import Console
 
-    from collegium.pages.rank_table import rank
+    from collegium.api import rank
 
     parser = _parser("rank", "What works best: all studies and runs beneath a folder, and all published values.")
     parser.add_argument("folder", help="of studies, of runs, or of both")
@@ -445,7 +444,7 @@ def _evaluate(arguments: list[str]) -> None:
     run = _run_folder("evaluate", "Score every predictor of a trained run on its test images.", arguments)
     from rich.console import Console
 
-    from collegium.results.scores import predictor_table
+    from collegium.pages.run_table import predictor_table
     from collegium.training.cost import costs
     from collegium.training.loop import restore
 

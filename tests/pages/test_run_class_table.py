@@ -30,4 +30,4 @@ def test_every_class_and_summary_has_a_row(uneven: Evidence):
         last = uneven.result["predictors"][name]["last"]
         for text in (f"{100 - 100 * last['top1_error']:.2f}", f"{100 * last['average_accuracy']:.2f}"):
             assert f"<b>{text}</b>" in page
-        assert f"<b>{last['kappa']:.3f}</b>" in page
+        assert f"<b>{100 * last['kappa']:.2f}</b>".replace("-", "−") in page

@@ -1,7 +1,9 @@
 """The page of a paper's table: one HTML file that needs nothing else, and no network."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from collegium.files import write_whole
 from collegium.pages.document import document
 from collegium.pages.html import Html, element, section, table
 from collegium.pages.paper_table import NUMBERS, Reproduction
@@ -30,6 +32,14 @@ def page(found: Reproduction) -> str:
         element("footer", element("p", "Written by ", element("code", "collegium reproduce"), ".", class_="soft")),
     )
     return document(found.title, body)
+
+
+def write_files(found: Reproduction, folder: Path) -> list[Path]:
+    """Writes the table as Markdown, CSV and a page, and returns where they are."""
+    files = {".md": found.markdown(), ".csv": found.as_csv(), ".html": page(found)}
+    for ending, text in files.items():
+        write_whole(folder / f"{found.stem}{ending}", text)
+    return [folder / f"{found.stem}{ending}" for ending in files]
 
 
 def _table(found: Reproduction) -> Html:

@@ -4,64 +4,21 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from collegium.pages.study_table import written
-from collegium.results.papers import Entry, PaperTable, mark, peers
+from collegium.formatting import MISSING, number
+from collegium.results.papers import PaperTable, mark, peers
 from collegium.results.published import CERTAINTY, Published
-from collegium.results.scores import all_predictors
-from collegium.results.statistics import Spread, spread
+from collegium.results.reproduction import Counterpart, counterparts
+from collegium.results.scores import METRICS, written
+from collegium.results.statistics import Spread
 from collegium.study.study import Outcome
 
-METRICS = {
-    "top1_error": "top-1 error",
-    "top1_accuracy": "top-1 accuracy",
-    "top5_error": "top-5 error",
-    "overall_accuracy": "overall accuracy",
-    "average_accuracy": "average accuracy",
-    "class_accuracy": "accuracy of one class",
-}
 NUMBERS = ("ours", "n", "published", "source", "difference", "in s.d.")
-MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A published number and ours beside it.
-
-    Args:
-        entry: the row and the published number.
-        ours: in the paper's metric and in percent, of the seeds that are done; None where there is none.
-        missing: why there is none.
-    """
-
-    entry: Entry
-    ours: Spread | None
-    missing: str
-
-    @property
-    def number(self) -> Published:
-        return self.entry.number
-
-    @property
-    def difference(self) -> float | None:
-        """Ours minus the published value, in points."""
-        return None if self.ours is None else self.ours.mean - self.number.value
-
-    @property
-    def deviations(self) -> float | None:
-        """The difference in standard deviations of a single run: over the root mean square of ours and the published
-        one, or over the one that is known; None where none is, or where a best run was published."""
-        if self.ours is None or self.number.statistic == "best run":
-            return None
-        known = [std for std in (self.ours.std, self.number.std) if std is not None and not math.isnan(std)]
-        width = math.sqrt(math.fsum(std**2 for std in known) / len(known)) if known else 0.0
-        return (self.ours.mean - self.number.value) / width if width > 0 else None
 
 
 class Reproduction:
@@ -77,27 +34,13 @@ class Reproduction:
         self.table = table
         self.scale = scale
         self.outcomes = outcomes
-        self.lines = [self._line(entry) for entry in table.entries(scale)]
+        self.lines = counterparts(table, scale, outcomes)
         self.footnotes = list(dict.fromkeys(line.missing for line in self.lines if line.missing))
-
-    def _line(self, entry: Entry) -> Line:
-        own = [outcome for outcome in self.outcomes if outcome.cell.label == entry.label]
-        if entry.missing or not own:
-            return Line(entry, None, entry.missing or "no run of it is here")
-        values = [ours_in(entry.number, outcome) for outcome in own if outcome.result is not None]
-        if not values:
-            error = next((outcome.error for outcome in own if outcome.error), None)
-            return Line(entry, None, f"no run is done yet ({error})" if error else "no run is done yet")
-        found = spread(values)
-        if entry.number.statistic == "best run":
-            best = min if entry.number.metric.endswith("error") else max
-            found = Spread(found.n, best(values), None)
-        return Line(entry, found, "")
 
     @property
     def possible(self) -> bool:
         """Whether anything of the table can be trained."""
-        return any(not line.entry.missing for line in self.lines)
+        return any(not line.target.missing for line in self.lines)
 
     @property
     def lost(self) -> int:
@@ -128,7 +71,7 @@ class Reproduction:
     @property
     def metric(self) -> str:
         """What the numbers are, where all are the same."""
-        kinds = {METRICS[line.number.metric] for line in self.lines}
+        kinds = {METRICS[line.number.metric].name for line in self.lines}
         return kinds.pop() if len(kinds) == 1 else ""
 
     @property
@@ -153,27 +96,27 @@ class Reproduction:
     def _several_data(self) -> bool:
         return len({line.number.data for line in self.lines}) > 1
 
-    def cells(self, line: Line) -> list[str]:
+    def cells(self, line: Counterpart) -> list[str]:
         """A line as it is written."""
-        number, ours = line.number, MISSING
+        published, ours = line.number, MISSING
         if line.ours is not None:
-            ours = ("best " if number.statistic == "best run" else "") + written(line.ours)
+            ours = ("best " if published.statistic == "best run" else "") + written(line.ours)
         elif line.missing:
             ours = f"{MISSING} ({self.footnotes.index(line.missing) + 1})"
         difference, deviations = (
-            MISSING if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+            MISSING if value is None else number(value, digits, sign=True)
             for value, digits in ((line.difference, 2), (line.deviations, 1))
         )
         return [
-            line.entry.row.label,
+            line.target.row.label,
             peers_of(line),
-            *([number.data] if self._several_data else []),
-            number.predictor.replace("_", " "),
-            *([] if self.metric else [METRICS[number.metric]]),
+            *([published.data] if self._several_data else []),
+            published.predictor.replace("_", " "),
+            *([] if self.metric else [METRICS[published.metric].name]),
             ours,
             str(line.ours.n) if line.ours else MISSING,
-            ("best " if number.statistic == "best run" else "") + value_text(number),
-            number.certainty,
+            ("best " if published.statistic == "best run" else "") + value_text(published),
+            published.certainty,
             difference,
             deviations,
         ]
@@ -259,7 +202,7 @@ class Reproduction:
         writer.writeheader()
         for line in self.lines:
             number, ours = line.number, line.ours
-            row: dict[str, object] = {"table": number.table, "scale": self.scale, "row": line.entry.row.label}
+            row: dict[str, object] = {"table": number.table, "scale": self.scale, "row": line.target.row.label}
             row |= {"peers": peers_of(line)}
             row |= {"data": number.data, "predictor": number.predictor, "metric": number.metric}
             row |= {"statistic": number.statistic, "missing": line.missing}
@@ -271,24 +214,16 @@ class Reproduction:
         return text.getvalue()
 
 
-def ours_in(number: Published, outcome: Outcome) -> float:
-    """A finished run's number beside a published one: of the last epoch, in the paper's metric and in percent."""
-    assert outcome.result is not None
-    metric = "top5_error" if number.metric == "top5_error" else "top1_error"
-    error = 100 * float(all_predictors(outcome.result)[number.predictor]["last"][metric])
-    return error if number.metric.endswith("error") else 100 - error
-
-
 def value_text(number: Published) -> str:
     """``"25.56 ± 0.32"``, without the deviation where none is printed."""
     return written(Spread(1, number.value, None if math.isnan(number.std) else number.std))
 
 
-def peers_of(line: Line) -> str:
+def peers_of(line: Counterpart) -> str:
     """The peers of our runs; those of the published number, as far as they are known, where it stands alone."""
     number = line.number
-    if not line.entry.missing:
-        return peers(line.entry.row, number)
+    if not line.target.missing:
+        return peers(line.target.row, number)
     if len(number.networks) > 1:
         return ",".join(number.networks)
     count = number.peers.replace(" or ", "/")

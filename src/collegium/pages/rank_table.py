@@ -1,7 +1,6 @@
 """What works best on a data set with a network: every finished run beneath a folder, and every published value."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -9,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from collegium.errors import UsageError, nearest
-from collegium.files import write_whole
-from collegium.pages.study_table import MISSING, written
-from collegium.results.published import CERTAINTY, LACKING
-from collegium.results.ranking import DEPLOYED, METRICS, TRAINING_IMAGES, TRIAL, Standing, in_order, of_papers, of_runs
+from collegium.formatting import MISSING
+from collegium.results.published import CERTAINTY
+from collegium.results.ranking import TRIAL, Standing, ranked
+from collegium.results.scores import written
 from collegium.results.statistics import Spread
 
 
@@ -82,30 +81,6 @@ CAPTION = (
 )
 
 
-def ranked(standings: Iterable[Standing]) -> dict[tuple[str, str, str, str, int], list[Standing]]:
-    """Group -> its values, see :func:`collegium.results.ranking.in_order`. Large groups come first."""
-    groups: dict[tuple[str, str, str, str, int], list[Standing]] = {}
-    for standing in standings:
-        groups.setdefault(standing.group, []).append(standing)
-    ordered = sorted(groups.items(), key=lambda item: _place(item[0], len(item[1])))
-    return {key: in_order(group) for key, group in ordered}
-
-
-def _place(key: tuple[str, str, str, str, int], size: int) -> tuple[object, ...]:
-    data, network, metric, deployed, images = key
-    reduced = images < TRAINING_IMAGES.get(data, 0)
-    return (
-        reduced,
-        data,
-        network in LACKING,
-        network,
-        list(METRICS).index(metric),
-        DEPLOYED.index(deployed),
-        -images,
-        -size,
-    )
-
-
 def _terminal_table(group: Sequence[Standing]) -> Table:
     table = Table(title=heading(group[0]), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for head in ("rank", "method", "peers", "predictor", "%", "n", "epochs", "whose"):
@@ -137,31 +112,3 @@ def value_text(s: Standing) -> str:
 def numbers(s: Standing) -> list[str]:
     """How many runs and epochs, as far as that is known."""
     return [MISSING if s.n is None else str(s.n), MISSING if s.epochs is None else str(s.epochs)]
-
-
-def rank(
-    folder: str | Path, *, out: str | Path | None = None, data: str | None = None, peers: str | None = None
-) -> tuple[Ranking, Path]:
-    """Ranks every finished run beneath a folder among the published values, and writes the page.
-
-    Args:
-        folder: of studies, of runs, or of both.
-        out: the page; by default FOLDER/rank.html.
-        data: the data set that printing the ranking shows; by default all.
-        peers: the network that it shows; by default all.
-
-    Returns:
-        The ranking and where its page is.
-
-    Raises:
-        UsageError: there is no such folder, or nothing of that data set or network.
-    """
-    from collegium.pages.rank_page import page
-
-    ours, left_out = of_runs(folder)
-    ranking = Ranking([*ours, *of_papers()], left_out, data=data, network=peers)
-    place = Path(out) if out is not None else Path(folder).expanduser() / "rank.html"
-    if not place.parent.is_dir():
-        raise UsageError(f"the page cannot be written to {place}: there is no folder {place.parent}")
-    write_whole(place, page(ranking))
-    return ranking, place

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from collegium.formatting import number, percent
 from collegium.pages import figures
-from collegium.pages import text as words
 from collegium.pages.colours import ACCENT, INK, Style
 from collegium.pages.html import Html, element, figure, html, section, table
 from collegium.pages.run_sections import Styles, chip, column_head, key
@@ -105,9 +105,9 @@ def diversity(evidence: Evidence) -> Html:
         rows = [
             (
                 f"{p.first}, {p.second}",
-                words.percent(p.disagreement),
+                percent(p.disagreement),
                 f"{p.kappa:.3f}",
-                words.percent(p.double_fault),
+                percent(p.double_fault),
                 f"{p.jensen_shannon:.4f}",
             )
             for p in evidence.pairs
@@ -115,7 +115,7 @@ def diversity(evidence: Evidence) -> Html:
         notes = (
             "Kappa is agreement beyond chance: 1 when two peers always answer alike, 0 when no more often than by "
             "chance. The Jensen-Shannon divergence compares whole predictions, from 0 (equal) to 0.693 nats. "
-            f"At least one peer is right on {words.percent(evidence.any_peer_right)} % of the test images: "
+            f"At least one peer is right on {percent(evidence.any_peer_right)} % of the test images: "
             "no way of choosing among the peers' answers could do better."
         )
         parts.append(element("div", table(head, rows), element("p", notes, class_="soft")))
@@ -184,9 +184,9 @@ def calibration(evidence: Evidence, styles: Styles) -> Html:
     for name, r in bins.items():
         sure = float((r.confidence * r.count).sum() / r.count.sum())
         right = 1 - evidence.errors[name]
-        gap = f"{100 * (sure - right):+.2f}".replace("-", "\N{MINUS SIGN}")
+        gap = number(100 * (sure - right), sign=True)
         label = html([chip(styles[name]), name])
-        rows.append((label, words.percent(sure), words.percent(right), gap, words.percent(r.ece)))
+        rows.append((label, percent(sure), percent(right), gap, percent(r.ece)))
     notes = (
         "On the thin line of the chart confidence is what it says; below it a predictor is too sure of itself, "
         "above it too modest."

@@ -1,9 +1,9 @@
 """The sections of the page that show images: test images, and the map of a scene."""
 
 from collegium.data import SceneData
+from collegium.formatting import percent
 from collegium.pages import run_pictures as pictures
 from collegium.pages import run_scene_maps as scene_maps
-from collegium.pages import text as words
 from collegium.pages.html import Html, element, figure, html, section, table
 from collegium.pages.run_sections import Styles, chip, column_head
 from collegium.results.analysis import Evidence
@@ -109,7 +109,10 @@ def classification_map(evidence: Evidence, styles: Styles) -> Html:
         [
             _map(
                 panel,
-                [chip(styles[panel.title]), f"{panel.title}, error {words.percent(evidence.errors[panel.title])} %"],
+                [
+                    chip(styles[panel.title]),
+                    f"{panel.title}, error {percent(evidence.errors[panel.title])} %",
+                ],
             )
             for panel in scene_maps.predictor_panels(data, evidence.maps, labelled=labelled)
         ]
@@ -134,7 +137,7 @@ def classification_map(evidence: Evidence, styles: Styles) -> Html:
 
 
 def _error(evidence: Evidence, name: str) -> str:
-    return f", error {words.percent(evidence.errors[name])} %"
+    return f", error {percent(evidence.errors[name])} %"
 
 
 def _map(panel: scene_maps.Panel, caption: object) -> Html:

@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from collegium.files import write_whole
-from collegium.pages import text as words
+from collegium.formatting import MISSING, count, number, plural
 from collegium.pages.document import document
 from collegium.pages.html import Html, element, html, section
 from collegium.pages.html import table as sheet
 from collegium.pages.run_sections import chip, column_head
 from collegium.pages.study_charts import charts, styles
-from collegium.pages.study_table import MISSING, Entry, StudyTable, comparison_entries, gain_text, p_value, written
+from collegium.pages.study_table import Entry, StudyTable, comparison_entries, gain_text
+from collegium.results import wording
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
-from collegium.results.scores import all_predictors
+from collegium.results.scores import last, p_value, written
 from collegium.study.study import Outcome
 
 PAGE_FILE = "report.html"
@@ -44,7 +45,7 @@ def render(table: StudyTable) -> str:
 
 def _facts(findings: Findings) -> Html:
     done = len(findings.outcomes) - len(findings.unfinished)
-    facts = [f"{done} of {words.plural(len(findings.outcomes), 'run')} done"]
+    facts = [f"{done} of {plural(len(findings.outcomes), 'run')} done"]
     facts += [f"peers {cohort}" for cohort in findings.cohorts()]
     return element("p", " · ".join(facts), class_="soft")
 
@@ -69,11 +70,11 @@ def _verdict(table: StudyTable) -> Html:
         listed = "; ".join(
             f"{c.row.label} over {c.over}, {c.verdict} ({_points(c)}, p {p_value(c.p)})" for c in decided
         )
-        of = f"Of {words.plural(len(tested), 'contrast')}, {len(decided) or 'none'} decided"
+        of = f"Of {plural(len(tested), 'contrast')}, {len(decided) or 'none'} decided"
         told.append(f"{of}: {listed}." if decided else f"{of}.")
         told.append(table.could_show)
     best = max(found, key=lambda c: c.gain.spread.mean)
-    n = words.plural(best.gain.spread.n, "seed")
+    n = plural(best.gain.spread.n, "seed")
     told.append(f"The largest mean gain is that of {best.row.label} over {best.over}: {_points(best)}, {n}.")
     return element("p", " ".join(told), class_="lead")
 
@@ -152,7 +153,7 @@ def _predictor(findings: Findings, row: Row, predictor: str) -> list[object]:
     cells: list[object] = [row.label, element("td", name, class_="text"), str(found.n)]
     cells.append(element("td", written(found), data_value=found.mean))
     cells += [_cell(entry) for entry in comparison_entries(findings.compared(row, predictor)).values()]
-    cells += [element("td", words.count(cost[key]), data_value=cost[key]) for key in ("parameters", "flops")]
+    cells += [element("td", count(cost[key]), data_value=cost[key]) for key in ("parameters", "flops")]
     return cells
 
 
@@ -174,8 +175,7 @@ def _runs(findings: Findings) -> Html:
         if outcome.result is None:
             cells += [element("td", MISSING, data_value="")] * 3
         else:
-            scores = all_predictors(outcome.result)
-            cells += [f"{100 * (1 - scores[n]['last']['top1_error']):.2f}" for n in (ONE_NETWORK, "ensemble")]
+            cells += [number(last(outcome.result, n, "top1_accuracy")) for n in (ONE_NETWORK, "ensemble")]
             cells.append(f"{outcome.result['training_seconds']:.1f}")
         rows.append(cells)
     errors = [_error(findings, outcome) for outcome in findings.unfinished if outcome.state in ("failed", "broken")]
@@ -196,7 +196,7 @@ def _made(findings: Findings) -> Html:
     study = findings.study
     recipes = [cell.recipe.to_dict() for cell in study.cells]
     common = {k: v for k, v in recipes[0].items() if all(recipe[k] == v for recipe in recipes)}
-    entries = [(name, words.entry(value)) for name, value in common.items()]
+    entries = [(name, wording.entry(value)) for name, value in common.items()]
     shown = ("data", "epochs", "batch_size", "optimizer", "learning_rate", "schedule")
     rows: list[tuple[Any, ...]] = [(name, value) for name, value in entries if name in shown]
     devices = dict.fromkeys(row.device for row in findings.rows if row.device)

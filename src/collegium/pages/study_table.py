@@ -17,13 +17,12 @@ from rich.text import Text
 
 from collegium.cohort import is_peer
 from collegium.files import write_whole
+from collegium.formatting import MISSING, count, number, plural
 from collegium.networks.names import parse_peers
-from collegium.pages import text as words
+from collegium.results import wording
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
-from collegium.results.scores import all_predictors, uneven
+from collegium.results.scores import all_predictors, p_value, uneven, written
 from collegium.results.statistics import LEVEL, POWER, Spread
-
-MISSING = "–"
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,9 @@ class StudyTable:
             "cohort": len({row.cohort for row in self.rows}),
             "seed": len({cell.seed for cell in cells}),
         }
-        sizes = " × ".join(words.plural(n, what) for what, n in counts.items())
+        sizes = " × ".join(plural(n, what) for what, n in counts.items())
         epochs = {cell.recipe.epochs for cell in cells}
-        length = f", {words.plural(epochs.pop(), 'epoch')}" if len(epochs) == 1 else ""
+        length = f", {plural(epochs.pop(), 'epoch')}" if len(epochs) == 1 else ""
         return f"{sizes} on {', '.join(dict.fromkeys(cell.recipe.data_name for cell in cells))}{length}"
 
     @cached_property
@@ -150,15 +149,15 @@ class StudyTable:
         n, all_of_them = len(row.results), len(row.cells)
         later = " added later" if len(row.later) == all_of_them else f", {len(row.later)} added later"
         told = str(n) if n == all_of_them else f"{n} of {all_of_them}"
-        count = Entry(told + (later if row.later else ""), n)
+        runs = Entry(told + (later if row.later else ""), n)
         if not n:
             empty = {key: Entry(MISSING) for key in (*_KEYS, *_KEYS_OF_A_GAIN)}
-            return empty | {"n": count}
+            return empty | {"n": runs}
         ratio = self.findings.relative_cost(row)
         several = len(row.result["peers"]) > 1
         peers = [name for name in row.predictors if is_peer(name)]
         return {
-            "n": count,
+            "n": runs,
             "one": _spread(row.spread(ONE_NETWORK)),
             **(_by_class(row) if any(column.key == "average" for column in self.columns) else {}),
             "each": _named(row, peers),
@@ -255,7 +254,7 @@ class StudyTable:
         if not shared:
             several = any(len(parse_peers(row.cohort)) > 1 for row in self.rows)
             return ["All peers stand apart."] if several else []
-        told = [f"{', '.join(labels)}: the peers share {words.shared(until)}." for until, labels in shared.items()]
+        told = [f"{', '.join(labels)}: the peers share {wording.shared(until)}." for until, labels in shared.items()]
         rest = len(self.rows) - sum(map(len, shared.values()))
         return [*told, "All others stand apart."] if rest else told
 
@@ -426,28 +425,15 @@ def _spread(found: Spread | None, *, sign: bool = False, digits: int = 2) -> Ent
     return Entry(written(found, sign=sign, digits=digits), found.mean)
 
 
-def written(found: Spread, *, sign: bool = False, digits: int = 2) -> str:
-    """``"31.42 ± 0.20"``, without the deviation where there is one value."""
-    mean = f"{found.mean:{'+' if sign else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
-    return mean if found.std is None else f"{mean} ± {found.std:.{digits}f}"
-
-
 def points(value: float | None, *, sign: bool = False) -> str:
     """``"0.62"``, ``"+0.62"``."""
-    return MISSING if value is None else f"{value:{'+' if sign else ''}.2f}".replace("-", "\N{MINUS SIGN}")
+    return MISSING if value is None else number(value, sign=sign)
 
 
 def gain_text(compared: Comparison) -> str:
     """``"+1.20 [0.30, 2.10]"``, without the interval where there is none."""
     bounds = "" if compared.interval is None else f" [{', '.join(map(points, compared.interval))}]"
     return points(compared.gain.spread.mean, sign=True) + bounds
-
-
-def p_value(p: float | None) -> str:
-    """``"0.041"``, ``"< 0.001"``."""
-    if p is None:
-        return MISSING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def comparison_entries(compared: Sequence[Comparison]) -> dict[str, Entry]:
@@ -492,7 +478,7 @@ def _size(rows: Sequence[Row]) -> str:
         return ""
     cost = finished.cost(ONE_NETWORK)
     mean = " on average" if len(set(finished.result["peers"])) > 1 else ""
-    return f" · {words.count(cost['parameters'])} parameters, {words.count(cost['flops'])} FLOPs a network{mean}"
+    return f" · {count(cost['parameters'])} parameters, {count(cost['flops'])} FLOPs a network{mean}"
 
 
 def _comparison(compared: Comparison | None) -> dict[str, Any]:

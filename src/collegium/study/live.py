@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from collegium.formatting import duration, percent
 from collegium.study.cell import Cell
 from collegium.study.executors.local import Event
 from collegium.training.run_folder import RunFolder
@@ -124,7 +125,7 @@ class LiveView:
                 if watched.before[0] < cell.recipe.epochs:  # with the start of its process and all
                     pace = (time.time() - watched.began) / (cell.recipe.epochs - watched.before[0])
                     self.paces.setdefault(cell.label, []).append(pace)
-                line += f"  {_percent(_accuracy(result))}  {_duration(result['seconds'])}"
+                line += f"  {percent(_accuracy(result))} %  {duration(result['seconds'])}"
             else:
                 line += f": {event.error}"
         self._say(line)
@@ -139,8 +140,8 @@ class LiveView:
                 Text(watched.cell.name, overflow="ellipsis", no_wrap=True),
                 ProgressBar(total=watched.cell.recipe.epochs, completed=watched.epochs, width=16),
                 Text(f"{watched.epochs}/{watched.cell.recipe.epochs} epochs", no_wrap=True),
-                Text("" if pace is None else f"{_duration(watched.left(pace))} left", no_wrap=True),
-                Text("" if watched.best is None else f"best {_percent(watched.best)}", no_wrap=True),
+                Text("" if pace is None else f"{duration(watched.left(pace))} left", no_wrap=True),
+                Text("" if watched.best is None else f"best {percent(watched.best)} %", no_wrap=True),
             )
         return Group(table, Text(self._summary(), style="bold", overflow="ellipsis", no_wrap=True))
 
@@ -150,9 +151,9 @@ class LiveView:
         parts = [f"{n} {state}" for state, n in counts.items() if n or state == "done"]
         left = self._left()
         if left is not None:
-            parts.append(f"about {_duration(left)} left")
+            parts.append(f"about {duration(left)} left")
         if self.best is not None:
-            parts.append(f"best {_percent(self.best[0])} {self.best[1]}")
+            parts.append(f"best {percent(self.best[0])} % {self.best[1]}")
         return " · ".join(parts)
 
     def _left(self) -> float | None:
@@ -194,13 +195,3 @@ def _accuracy(result: dict[str, object]) -> float:
     mean: object = result["mean_peer"]
     assert isinstance(mean, dict)
     return 1 - float(mean["last"]["top1_error"])
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
