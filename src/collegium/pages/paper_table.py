@@ -1,16 +1,12 @@
 """A paper's table as it stands: the published values, ours beside them, and how it is written."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from collegium.formatting import MISSING, number
+from collegium.pages.sheet import Column, Sheet, csv_text, markdown, shown
 from collegium.results.papers import PaperTable, mark, peers
 from collegium.results.published import CERTAINTY, Published
 from collegium.results.reproduction import Counterpart, counterparts
@@ -74,30 +70,8 @@ class Reproduction:
         kinds = {METRICS[line.number.metric].name for line in self.lines}
         return kinds.pop() if len(kinds) == 1 else ""
 
-    @property
-    def heads(self) -> list[str]:
-        metric = [] if self.metric else ["metric"]
-        data = ["data"] if self._several_data else []
-        return [
-            "row",
-            "peers",
-            *data,
-            "predictor",
-            *metric,
-            "ours",
-            "n",
-            "published",
-            "source",
-            "difference",
-            "in s.d.",
-        ]
-
-    @property
-    def _several_data(self) -> bool:
-        return len({line.number.data for line in self.lines}) > 1
-
-    def cells(self, line: Counterpart) -> list[str]:
-        """A line as it is written."""
+    def _cells(self, line: Counterpart) -> dict[str, str]:
+        """Column -> what a line has there."""
         published, ours = line.number, MISSING
         if line.ours is not None:
             ours = ("best " if published.statistic == "best run" else "") + written(line.ours)
@@ -107,19 +81,19 @@ class Reproduction:
             MISSING if value is None else number(value, digits, sign=True)
             for value, digits in ((line.difference, 2), (line.deviations, 1))
         )
-        return [
-            line.target.row.label,
-            peers_of(line),
-            *([published.data] if self._several_data else []),
-            published.predictor.replace("_", " "),
-            *([] if self.metric else [METRICS[published.metric].name]),
-            ours,
-            str(line.ours.n) if line.ours else MISSING,
-            ("best " if published.statistic == "best run" else "") + value_text(published),
-            published.certainty,
-            difference,
-            deviations,
-        ]
+        return {
+            "row": line.target.row.label,
+            "peers": peers_of(line),
+            "data": published.data,
+            "predictor": published.predictor.replace("_", " "),
+            "metric": METRICS[published.metric].name,
+            "ours": ours,
+            "n": str(line.ours.n) if line.ours else MISSING,
+            "published": ("best " if published.statistic == "best run" else "") + value_text(published),
+            "source": published.certainty,
+            "difference": difference,
+            "in s.d.": deviations,
+        }
 
     @property
     def caption(self) -> list[str]:
@@ -153,65 +127,60 @@ class Reproduction:
         cohorts = {peers_of(line) for line in self.lines}
         return cohorts.pop() if len(cohorts) == 1 else ""
 
-    def grouped(self) -> dict[str, list[dict[str, str]]]:
-        """Row, with its peers and data where these differ -> heading -> what is written there, for each predictor."""
-        named = ("row", "data") if self.cohort else ("row", "peers", "data")
-        groups: dict[str, list[dict[str, str]]] = {}
+    @property
+    def sheet(self) -> Sheet:
+        """Its rows as groups, of a line for each predictor."""
+        differing = [*([] if self.cohort else ["peers"]), *(["data"] if self._several_data else [])]
+        scored = ["predictor", *([] if self.metric else ["metric"])]
+        groups: dict[str, list[list[str]]] = {}
         for line in self.lines:
-            cells = dict(zip(self.heads, self.cells(line), strict=True))
-            cells["scored"] = ", ".join(cells[head] for head in ("predictor", "metric") if head in cells)
-            groups.setdefault(" · ".join(cells[head] for head in named if head in cells), []).append(cells)
-        return groups
+            cells = self._cells(line)
+            title = " · ".join(cells[key] for key in ("row", *differing))
+            name = ", ".join(cells[key] for key in scored)
+            groups.setdefault(title, []).append([name, *(cells[key] for key in NUMBERS)])
+        return Sheet([Column("row", "", left=True, wrap=True), *map(Column, NUMBERS)], groups=list(groups.items()))
+
+    @property
+    def _several_data(self) -> bool:
+        return len({line.number.data for line in self.lines}) > 1
 
     def __rich__(self) -> RenderableType:
-        table = Table(box=SIMPLE_HEAD)
-        table.add_column("row", overflow="fold")
-        for head in NUMBERS:
-            table.add_column(head if head != "source" else "", justify="right", no_wrap=True)
-        before = ""
-        for row, group in self.grouped().items():
-            if group[0]["row"] != before:
-                table.add_section()
-            before = group[0]["row"]
-            if len(group) > 1:
-                table.add_row(Text(row, style="bold cyan"))
-            for cells in group:
-                one = Text.assemble((row, "bold cyan"), f", {cells['scored']}")
-                name = one if len(group) == 1 else Text(f"  {cells['scored']}")
-                table.add_row(name, *(Text(cells[head]) for head in NUMBERS))
-        title = Text(" · ".join(filter(None, [self.title, self.cohort])), style="bold")
-        first = [Text(self.warning, style="bold yellow")] if self.warning else []
-        notes = [Text(" ".join(self.caption), style="dim")] + [
-            Text(problem, style="yellow") for problem in self.problems
-        ]
-        return Group(title, *first, table, *notes)
+        first = [shown(self.warning, "bold yellow")] if self.warning else []
+        return Group(
+            shown(" · ".join(filter(None, [self.title, self.cohort])), "bold"),
+            *first,
+            self.sheet.terminal(),
+            shown(" ".join(self.caption), "dim"),
+            *(shown(problem, "yellow") for problem in self.problems),
+        )
 
     def markdown(self) -> str:
         """The table with its caption, in GitHub's Markdown."""
-        lines = [f"**{self.title}**", "", f"| {' | '.join(self.heads)} |", "|---" * len(self.heads) + "|"]
-        lines += [f"| {' | '.join(self.cells(line))} |" for line in self.lines]
-        lines += ["", " ".join(self.caption), "", *(f"- {problem}" for problem in self.problems)]
-        return "\n".join(lines).rstrip() + "\n"
+        data, metric = ["data"] if self._several_data else [], [] if self.metric else ["metric"]
+        text = ("row", "peers", *data, "predictor", *metric)
+        columns = [*(Column(key, left=True) for key in text), *map(Column, NUMBERS)]
+        rows = [[cells[column.key] for column in columns] for cells in map(self._cells, self.lines)]
+        parts = [f"**{markdown(self.title)}**", Sheet(columns, rows).markdown(), markdown(" ".join(self.caption))]
+        parts += ["\n".join(f"- {markdown(problem)}" for problem in self.problems)]
+        return "\n\n".join(filter(None, parts)) + "\n"
 
     def as_csv(self) -> str:
         """One line a published number; of a trial every line says so."""
-        text = io.StringIO()
         names = "table scale row peers data predictor metric statistic ours ours_std n missing published published_std"
         names += " certainty difference deviations source"
-        writer = csv.DictWriter(text, names.split(), lineterminator="\n")
-        writer.writeheader()
+        records = []
         for line in self.lines:
             number, ours = line.number, line.ours
-            row: dict[str, object] = {"table": number.table, "scale": self.scale, "row": line.target.row.label}
-            row |= {"peers": peers_of(line)}
-            row |= {"data": number.data, "predictor": number.predictor, "metric": number.metric}
-            row |= {"statistic": number.statistic, "missing": line.missing}
-            row |= {"ours": ours and ours.mean, "ours_std": ours and ours.std, "n": ours and ours.n}
-            row |= {"published": number.value, "published_std": "" if math.isnan(number.std) else number.std}
-            row |= {"certainty": number.certainty, "source": number.source}
-            row |= {"difference": line.difference, "deviations": line.deviations}
-            writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
-        return text.getvalue()
+            record: dict[str, object] = {"table": number.table, "scale": self.scale, "row": line.target.row.label}
+            record |= {"peers": peers_of(line)}
+            record |= {"data": number.data, "predictor": number.predictor, "metric": number.metric}
+            record |= {"statistic": number.statistic, "missing": line.missing}
+            record |= {"ours": ours and ours.mean, "ours_std": ours and ours.std, "n": ours and ours.n}
+            record |= {"published": number.value, "published_std": "" if math.isnan(number.std) else number.std}
+            record |= {"certainty": number.certainty, "source": number.source}
+            record |= {"difference": line.difference, "deviations": line.deviations}
+            records.append(record)
+        return csv_text(names.split(), records, digits=6)
 
 
 def value_text(number: Published) -> str:

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from collegium.errors import UsageError, nearest
 from collegium.formatting import MISSING
+from collegium.pages.sheet import Cell, Column, Sheet, shown
 from collegium.results.published import CERTAINTY
 from collegium.results.ranking import TRIAL, Standing, ranked
 from collegium.results.scores import written
@@ -61,11 +60,11 @@ class Ranking:
     def __rich__(self) -> RenderableType:
         parts: list[RenderableType] = [_terminal_table(group) for group in self.shown]
         if not parts:
-            parts.append(Text("No finished run was found; --data and --peers show the published values."))
+            parts.append(shown("No finished run was found; --data and --peers show the published values."))
         else:
             told = "Whose: ours, or published: " + "; ".join(f"{tag}, {text}" for tag, text in CERTAINTY.items()) + "."
-            parts.append(Text(" ".join([*CAPTION, told]), style="dim"))
-        parts += [Text(f"left out: {folder}: {why}", style="yellow") for folder, why in self.left_out.items()]
+            parts.append(shown(" ".join([*CAPTION, told]), "dim"))
+        parts += [shown(f"left out: {folder}: {why}", "yellow") for folder, why in self.left_out.items()]
         return Group(*parts)
 
 
@@ -81,17 +80,22 @@ CAPTION = (
 )
 
 
+COLUMNS = (
+    Column("rank"),
+    *(Column(key, left=True, wrap=True) for key in ("method", "peers", "predictor")),
+    *map(Column, ("%", "n", "epochs")),
+    Column("whose", left=True),
+)
+
+
 def _terminal_table(group: Sequence[Standing]) -> Table:
-    table = Table(title=heading(group[0]), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for head in ("rank", "method", "peers", "predictor", "%", "n", "epochs", "whose"):
-        text = head in ("method", "peers", "predictor")
-        table.add_column(head, justify="left" if text or head == "whose" else "right", no_wrap=not text)
+    rows = []
     for s in group:
         method = f"{s.method} (trial)" if s.remark == TRIAL else s.method
-        cells = [rank_text(s), method, s.peers, s.predictor.replace("_", " "), value_text(s), *numbers(s)]
-        origin = "ours" if s.origin == "ours" else s.certainty
-        table.add_row(*(Text(cell) for cell in [*cells, origin]), style="bold" if s.origin == "ours" else "")
-    return table
+        texts = [rank_text(s), method, s.peers, s.predictor.replace("_", " "), value_text(s), *numbers(s)]
+        texts.append("ours" if s.origin == "ours" else s.certainty)
+        rows.append([Cell(text, strong=s.origin == "ours") for text in texts])
+    return Sheet(COLUMNS, rows).terminal(heading(group[0]))
 
 
 def heading(s: Standing) -> str:

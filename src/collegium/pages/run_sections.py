@@ -142,7 +142,7 @@ def scores(evidence: Evidence, styles: Styles) -> Html:
 
 
 def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: Styles) -> list[Html]:
-    numbers = [number(m.value(scores["last"]), 3 if m.unit == "nats" else 2) for m in SHOWN]
+    numbers = [number(m.value(scores["last"]), m.digits) for m in SHOWN]
     costs = evidence.result["cost"]
     if name == "mean_peer":
         cost = {k: fmean(costs[peer][k] for peer in evidence.peers) for k in ("parameters", "flops")}

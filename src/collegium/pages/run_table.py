@@ -1,10 +1,12 @@
-"""Results as tables for the terminal."""
+"""The scores of a run as a table for the terminal."""
 
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from collegium.results.scores import Result, all_predictors, uneven
+from collegium.formatting import number
+from collegium.pages.sheet import Column, Sheet
+from collegium.results.scores import METRICS, Result, all_predictors, uneven
 
 
 def predictor_table(
@@ -17,29 +19,17 @@ def predictor_table(
 
     Where test classes are uneven, accuracies over all and by class and kappa take the place of the top-5 error.
     """
-    table = Table(title=title, title_justify="left")
-    table.add_column("predictor", min_width=max(len(name) for name in scores))
-    by_class = uneven(images_per_class)
-    shares = (
-        ("overall\nacc. %", "average\nacc. %", "kappa\nx 100") if by_class else ("top-1\nerror %", "top-5\nerror %")
-    )
-    for heading in (*shares, "NLL", "ECE\n%", "parameters", "MFLOPs"):
-        table.add_column(heading, justify="right")
+    by_class = "overall_accuracy", "average_accuracy", "kappa"
+    keys = (*(by_class if uneven(images_per_class) else ("top1_error", "top5_error")), "nll", "ece")
+    metrics = [METRICS[key] for key in keys]
+    columns = [Column("predictor", left=True)]
+    columns += [Column(key, metric.name, metric.unit, wrap=True) for key, metric in zip(keys, metrics, strict=True)]
+    rows = []
     for name, values in scores.items():
         known = cost.get(name)
-        if by_class:
-            cells = [1 - values["top1_error"], values["average_accuracy"], values["kappa"]]
-        else:
-            cells = [values["top1_error"], values["top5_error"]]
-        table.add_row(
-            name,
-            *(f"{100 * value:.2f}" for value in cells),
-            f"{values['nll']:.3f}",
-            f"{100 * values['ece']:.1f}",
-            f"{known['parameters']:,}" if known else "",
-            f"{known['flops'] / 1e6:.1f}" if known else "",
-        )
-    return table
+        costs = [f"{known['parameters']:,}", number(known["flops"] / 1e6, 1)] if known else ["", ""]
+        rows.append([name, *(number(metric.value(values), metric.digits) for metric in metrics), *costs])
+    return Sheet([*columns, Column("parameters"), Column("MFLOPs")], rows).terminal(title)
 
 
 def result_table(result: Result) -> Table:

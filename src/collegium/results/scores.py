@@ -23,7 +23,7 @@ class Metric:
         better: which side is.
         source: its key among the scores in result.json, "" where runs do not say it.
         complement: whether it is 1 minus the source, as an accuracy is of an error.
-        unit: of its values; all but nats are hundredths of what the source holds.
+        unit: of its values; all but those in nats are hundredths of what the source holds.
         meaning: in a sentence.
     """
 
@@ -33,6 +33,11 @@ class Metric:
     complement: bool = False
     unit: str = "%"
     meaning: str = ""
+
+    @property
+    def digits(self) -> int:
+        """After the point, as tables show them."""
+        return 3 if self.unit == "nats" else 2
 
     def value(self, scores: Mapping[str, float]) -> float:
         """The metric in its unit, of a predictor's scores in result.json."""
@@ -70,7 +75,7 @@ METRICS = {
     "top1_accuracy": Metric("top-1 accuracy", "higher", "top1_error", complement=True),
     "overall_accuracy": Metric("overall accuracy", "higher", "top1_error", complement=True),
     "average_accuracy": Metric("average accuracy", "higher", "average_accuracy"),
-    "kappa": Metric("kappa × 100", "higher", "kappa", unit="× 100"),
+    "kappa": Metric("kappa × 100", "higher", "kappa", unit=""),
     "class_accuracy": Metric("accuracy of one class", "higher", ""),
 }
 """The metrics of results, of tables and of published values, by their keys there."""
