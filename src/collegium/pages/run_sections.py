@@ -11,7 +11,7 @@ from collegium.pages.html import Html, element, html, section, table
 from collegium.pages.text import doubt, verdict
 from collegium.results import wording
 from collegium.results.analysis import Evidence
-from collegium.results.scores import METRICS, last
+from collegium.results.scores import METRICS, last, wrong_labels
 
 Styles = dict[str, Style]
 
@@ -37,7 +37,7 @@ def heading(evidence: Evidence) -> Html:
     result, recipe = evidence.result, evidence.recipe
     facts = [
         f"peers share {wording.shared(recipe.share_until)}",
-        f"{result['training_images']:,} training and {result['test_images']:,} test images",
+        f"{result['training_images']:,} training and {result['test_images']:,} test images{wrong_labels(result)}",
         f"seed {result['seed']}",
         plural(result["epochs"], "epoch"),
     ]

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from collegium.formatting import number
 from collegium.pages.sheet import Column, Sheet
-from collegium.results.scores import METRICS, Result, all_predictors, uneven
+from collegium.results.scores import METRICS, Result, all_predictors, uneven, wrong_labels
 
 
 def predictor_table(
@@ -36,4 +36,5 @@ def result_table(result: Result) -> Table:
     """One complete run: the last epoch's scores of every predictor."""
     scores = {name: values["last"] for name, values in all_predictors(result).items()}
     title = f"{result['method']} on {result['data']}, {', '.join(result['peers'])}, last of {result['epochs']} epochs"
+    title += wrong_labels(result)
     return predictor_table(title, scores, result["cost"], result["test_images_per_class"])

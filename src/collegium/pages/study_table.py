@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from collegium.cohort import is_peer
+from collegium.data import title as data_title
 from collegium.files import write_whole
 from collegium.formatting import MISSING, count, number, plural, printable
 from collegium.networks.names import parse_peers
@@ -54,7 +55,8 @@ class StudyTable:
         sizes = " × ".join(plural(n, what) for what, n in counts.items())
         epochs = {cell.recipe.epochs for cell in cells}
         length = f", {plural(epochs.pop(), 'epoch')}" if len(epochs) == 1 else ""
-        return f"{sizes} on {', '.join(dict.fromkeys(cell.recipe.data_name for cell in cells))}{length}"
+        data = dict.fromkeys(data_title(cell.recipe.data_name, cell.recipe.data_options) for cell in cells)
+        return f"{sizes} on {', '.join(data)}{length}"
 
     @cached_property
     def columns(self) -> list[Column]:

@@ -4,7 +4,7 @@ from statistics import fmean
 
 from collegium.formatting import count, number, plural
 from collegium.results.analysis import Evidence
-from collegium.results.scores import last
+from collegium.results.scores import last, wrong_labels
 
 
 def verdict(evidence: Evidence) -> str:
@@ -14,7 +14,8 @@ def verdict(evidence: Evidence) -> str:
     cost, peer = result["cost"], result["cost"][evidence.peers[0]]
     images = result["test_images"]
     sentences = []
-    after = f"After {plural(result['epochs'], 'epoch')} on {plural(result['training_images'], 'training image')}"
+    trained = f"{plural(result['training_images'], 'training image')}{wrong_labels(result)}"
+    after = f"After {plural(result['epochs'], 'epoch')} on {trained}"
     if len(errors) == 1:
         sentences.append(f"{after}, the peer gets {number(errors[0])} % of the {images:,} test images wrong.")
     else:

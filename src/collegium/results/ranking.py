@@ -224,6 +224,13 @@ def _method_defaults(name: str) -> dict[str, Any]:
         return {}
 
 
+def _data_title(recipe: Recipe) -> str:
+    try:
+        return datasets.title(recipe.data_name, recipe.data_options)
+    except UsageError:  # data from Python
+        return recipe.data_name
+
+
 def _data_defaults(name: str) -> dict[str, Any]:
     try:
         return datasets.options(name)
@@ -307,7 +314,7 @@ def _of_row(runs: Sequence[Finished], told_apart: str) -> Iterator[Standing]:
             yield Standing(
                 origin="ours",
                 method=first.method + (f", {told_apart}" if told_apart else ""),
-                data=first.recipe.data_name,
+                data=_data_title(first.recipe),
                 network=networks(names) if several else names[index],
                 peers=first.peers,
                 metric=METRICS[metric].name,

@@ -92,6 +92,12 @@ def last(result: Result, predictor: str, metric: str) -> float:
     return METRICS[metric].value(all_predictors(result)[predictor]["last"])
 
 
+def wrong_labels(result: Result) -> str:
+    """ ", 27.2 % of the training labels wrong", "" where that is not known to be so."""
+    share = result.get("wrong_labels")
+    return "" if share is None else f", {100 * share:.1f} % of the training labels wrong"
+
+
 def uneven(images_per_class: Sequence[int]) -> bool:
     """Whether some classes have so many more test images that the average over classes tells something of its own."""
     return max(images_per_class) > UNEVEN * min(images_per_class)
