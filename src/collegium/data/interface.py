@@ -232,6 +232,33 @@ def check_statistics(mean: tuple[float, ...], std: tuple[float, ...], channels: 
         raise UsageError(f"std is {std}: every channel needs a value above 0")
 
 
+def check_order(where: str, given: Any) -> None:
+    """Raises UsageError where the channels of one or many images stand in the wrong place.
+
+    NumPy arrays are channels-last, tensors channels-first. The other order is recognised where this one gives an
+    image that is not square and has neither 1 nor 3 channels, and the other one gives at most 4 channels, or a square.
+    Whoever means such a shape gives it as a tensor in place of an array, or the reverse.
+    """
+    if given.ndim not in (3, 4):
+        return
+    array, sides = not isinstance(given, Tensor), tuple(given.shape[-3:])
+    height, width, channels = sides if array else (*sides[1:], sides[0])
+    first, second = (height, width) if array else (width, height)  # `first` would hold the channels
+    square = second == channels
+    if channels in (1, 3) or height == width or not (first <= 4 or square):
+        return
+    if array:
+        right = f"channels-last, by transpose{(1, 2, 0) if given.ndim == 3 else (0, 2, 3, 1)}"
+        other = "a tensor, channels-first"
+    else:
+        right = f"channels-first, by permute{(2, 0, 1) if given.ndim == 3 else (0, 3, 1, 2)}"
+        other = "a NumPy array, channels-last"
+    raise UsageError(
+        f"{where} of shape {tuple(given.shape)} in {'a NumPy array' if array else 'a tensor'} would have {height} x "
+        f"{width} pixels and {channels} channels: give them {right}, or, where this is meant, {other}"
+    )
+
+
 def describe(given: object) -> str:
     """An array's type and shape, or what else it is, for messages."""
     if hasattr(given, "dtype") and hasattr(given, "shape"):
