@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import stat
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ _CHUNK = 64
 _FEW = 512  # files that are decoded before other processes have started
 _CONTENT = [("digest", "u8"), *((side, "i4") for side in "CHW"), ("peak", "i4"), ("traits", "i4")]
 _ROW = np.dtype([("size", "i8"), ("time", "i8"), ("done", "?"), *_CONTENT])  # of a file
+NOT_PLAIN = -2  # in place of a size
 _RECORD = 1 << 30  # bytes that a record may unpack to
 
 
@@ -104,14 +106,15 @@ class _Reader:
 
 
 def looked_up(root: Path, names: Sequence[str]) -> NDArray[Any]:
-    """A row for each file with its size and time of change, -1 where it cannot be looked up."""
+    """A row for each file with its size and time of change; -1 where it cannot be looked up, NOT_PLAIN for a pipe or
+    the like."""
 
     def look(name: str) -> tuple[int, int]:
         try:
             found = os.stat(os.path.join(root, name))
         except OSError:
             return -1, -1
-        return found.st_size, found.st_mtime_ns
+        return (found.st_size if stat.S_ISREG(found.st_mode) else NOT_PLAIN), found.st_mtime_ns
 
     rows = np.zeros(len(names), _ROW)
     with ThreadPoolExecutor(32) as pool:  # each waits for the disk or the network
