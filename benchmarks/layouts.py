@@ -54,10 +54,10 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     from contenders import random_images
 
     from collegium import ranks
+    from collegium.training.devices import places
     from collegium.training.engine import make_fabric
     from collegium.training.experiment import build
     from collegium.training.loop import Run
-    from collegium.training.places import places
     from collegium.training.recipe import Recipe
     from collegium.training.run_folder import RunFolder
 

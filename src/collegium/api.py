@@ -11,7 +11,7 @@ from torch import nn
 from collegium.data import OwnData, as_data
 from collegium.errors import UsageError
 from collegium.networks import name_of
-from collegium.training.places import Layout
+from collegium.training.devices import Layout
 from collegium.training.recipe import Recipe
 
 if TYPE_CHECKING:

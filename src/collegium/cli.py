@@ -75,7 +75,7 @@ def _fail(message: str, status: int) -> None:
 
 def _said_by_another(error: CollegiumError) -> bool:
     """Whether the first of several processes says the same, as it does of all but data that one of them alone read."""
-    from collegium.training.places import first_process
+    from collegium.training.devices import first_process
 
     return not isinstance(error, DataError) and not first_process()
 
@@ -192,7 +192,7 @@ def _train(arguments: list[str]) -> None:
     from collegium.api import default_run, report
     from collegium.results.scores import result_table
     from collegium.student import peer_folder
-    from collegium.training.places import Layout
+    from collegium.training.devices import Layout
     from collegium.training.recipe import Recipe
 
     arguments = _normal(arguments)
@@ -233,7 +233,7 @@ def _train(arguments: list[str]) -> None:
     recipe = Recipe.from_dict(values, "the command")
     with quick_imports():
         from collegium.training.loop import train
-    from collegium.training.places import first_process
+    from collegium.training.devices import first_process
     from collegium.training.run_folder import RunFolder
 
     folder = RunFolder(options["run"] or default_run(recipe))

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
 from collegium import methods, networks, ranks
+from collegium.training.devices import Layout, Places
 from collegium.training.engine import make_fabric, own_random_state
 from collegium.training.experiment import build
 from collegium.training.loop import Interrupted, Run, train
 from collegium.training.metrics import score, summary
-from collegium.training.places import Layout, Places
 from collegium.training.run_folder import RunFolder
 
 GENTLE = dict(batch_size=8, learning_rate=0.001)  # so that no difference in the last bit can grow

@@ -21,7 +21,7 @@ from many import (
     stopped_and_repeated,
 )
 
-from collegium.training.places import Places
+from collegium.training.devices import Places
 from collegium.training.run_folder import RunFolder
 
 ALONE = Places()

@@ -18,11 +18,11 @@ from collegium.errors import TrainingError, UsageError
 from collegium.method import Method, ParameterGroup, Progress, Terms, trainable
 from collegium.methods.ffl import FFL
 from collegium.training import experiment as experiments
+from collegium.training.devices import Places
 from collegium.training.engine import make_fabric
 from collegium.training.experiment import build
 from collegium.training.loop import Run
 from collegium.training.metrics import Scores
-from collegium.training.places import Places
 from collegium.training.run_folder import RunFolder
 
 

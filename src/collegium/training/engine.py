@@ -15,7 +15,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from collegium.data.decoding.workers import cpus
 from collegium.errors import UsageError
-from collegium.training.places import Places
+from collegium.training.devices import Places
 from collegium.training.recipe import Recipe
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}

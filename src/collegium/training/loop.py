@@ -25,6 +25,8 @@ from collegium.seeds import generator
 from collegium.signals import at_first_stop_signal
 from collegium.student import save_peer
 from collegium.training.cost import costs
+from collegium.training.devices import Layout, Places, places
+from collegium.training.display import Display
 from collegium.training.engine import make_fabric, own_random_state
 from collegium.training.experiment import Experiment, Learner, build
 from collegium.training.launch import elsewhere, launch
@@ -32,9 +34,7 @@ from collegium.training.memory import freed_memory_kept
 from collegium.training.metrics import score, summary
 from collegium.training.mixing import Mixing
 from collegium.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate, soften
-from collegium.training.peer_layout import bring_home, peer_groups
-from collegium.training.places import Layout, Places, places
-from collegium.training.progress import Display
+from collegium.training.partition import bring_home, peer_groups
 from collegium.training.recipe import Recipe, provenance
 from collegium.training.result import last_and_best
 from collegium.training.run_folder import RunFolder

@@ -13,9 +13,9 @@ from torch import Tensor
 from collegium import methods
 from collegium.errors import UsageError
 from collegium.method import Progress
+from collegium.training.devices import Places
 from collegium.training.experiment import build
-from collegium.training.peer_layout import peer_groups
-from collegium.training.places import Places
+from collegium.training.partition import peer_groups
 from collegium.training.run_folder import RunFolder
 
 ALONE = Places()

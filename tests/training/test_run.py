@@ -19,11 +19,11 @@ from torch import nn
 
 from collegium import networks
 from collegium.errors import UsageError
-from collegium.training import places as found
+from collegium.training import devices as found
+from collegium.training.devices import Places, first_process, places
 from collegium.training.engine import make_fabric
 from collegium.training.launch import elsewhere
 from collegium.training.loop import Interrupted, Run, train
-from collegium.training.places import Places, first_process, places
 from collegium.training.run_folder import RunFolder
 
 OPTIONS = "--method independent --peers 2xresnet8 --data digits --data.per_class 8 --batch-size 20 --device cpu"
