@@ -11,8 +11,8 @@ from rich.console import Console
 from collegium import report
 from collegium.errors import CollegiumError
 from collegium.results.scores import comparison_table
-from collegium.training.loop import train
 from collegium.training.recipe import Recipe
+from collegium.training.run import train
 
 SEEDS = (0, 1, 2)
 RUNS = Path("runs/demo")

@@ -232,7 +232,7 @@ def _train(arguments: list[str]) -> None:
     options = {key: values.pop(key) for key in ("config", "run", *how)}
     recipe = Recipe.from_dict(values, "the command")
     with quick_imports():
-        from collegium.training.loop import train
+        from collegium.training.run import train
     from collegium.training.devices import first_process
     from collegium.training.run_folder import RunFolder
 
@@ -438,7 +438,7 @@ def _evaluate(arguments: list[str]) -> None:
 
     from collegium.results.scores import predictor_table
     from collegium.training.cost import costs
-    from collegium.training.loop import restore
+    from collegium.training.run import restore
 
     trained = restore(run)
     data = trained.experiment.data

@@ -10,7 +10,7 @@ from collegium.results.scores import all_predictors
 from collegium.results.statistics import Gain, Spread, gain, holm, spread
 from collegium.study.cell import Cell
 from collegium.study.study import Outcome, Study
-from collegium.training.recipe import read_yaml
+from collegium.yaml_text import read_yaml
 
 ONE_NETWORK = "mean_peer"
 HIGHER = {"top1_error": "accuracy", "top5_error": "top5_accuracy"}

@@ -1,4 +1,4 @@
-"""Where a run computes: on how many devices of how many machines, and whether their processes run already."""
+"""On how many devices of how many machines a run trains, and whether its processes have been started."""
 
 import os
 from typing import Literal, NamedTuple, TypeAlias
@@ -6,38 +6,38 @@ from typing import Literal, NamedTuple, TypeAlias
 from collegium.errors import UsageError
 
 Layout: TypeAlias = Literal["data", "peers"]
-"""What each process of a run has for itself: a share of every batch, or one or several of the peers."""
+"""What the processes of a run divide among themselves: every batch ("data"), or the peers ("peers")."""
 
 
-class Places(NamedTuple):
-    """Where a run computes."""
+class Devices(NamedTuple):
+    """The devices that a run trains on, one process each."""
 
     devices: int = 1  # of each machine
     nodes: int = 1
-    started: bool = False  # whether a process for each device runs already, of which this is one
+    started: bool = False  # whether there is a process for each device already, of which this is one
 
     @property
     def processes(self) -> int:
         return self.devices * self.nodes
 
 
-def places(devices: int | None, num_nodes: int | None) -> Places:
-    """Where a run computes that was asked to take so many devices of so many machines; None for what there is.
+def detect_devices(devices: int | None, num_nodes: int | None) -> Devices:
+    """The devices that a run was asked to train on; None stands for one, or for what torchrun or SLURM has started.
 
     Raises:
-        UsageError: that many processes have not been started on that many machines.
+        UsageError: other numbers of processes or machines have been started.
     """
     for name, value in (("devices", devices), ("num_nodes", num_nodes)):
         if value is not None and value < 1:
             raise UsageError(f"{name} must be 1 or more, got {value}")
-    found = _found()
+    found = _started()
     if found is None:
         if num_nodes not in (None, 1):
             raise UsageError(
                 f"a run on {num_nodes} machines is started on each of them by torchrun or srun, "
-                "as docs/many_devices.md shows; this process stands alone"
+                "as docs/many_devices.md shows; this process was started alone"
             )
-        return Places(devices or 1)
+        return Devices(devices or 1)
     if (devices or found.devices, num_nodes or found.nodes) != (found.devices, found.nodes):
         raise UsageError(
             f"{found.devices} processes were started on each of {found.nodes} machines, which is not --devices "
@@ -46,22 +46,22 @@ def places(devices: int | None, num_nodes: int | None) -> Places:
     return found
 
 
-def _found() -> Places | None:
-    """What torchrun, SLURM's srun or the library itself has started."""
+def _started() -> Devices | None:
+    """What torchrun, SLURM's srun or the library itself has started; None where this process was started alone."""
     if "LOCAL_RANK" in os.environ and "LOCAL_WORLD_SIZE" in os.environ:
-        here = int(os.environ["LOCAL_WORLD_SIZE"])
-        return Places(here, int(os.environ["WORLD_SIZE"]) // here, started=True)
-    # srun sets the first of these for what it starts; a shell of SLURM's has the others alone.
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return Devices(local, int(os.environ["WORLD_SIZE"]) // local, started=True)
+    # srun alone sets SLURM_STEP_NUM_TASKS; a shell within a SLURM allocation has the other variables only.
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         if "SLURM_NTASKS_PER_NODE" not in os.environ:
-            raise UsageError("srun has started several tasks; say how many a machine with --ntasks-per-node")
-        here = int(os.environ["SLURM_NTASKS_PER_NODE"])
-        return Places(here, int(os.environ["SLURM_STEP_NUM_TASKS"]) // here, started=True)
+            raise UsageError("srun has started several tasks; give their number per machine with --ntasks-per-node")
+        local = int(os.environ["SLURM_NTASKS_PER_NODE"])
+        return Devices(local, int(os.environ["SLURM_STEP_NUM_TASKS"]) // local, started=True)
     return None
 
 
 def first_process() -> bool:
-    """Whether this process speaks for its run, or stands alone."""
-    if _found() is None:
+    """Whether this is rank 0 of its run, which alone writes output, or a process started alone."""
+    if _started() is None:
         return True
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0

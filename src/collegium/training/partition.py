@@ -1,4 +1,4 @@
-"""Peers that are trained in different processes, which tell each other logits and nothing else."""
+"""How the processes of a run divide batches and peers among themselves."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,50 +6,67 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from collegium import methods, ranks
-from collegium.errors import UsageError
+from collegium import ranks
+from collegium.data import Share
+from collegium.training.checks import peer_groups
+from collegium.training.devices import Layout
 from collegium.training.experiment import Experiment, Learner
+from collegium.training.recipe import Recipe
 
 
-def peer_groups(experiment: Experiment, processes: int) -> int:
-    """How many groups of processes the peers are laid out on, each with as many peers.
+class Partition(NamedTuple):
+    """What one process trains: some of the peers, on its share of every batch."""
 
-    Raises:
-        UsageError: the method must see more of its peers than logits, or peers and processes do not fit each other.
+    processes: int
+    groups: int  # of processes; each group trains other peers, and the processes of a group share its batches
+    peers: range  # that this process trains
+    num_peers: int
+    share: Share
+
+    def describe(self, recipe: Recipe, batch_size: int) -> list[str]:
+        """Sentences for the user on what is divided; none in a single process."""
+        count, notes = self.share.ranks, []
+        if self.groups > 1:
+            peers = f"{len(self.peers)} peer{'s' * (len(self.peers) > 1)} of {self.num_peers}"
+            each = "process trains" if count == 1 else f"group of {count} processes trains"
+            notes.append(f"Each {each} {peers} and receives the other peers' logits.")
+        if count > 1:
+            norms = "the whole batch" if recipe.sync_batchnorm else "the images of its own process"
+            notes.append(
+                f"{count} processes share every batch of {batch_size} images, {batch_size // count} each. "
+                f"The learning rate {recipe.learning_rate:g} applies to the whole batch, for any number of processes. "
+                f"Batch norm uses the statistics of {norms}."
+            )
+        return notes
+
+
+def make_partition(experiment: Experiment, layout: Layout) -> Partition:
+    """The partition of a run in all processes that have been started, see :func:`~.checks.check_run`.
+
+    In the layout "peers" it makes the process groups too.
     """
-    recipe, cohort, method = experiment.recipe, experiment.learner.cohort, experiment.learner.method
-    peers = cohort.num_peers
-    if not method.logits_only:
-        able = ", ".join(name for name in methods.names() if methods.get(name).logits_only)
-        raise UsageError(
-            f"{recipe.method_name} reads more of its peers than their logits, so --layout peers cannot part them; "
-            f"take --layout data, or one of the methods {able}"
-        )
-    if cohort.trunk:
-        raise UsageError("peers that share stages cannot be parted; leave out --share-until, or take --layout data")
-    if processes == 1:
-        raise UsageError("--layout peers needs several processes; say --devices too")
-    if max(peers, processes) % min(peers, processes) or peers == 1:
-        raise UsageError(
-            f"{peers} peer{'s' * (peers > 1)} cannot be laid out evenly on {processes} processes; "
-            "take as many, a divisor, or a multiple"
-        )
-    if recipe.compile or recipe.precision == "fp16":
-        raise UsageError("--layout peers works neither with --compile nor with fp16; take bf16 or fp32, uncompiled")
-    return min(peers, processes)
+    recipe, processes, num_peers = experiment.recipe, ranks.processes(), experiment.spec.num_peers
+    groups, group = 1, 0
+    if layout == "peers":
+        groups = peer_groups(experiment, processes)
+        group = ranks.make_peer_groups(groups)
+    each = num_peers // groups
+    mixing = bool(recipe.mixup or recipe.cutmix)
+    share = Share(ranks.rank(), ranks.count(), before=int(mixing and ranks.count() > 1))
+    return Partition(processes, groups, range(group * each, (group + 1) * each), num_peers, share)
 
 
 class _Trained(NamedTuple):
-    """What a process has trained, on the CPU."""
+    """What one process has trained, on the CPU."""
 
     learner: dict[str, Tensor]
-    optimizers: dict[tuple[str, int], dict[str, Tensor]]  # (player, which of its parameters) -> the optimizer's state
+    optimizers: dict[tuple[str, int], dict[str, Tensor]]  # (player, index of its parameter) -> the optimizer's state
 
 
-def bring_home(
+def gather_to_rank0(
     learner: Learner, optimizers: Mapping[str, Optimizer], parameters: Mapping[str, Sequence[nn.Parameter]]
 ) -> None:
-    """Gives the first process what the others have trained, so that it can save the whole cohort.
+    """Copies the peers that the other processes have trained to rank 0, which saves the whole cohort.
 
     Args:
         learner: peers and their copies, of which each process has trained some.
@@ -57,19 +74,19 @@ def bring_home(
         parameters: of each player, in the same order in every process.
     """
     trained: _Trained | None = None
-    if ranks.rank() == 0:  # those that share its batches have trained the same
-        names = learner.names_here()
-        here = {id(p) for p in learner.cohort.present().parameters()}
+    if ranks.rank() == 0:  # the other processes of a group have trained the same peers
+        prefixes = learner.local_prefixes()
+        local = {id(p) for p in learner.cohort.local_modules().parameters()}
         trained = _Trained(
-            {name: tensor.cpu() for name, tensor in learner.state_dict().items() if name.startswith(names)},
+            {name: tensor.cpu() for name, tensor in learner.state_dict().items() if name.startswith(prefixes)},
             {
                 (player, k): {key: value.cpu() for key, value in optimizers[player].state[p].items()}
                 for player, owned in parameters.items()
                 for k, p in enumerate(owned)
-                if id(p) in here
+                if id(p) in local
             },
         )
-    for other in filter(None, ranks.tell_first(trained)[1:]):
+    for other in filter(None, ranks.gather_objects(trained)[1:]):
         learner.load_state_dict(other.learner, strict=False)
         for (player, k), state in other.optimizers.items():
             optimizers[player].state[parameters[player][k]] = state
