@@ -12,7 +12,7 @@ from torch import nn
 from collegium.data import OwnData, as_data
 from collegium.errors import UsageError
 from collegium.networks import name_of
-from collegium.training.places import Layout
+from collegium.training.devices import Layout
 from collegium.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def train(
         DataError: the data cannot be read; nothing is written.
         TrainingError: training cannot go on.
     """
-    from collegium.training.loop import train as run_training
+    from collegium.training.run import train as run_training
 
     base = {} if config is None else Recipe.read(config).to_dict()
     values: dict[str, Any] = dict(base)
@@ -138,7 +138,7 @@ def evaluate(run: str | Path, *, data: OwnData | None = None, **given: Any) -> d
     Raises:
         UsageError: there is no run, or it has not been trained yet.
     """
-    from collegium.training.loop import restore
+    from collegium.training.run import restore
 
     trained = restore(run, data=None if data is None else as_data(data), **given)
     return trained.evaluate(trained.scored["test"])

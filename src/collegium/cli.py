@@ -75,7 +75,7 @@ def _fail(message: str, status: int) -> None:
 
 def _said_by_another(error: CollegiumError) -> bool:
     """Whether the first of several processes says the same, as it does of all but data that one of them alone read."""
-    from collegium.training.places import first_process
+    from collegium.training.devices import first_process
 
     return not isinstance(error, DataError) and not first_process()
 
@@ -192,7 +192,7 @@ def _train(arguments: list[str]) -> None:
     from collegium.api import default_run, report
     from collegium.pages.run_table import result_table
     from collegium.student import peer_folder
-    from collegium.training.places import Layout
+    from collegium.training.devices import Layout
     from collegium.training.recipe import Recipe
 
     arguments = _normal(arguments)
@@ -232,8 +232,8 @@ def _train(arguments: list[str]) -> None:
     options = {key: values.pop(key) for key in ("config", "run", *how)}
     recipe = Recipe.from_dict(values, "the command")
     with quick_imports():
-        from collegium.training.loop import train
-    from collegium.training.places import first_process
+        from collegium.training.run import train
+    from collegium.training.devices import first_process
     from collegium.training.run_folder import RunFolder
 
     folder = RunFolder(options["run"] or default_run(recipe))
@@ -446,7 +446,7 @@ def _evaluate(arguments: list[str]) -> None:
 
     from collegium.pages.run_table import predictor_table
     from collegium.training.cost import costs
-    from collegium.training.loop import restore
+    from collegium.training.run import restore
 
     trained = restore(run)
     data = trained.experiment.data

@@ -7,7 +7,7 @@ import pytest
 from collegium.errors import UsageError
 from collegium.study.cell import Cell
 from collegium.study.study import Study
-from collegium.training.recipe import read_yaml
+from collegium.yaml_text import read_yaml
 from helpers_study import cell, finish, made_up
 
 

@@ -11,7 +11,7 @@ from collegium.results.statistics import Decision, Gain, Interval, Spread, decid
 from collegium.study.cell import Cell
 from collegium.study.plan import MARGIN, Contrast
 from collegium.study.study import Outcome, Study
-from collegium.training.recipe import read_yaml
+from collegium.yaml_text import read_yaml
 
 ONE_NETWORK = "mean_peer"
 

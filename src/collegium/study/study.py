@@ -25,8 +25,10 @@ from collegium.study.live import LiveView
 from collegium.study.plan import Contrast, Plan, PlanOptions, check_unchanged, make_plan
 from collegium.study.trial import Trial
 from collegium.training.experiment import resolve
-from collegium.training.recipe import Recipe, provenance, read_yaml
+from collegium.training.provenance import provenance
+from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
+from collegium.yaml_text import read_yaml
 
 State = Literal["done", "failed", "broken", "waiting"]
 

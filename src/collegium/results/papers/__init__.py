@@ -14,7 +14,8 @@ from typing import Any, cast
 from collegium.errors import UsageError, nearest
 from collegium.results.published import Published, in_table
 from collegium.study.cell import Cell
-from collegium.training.recipe import Recipe, read_yaml
+from collegium.training.recipe import Recipe
+from collegium.yaml_text import read_yaml
 
 FOLDER = Path(__file__).parent
 

@@ -25,8 +25,9 @@ def work(recipe: dict[str, Any], folder: str, patience: float = PATIENCE) -> dic
         with quick_imports():
             from torch import OutOfMemoryError
 
-            from collegium.training.loop import Interrupted, train
+            from collegium.training.loop import Interrupted
             from collegium.training.recipe import Recipe
+            from collegium.training.run import train
             from collegium.training.run_folder import RunFolder
     except Exception as error:
         return _failure("failed", error)
