@@ -443,7 +443,7 @@ class Run:
             yield
 
     def descend(self, terms: Mapping[str, Terms], seen: Seen) -> None:
-        """Each player takes one step on the sum of its terms; all gradients are computed before any step.
+        """Each player takes one step on the sum of its terms, or rests; all gradients are computed before any step.
 
         Where processes share a batch, gradients, running statistics and ``seen`` become those of all before.
         """
@@ -455,7 +455,7 @@ class Run:
             self._exchange([p.grad for p in self.parameters[player] if p.grad is not None], seen)
             self._clip_and_step(player)
             return
-        gradients = {player: self._gradients(player, total) for player, total in totals.items()}
+        gradients = {p: self._gradients(p, total) for p, total in totals.items() if not self._rests(p, total)}
         self._exchange([g for gradient in gradients.values() for g in gradient if g is not None], seen)
         for player, gradient in gradients.items():
             for parameter, g in zip(self.parameters[player], gradient, strict=True):
@@ -463,9 +463,19 @@ class Run:
             self._clip_and_step(player)
             self.steppers[player].zero_grad()
 
+    def _rests(self, player: str, total: Tensor) -> bool:
+        """Whether the player takes no step, the same in every process."""
+        if player not in self.learner.method.may_rest:
+            return False
+        if self.groups == 1 and not total.requires_grad:
+            return True  # known without waiting for the device
+        return bool(ranks.sum_over_ranks(total) == 0)
+
     def _gradients(self, player: str, total: Tensor) -> list[Tensor | None]:
         """Of the player's total, in the layout of its parameters, which fused optimizers take for granted."""
         parameters = self.parameters[player]
+        if not total.requires_grad:  # the player's peers are in other processes
+            return [None] * len(parameters)
         found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
         return [None if g is None else torch.empty_like(p).copy_(g) for p, g in zip(parameters, found, strict=True)]
 
@@ -485,7 +495,8 @@ class Run:
         # A norm that is not finite is found with its term by the tally, without waiting for the device here.
         if self.recipe.gradient_clip is not None and self.groups > 1:
             found = [p for p in self.parameters[player] if p.grad is not None]
-            norm = ranks.norm_over_peers(nn.utils.get_total_norm([p.grad for p in found if p.grad is not None]))
+            own = nn.utils.get_total_norm([p.grad for p in found if p.grad is not None]).to(self.fabric.device)
+            norm = ranks.norm_over_peers(own)
             nn.utils.clip_grads_with_norm_(found, self.recipe.gradient_clip, norm)
         elif self.recipe.gradient_clip is not None:
             self.fabric.clip_gradients(
