@@ -4,12 +4,13 @@ Letters in shapes: M peers, B batch, C classes, D channels.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from collegium import ranks
 from collegium.errors import UsageError
@@ -43,6 +44,7 @@ class PeerOutputs:
     trunk: Tensor | None = None  # (B, D, H, W), output of what all share; of the first peer's view if they have own
     teacher: TeacherOutputs | None = None
     shadow: Tensor | None = None  # (M, B, C), of the copies, in training only; (1, B, C), of a hybrid, always
+    rerun: "Rerun | None" = None  # of this batch by the same peers with other weights
 
     @property
     def last_features(self) -> tuple[Tensor, ...]:
@@ -212,7 +214,7 @@ class Cohort(nn.Module):
             images: (B, in_channels, H, W), or (M, B, in_channels, H, W) where every peer sees a view of its own; the
                 teacher then sees the first.
         """
-        out = self.forward_peers(images)
+        out = replace(self.forward_peers(images), rerun=Rerun(self, images))
         if self.teacher is None:
             return out
         return replace(out, teacher=self._ask(self.teacher, images[0] if images.ndim == 5 else images))
@@ -287,6 +289,31 @@ class Cohort(nn.Module):
     def _ask(self, teacher: Network, images: Tensor) -> TeacherOutputs:
         features, logits = teacher.outputs(teacher.fit(images))
         return TeacherOutputs(logits=logits.float(), features=features)
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A batch and the peers that have seen it, for methods that ask what other weights would make of it."""
+
+    cohort: Cohort
+    images: Tensor
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The peers' trainable weights by name."""
+        return {name: p for name, p in self.cohort.named_parameters() if p.requires_grad}
+
+    def __call__(self, weights: Mapping[str, Tensor]) -> PeerOutputs:
+        """Outputs with these weights in place of the peers' own; running statistics stay as they are.
+
+        Raises:
+            UsageError: the cohort computes stages again in the backward pass, which would find its own weights.
+        """
+        if self.cohort.recompute:
+            raise UsageError("a method that runs peers with other weights needs --activation-checkpointing false")
+        statistics = {name: b.clone() for name, b in self.cohort.named_buffers()}
+        out: PeerOutputs = functional_call(self.cohort, {**weights, **statistics}, (self.images,))
+        return out
 
 
 @torch.no_grad()

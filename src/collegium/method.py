@@ -64,6 +64,8 @@ class Method(nn.Module, abc.ABC):
     processes."""
     optimizers: Mapping[str, Literal["sgd", "adam", "adamw"]] = {}
     """The optimizers of players that do not use the run's."""
+    may_rest: frozenset[str] = frozenset()
+    """Players that take no step, weight decay and momentum included, in a batch in which their terms are all 0."""
     own_views: bool = False
     """Whether every peer sees its own random view of each training image."""
     images_per_class: int = 1

@@ -82,13 +82,25 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        return cast(Tensor, _SumOfOwnPart.apply(gradients[0]))
+
+
+class _SumOfOwnPart(torch.autograd.Function):
+    """The sum over ranks of this rank's part: (ranks, ...) -> (...). The transpose of :class:`_Gather`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total, group=batch_group())
         return total[rank()]
 
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return cast(Tensor, _Gather.apply(gradients[0]))
+
 
 def gather(x: Tensor) -> Tensor:
-    """A tensor of every rank, all of one shape: (...) -> (ranks, ...), differentiable."""
+    """A tensor of every rank, of one shape: (...) -> (ranks, ...), differentiable any number of times."""
     return cast(Tensor, _Gather.apply(x)) if count() > 1 else x[None]
 
 

@@ -50,17 +50,27 @@ class Players:
         self.statistics = [b for module in learner.local_modules() for b in module.buffers() if b.is_floating_point()]
 
     def gradients(self, terms: Mapping[str, Terms]) -> Gradients:
-        """Of each player's sum of terms, all at the weights before any step."""
+        """Of the sum of terms of each player that does not rest, all at the weights before any step."""
         totals = {player: torch.stack(list(named.values())).sum() for player, named in terms.items()}
         if len(self.parameters) == 1:
             ((player, total),) = totals.items()
             self.fabric.backward(total)
             return {player: [p.grad for p in self.parameters[player]]}
-        return {player: self._of_its_own(player, total) for player, total in totals.items()}
+        return {p: self._of_its_own(p, total) for p, total in totals.items() if not self._rests(p, total)}
+
+    def _rests(self, player: str, total: Tensor) -> bool:
+        """Whether the player takes no step, the same in every process."""
+        if player not in self.learner.method.may_rest:
+            return False
+        if self.partition.groups == 1 and not total.requires_grad:
+            return True  # known without waiting for the device
+        return bool(ranks.sum_over_ranks(total) == 0)
 
     def _of_its_own(self, player: str, total: Tensor) -> list[Tensor | None]:
         """Of the player's parameters alone, in their memory layout, which fused optimizers require."""
         parameters = self.parameters[player]
+        if not total.requires_grad:  # the player's peers are in other processes
+            return [None] * len(parameters)
         found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
         return [None if g is None else torch.empty_like(p).copy_(g) for p, g in zip(parameters, found, strict=True)]
 
@@ -86,7 +96,7 @@ class Players:
             self.fabric.clip_gradients(self.learner, self.wrapped[player], max_norm=max_norm, error_if_nonfinite=False)
             return
         reached = [p for p in self.parameters[player] if p.grad is not None]
-        own = nn.utils.get_total_norm([p.grad for p in reached if p.grad is not None])
+        own = nn.utils.get_total_norm([p.grad for p in reached if p.grad is not None]).to(self.fabric.device)
         nn.utils.clip_grads_with_norm_(reached, max_norm, ranks.norm_over_peers(own))
 
     def set_learning_rate(self, factor: float) -> None:
