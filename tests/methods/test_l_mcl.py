@@ -10,8 +10,9 @@ from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe
 from collegium.errors import UsageError
 from collegium.methods.l_mcl import LMCL
 from collegium.networks import build
-from collegium.training.loop import Interrupted, Run, restore, train
+from collegium.training.loop import Interrupted, Run
 from collegium.training.recipe import Recipe
+from collegium.training.run import restore, train
 
 SHAPES = ((4, 6, 6), (4, 6, 6), (6, 3, 3), (8, 2, 2))
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0])  # the fourth image is the only one of its class
