@@ -267,15 +267,15 @@ RECIPE = dict(
 
 
 def test_a_run_goes_on_in_the_middle_of_an_epoch_and_its_matching_rests_between_its_steps(tmp_path, monkeypatch):
-    step, matching = Run._one_step, []
+    step, matching = Run.train_step, []
 
     def watched(self, *arguments):
         step(self, *arguments)
-        state = self.optimizers["matching"].state_dict()["state"]
+        state = self.players.optimizers["matching"].state_dict()["state"]
         matching.append([x.clone() for x in (*self.learner.method.matching.parameters(), *(
             entry["momentum_buffer"] for entry in state.values()))])  # fmt: skip
 
-    monkeypatch.setattr(Run, "_one_step", watched)
+    monkeypatch.setattr(Run, "train_step", watched)
     train(Recipe.from_dict(RECIPE), tmp_path / "whole", quiet=True)
     assert len(matching) == 10
     moved = [not all(map(torch.equal, a, b)) for a, b in zip(matching, matching[1:], strict=False)]
@@ -283,9 +283,9 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_and_its_matching_rests_between_
 
     def stop(self, *arguments):
         step(self, *arguments)
-        self.stop_requested = (self.epoch, self.step) == (1, 2)
+        self.stop_requested = (self.epoch, self.step) == (1, 1)
 
-    monkeypatch.setattr(Run, "_one_step", stop)
+    monkeypatch.setattr(Run, "train_step", stop)
     with pytest.raises(Interrupted):
         train(Recipe.from_dict(RECIPE), tmp_path / "run", quiet=True)
     monkeypatch.undo()
