@@ -71,7 +71,7 @@ def _verdict(table: StudyTable) -> Html:
         listed = "; ".join(
             f"{c.row.label} over {c.over}, {c.verdict} ({_points(c)}, p {p_value(c.p)})" for c in decided
         )
-        of = f"Of {plural(len(tested), 'contrast')}, {len(decided) or 'none'} decided"
+        of = f"Of {plural(table.findings.contrasts, 'contrast')}, {len(decided) or 'none'} decided"
         told.append(f"{of}: {listed}." if decided else f"{of}.")
         told.append(table.could_show)
     best = max(found, key=lambda c: c.gain.spread.mean)

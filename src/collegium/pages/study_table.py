@@ -175,15 +175,13 @@ class StudyTable:
         """What the columns of the gain mean."""
         k, margin = self.findings.contrasts, self.findings.margin
         level = f"{LEVEL:g} / {k}" if k > 1 else f"{LEVEL:g}"
+        gain, wins = _column(self, "gain").meaning, _column(self, "wins").meaning
+        if not self.could_show:
+            return [f"gain: {gain}; wins: {wins}.", "Nothing was tested: that takes two seeds or more."]
         where = f"1 – {level}"
         if k > 1 and any(c.decision is None for c in self.findings.headline):
             where += ", of 95 % where it is descriptive"
-        text = [
-            f"gain: {_column(self, 'gain').meaning}, with its confidence interval at {where}; wins: "
-            f"{_column(self, 'wins').meaning}."
-        ]
-        if not self.could_show:
-            return [*text, "Nothing was tested: that takes two seeds or more."]
+        text = [f"gain: {gain}, with its confidence interval at {where}; wins: {wins}."]
         corrected = f", corrected for {k} tests by Holm's procedure" if k > 1 else ""
         return [
             *text,
