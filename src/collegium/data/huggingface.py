@@ -15,6 +15,7 @@ from .decoding.reading import Reading
 from .decoding.views import Policy
 from .download import data_root
 from .interface import ClassificationData
+from .plain_files import check_plain
 
 _VALIDATION = ("validation", "valid", "val", "dev")
 _ROWS = 1000
@@ -193,7 +194,10 @@ def _load(name: str, config: str | None, revision: str | None) -> Any:
         raise UsageError(
             "data sets of Hugging Face need the package datasets: pip install 'collegium[huggingface]'"
         ) from None
-    local = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    local = name
+    if (folder := Path(name).expanduser()).is_dir():
+        local = str(folder)
+        check_plain(folder)
     try:
         return load_dataset(local, config, revision=revision)
     except Exception as error:  # of the Hub, the network, the files, and of names
