@@ -213,6 +213,7 @@ def compare(
     """
     from collegium.study.executors.local import LocalExecutor
     from collegium.study.grid import make_grid
+    from collegium.study.live import LiveView
     from collegium.study.plan import PlanOptions
     from collegium.study.study import Study
     from collegium.study.trial import Trial
@@ -238,7 +239,7 @@ def compare(
             raise UsageError("there is no plan to write: say with --hypothesis or --contrasts what is to be found out")
         whole.save()
         return publish(study)
-    whole.run(executor or LocalExecutor(workers), checked=True, quiet=quiet)
+    whole.run(executor or LocalExecutor(workers), checked=True, view=None if quiet else LiveView)
     return publish(study)
 
 
@@ -303,6 +304,7 @@ def reproduce(
     from collegium.pages.paper_table import Reproduction
     from collegium.results import papers
     from collegium.study.executors.local import LocalExecutor
+    from collegium.study.live import LiveView
     from collegium.study.study import Study
 
     if workers is not None and workers < 1:
@@ -326,7 +328,8 @@ def reproduce(
     if not train and not (folder / "study.yaml").is_file():
         return Reproduction(table, scale, []), None
     grid = Study(folder, wanted) if train else Study.open(folder)
-    outcomes = grid.run(executor or LocalExecutor(workers), quiet=quiet) if train else grid.outcomes()
+    view = None if quiet else LiveView
+    outcomes = grid.run(executor or LocalExecutor(workers), view=view) if train else grid.outcomes()
     found = Reproduction(table, scale, outcomes)
     write_files(found, grid.folder)
     return found, grid.folder

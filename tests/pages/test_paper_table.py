@@ -149,7 +149,7 @@ def test_a_table_of_which_nothing_can_be_trained_shows_the_published_values() ->
 def test_rows_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Cell] = []
 
-    def run(study: Study, executor: object, quiet: bool) -> list[object]:
+    def run(study: Study, executor: object, view: object) -> list[object]:
         seen.extend(study.cells)
         study.write()
         return []

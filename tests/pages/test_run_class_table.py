@@ -23,7 +23,7 @@ def test_even_classes_need_no_table(evidence: Evidence):
 def test_every_class_and_summary_has_a_row(uneven: Evidence):
     page = by_class(uneven, styles(uneven.peers, uneven.own))
     assert page.count("<tr>") == 1 + 10 + 3
-    assert "<td>–</td>" in page
+    assert '<td data-value="">–</td>' in page
     for name in uneven.predictors:
         share = uneven.result["class_accuracy"][name][3]
         assert f"<td>{100 * share:.2f}</td>" in page

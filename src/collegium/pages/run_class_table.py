@@ -1,8 +1,9 @@
 """The table of accuracies by class, where classes have different numbers of test images."""
 
 from collegium.formatting import number, percent
-from collegium.pages.html import Html, element, section, table
-from collegium.pages.run_sections import Styles, chip, column_head
+from collegium.pages.html import Html, element, html, section
+from collegium.pages.run_sections import Styles, chip
+from collegium.pages.sheet import Cell, Column, Sheet
 from collegium.results.analysis import Evidence
 from collegium.results.scores import METRICS, last, uneven
 
@@ -14,21 +15,19 @@ def by_class(evidence: Evidence, styles: Styles) -> Html:
     if not uneven(counts):
         return Html("")
     names = evidence.predictors
-    head = [
-        column_head("class"),
-        column_head("test images"),
-        *(element("th", chip(styles[name]), name, [element("br"), "%"], scope="col") for name in names),
-    ]
-    rows: list[list[object]] = []
+    columns = [Column("class", left=True), Column("test images")]
+    columns += [Column(name, html([chip(styles[name]), name]), "%") for name in names]
+    rows: list[list[Cell | str]] = []
     for label, (class_name, count) in enumerate(zip(result["class_names"], counts, strict=True)):
         shares = [result["class_accuracy"][name][label] for name in names]
-        rows.append([class_name, f"{count:,}", *("–" if s is None else percent(s) for s in shares)])
+        rows.append([class_name, f"{count:,}", *(Cell() if s is None else percent(s) for s in shares)])
     shown = ("overall_accuracy", "average_accuracy", "kappa")
-    bold = [(METRICS[key].name, [number(last(result, name, key)) for name in names]) for key in shown]
-    rows += [[element("b", title), "", *(element("b", value) for value in values)] for title, values in bold]
+    for key in shown:
+        values = [number(last(result, name, key)) for name in names]
+        rows.append([Cell(METRICS[key].name, strong=True), "", *(Cell(value, strong=True) for value in values)])
     return section(
         "Accuracy by class",
-        table(head, rows),
+        Sheet(columns, rows).html(),
         element(
             "p",
             "Test images after the last epoch. Classes have different numbers of them, so the overall accuracy is that "

@@ -5,7 +5,7 @@ from collegium.formatting import percent
 from collegium.pages import run_pictures as pictures
 from collegium.pages import run_scene_maps as scene_maps
 from collegium.pages.html import Html, element, figure, html, section, table
-from collegium.pages.run_sections import Styles, chip, column_head
+from collegium.pages.run_sections import Styles, chip
 from collegium.results.analysis import Evidence
 from collegium.results.examples import Example
 
@@ -75,9 +75,9 @@ def attention(evidence: Evidence, styles: Styles) -> Html:
     fused = [name for name in names if name not in evidence.peers]
     also = f" Beside them stands the method's own map: {', '.join(fused)}." if fused else ""
     head = [
-        column_head("image"),
+        "image",
         *(element("th", [chip(styles[name])] if name in styles else [], name, scope="col") for name in names),
-        column_head("true class"),
+        "true class",
     ]
     return section(
         "Attention",
@@ -134,10 +134,6 @@ def classification_map(evidence: Evidence, styles: Styles) -> Html:
         element("div", masked, class_=grid),
         id="map",
     )
-
-
-def _error(evidence: Evidence, name: str) -> str:
-    return f", error {percent(evidence.errors[name])} %"
 
 
 def _map(panel: scene_maps.Panel, caption: object) -> Html:

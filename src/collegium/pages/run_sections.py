@@ -8,6 +8,7 @@ from collegium.data.hyperspectral.patches import PatchData
 from collegium.formatting import count, duration, number, percent, plural
 from collegium.pages.colours import Style
 from collegium.pages.html import Html, element, html, section, table
+from collegium.pages.sheet import Cell, Column, Sheet
 from collegium.pages.text import doubt, verdict
 from collegium.results import wording
 from collegium.results.analysis import Evidence
@@ -26,11 +27,6 @@ def chip(style: Style) -> Html:
 def key(styles: Styles, names: list[str]) -> Html:
     """Which line is whose."""
     return element("ul", [element("li", chip(styles[name]), name) for name in names], class_="key")
-
-
-def column_head(label: str, unit: str = "", tip: str | None = None) -> Html:
-    """A heading with its unit below, explained where the pointer rests."""
-    return element("th", label, [element("br"), unit] if unit else "", scope="col", title=tip)
 
 
 def heading(evidence: Evidence) -> Html:
@@ -104,12 +100,13 @@ def summary(evidence: Evidence) -> Html:
 def scores(evidence: Evidence, styles: Styles) -> Html:
     result = evidence.result
     chosen = result["best_chosen_on"]
-    head = [
-        column_head("predictor"),
-        *(column_head(metric.name, metric.unit, metric.meaning) for metric in SHOWN),
-        column_head("parameters", "", "Numbers learned in training that the predictor needs"),
-        column_head("FLOPs", "", "For one image; a multiplication and an addition count as two"),
-        column_head("best epoch", "top-1 error, %", f"The lowest error of any epoch, chosen on the {chosen} images"),
+    best = f"The lowest error of any epoch, chosen on the {chosen} images"
+    columns = [
+        Column("predictor", left=True),
+        *(Column(metric.source, metric.name, metric.unit, metric.meaning) for metric in SHOWN),
+        Column("parameters", meaning="Numbers learned in training that the predictor needs"),
+        Column("FLOPs", meaning="For one image; a multiplication and an addition count as two"),
+        Column("best epoch", unit="top-1 error, %", meaning=best),
     ]
     rows = [_score_row(evidence, name, s, styles) for name, s in result["predictors"].items()]
     if len(evidence.peers) > 1:
@@ -121,7 +118,7 @@ def scores(evidence: Evidence, styles: Styles) -> Html:
     )
     return section(
         "Final scores",
-        table(head, rows, class_="sortable"),
+        Sheet(columns, rows).html(class_="sortable"),
         element(
             "p",
             "All scores are on the test images, after the last epoch: that is the headline. "
@@ -141,7 +138,7 @@ def scores(evidence: Evidence, styles: Styles) -> Html:
     )
 
 
-def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: Styles) -> list[Html]:
+def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: Styles) -> list[Cell]:
     numbers = [number(m.value(scores["last"]), m.digits) for m in SHOWN]
     costs = evidence.result["cost"]
     if name == "mean_peer":
@@ -151,19 +148,10 @@ def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: St
     best = scores["best"]
     label = element("i", "mean peer") if name == "mean_peer" else html([chip(styles[name]), name])
     return [
-        element("th", label, scope="row", data_value=name),
-        *(element("td", element("b", n) if k == 0 else n) for k, n in enumerate(numbers)),
-        *(
-            element("td", count(cost[k]) if cost else "–", data_value=cost[k] if cost else 0)
-            for k in ("parameters", "flops")
-        ),
-        element(
-            "td",
-            percent(best["top1_error"]),
-            f" (epoch {best['epoch']})",
-            class_="aside",
-            data_value=best["top1_error"],
-        ),
+        Cell(label, name),
+        *(Cell(text, strong=k == 0) for k, text in enumerate(numbers)),
+        *(Cell(count(cost[key]), cost[key]) if cost else Cell() for key in ("parameters", "flops")),
+        Cell(f"{percent(best['top1_error'])} (epoch {best['epoch']})", best["top1_error"], style="aside"),
     ]
 
 
