@@ -23,7 +23,7 @@ def read_plain(path: Path | str, most: int) -> bytes:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "no plain file")
-        if found.st_size > most or len(content := file.read(most + 1)) > most:
+        if found.st_size > most or len(content := file.read(found.st_size + 1)) > most:
             raise OSError(errno.EFBIG, f"more than {most >> 20} MiB")
     return content
 
