@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from collegium.errors import DataError, UsageError
+from collegium.extras import how_to_install
 
 from .datasets import Labelled, read_datasets
 from .decoding.reading import Reading
@@ -155,7 +156,7 @@ def _load(name: str, config: str | None, revision: str | None) -> Any:
         from datasets import load_dataset
     except ImportError:
         raise UsageError(
-            "data sets of Hugging Face need the package datasets: pip install 'collegium[huggingface]'"
+            f"data sets of Hugging Face need the package datasets: {how_to_install('huggingface')}"
         ) from None
     local = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     try:

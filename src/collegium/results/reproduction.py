@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from collegium.errors import UsageError
-from collegium.files import write_whole
+from collegium.files import check_can_make, write_whole
 from collegium.pages.paper_page import page
 from collegium.pages.paper_table import Reproduction
 from collegium.results.papers import PaperTable, get
@@ -53,6 +53,8 @@ def reproduce(
         DataError: the data cannot be read; nothing is written.
         Interrupted: training was stopped and has saved its state.
     """
+    if study is not None:
+        check_can_make(study)
     if workers is not None and workers < 1:
         raise UsageError(f"workers must be 1 or more, got {workers}")
     if workers is not None and executor is not None:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from collegium import ranks
 from collegium.data import BatchSource, ClassificationData, Samples, Share, wrong_labels
-from collegium.errors import TrainingError, UsageError
+from collegium.errors import Interrupted, TrainingError, UsageError
 from collegium.files import write_whole
 from collegium.method import ParameterGroup, Progress, Terms
 from collegium.seeds import generator
@@ -218,10 +218,6 @@ class _OnItsWay:
         if self.arrived is not None:
             self.arrived.synchronize()
         return list(self.numbers.tolist())
-
-
-class Interrupted(TrainingError):
-    """Training was told to stop and has saved its state."""
 
 
 class Run:
