@@ -15,11 +15,13 @@ from typing import Any
 
 from method_cost import measure_all
 
-from collegium.pages.study_table import StudyTable, written
+from collegium.pages.study_table import StudyTable
 from collegium.results.comparison import ONE_NETWORK, Findings, Row, findings
+from collegium.results.scores import written
 from collegium.results.statistics import spread
 from collegium.study.cell import Cell
 from collegium.study.executors.local import LocalExecutor
+from collegium.study.live import LiveView
 from collegium.study.study import Study
 from collegium.training.recipe import Recipe
 
@@ -239,7 +241,7 @@ def main() -> None:
         (RESULTS / "cost.json").write_text(json.dumps(measure_all(jobs), indent=2) + "\n")
     else:
         study = Study(options.study, cells(rows, seeds), reference=reference(rows))
-        study.run(LocalExecutor(options.workers))
+        study.run(LocalExecutor(options.workers), view=LiveView)
 
 
 if __name__ == "__main__":

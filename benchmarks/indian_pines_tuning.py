@@ -31,25 +31,25 @@ BASE: dict[str, Any] = {
     "learning_rate": 0.1,
     "weight_decay": 1e-4,
 }
+SMALL = {"peers": "hybridsn_4_bn", "patch": 9}
 CHANGES: tuple[dict[str, Any], ...] = (
     {},
     {"patch": 3},
     {"patch": 7},
-    {"peers": "hybridsn_4_bn"},
     {"learning_rate": 0.02},
     {"learning_rate": 0.05},
     {"learning_rate": 0.2},
-    {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2},
-    {"weight_decay": 1e-3},
-    {"weight_decay": 1e-2},
-    {"pca": 10},
-    {"pca": 20},
-    {"batch_size": 8},
-    {"batch_size": 32},
-    {"epochs": 50},
     {"normalise": "scene"},
+    {"peers": "hybridsn_4_bn"},
     {"peers": "hybridsn_4_bn", "patch": 7},
-    {"peers": "hybridsn_4_bn", "patch": 9},
+    SMALL,
+    SMALL | {"learning_rate": 0.05},
+    SMALL | {"batch_size": 30},
+    SMALL | {"normalise": "scene"},
+    SMALL | {"learning_rate": 0.02},
+    SMALL | {"epochs": 50},
+    SMALL | {"weight_decay": 1e-3},
+    SMALL | {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2},
 )
 OF_DATA = ("patch", "pca", "normalise")
 

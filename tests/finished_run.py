@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from collegium.results.analysis import Evidence, gather
-from collegium.training.loop import train
 from collegium.training.recipe import Recipe
+from collegium.training.run import train
 
 
 @pytest.fixture(scope="session")

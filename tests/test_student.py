@@ -64,7 +64,7 @@ def test_a_network_starts_from_what_fits_and_says_what_does_not(tmp_path: Path) 
     other = build("resnet8", num_classes=4, in_channels=1)
     fresh = other.classifier.linear.weight.detach().clone()
     assert start_from(other, 1, tmp_path) == (
-        f"peer1 (resnet8) starts from {tmp_path}, but for classifier.linear.weight, classifier.linear.bias."
+        f"peer1 (resnet8) starts from {tmp_path}, except classifier.linear.weight, classifier.linear.bias."
     )
     assert torch.equal(other.stages["stage3"][0].conv1.weight, trained.stages["stage3"][0].conv1.weight)
     assert torch.equal(other.stages["stem"][1].running_var, trained.stages["stem"][1].running_var)
@@ -81,7 +81,7 @@ def test_peers_start_from_a_run_s_peers_in_turn(tmp_path: Path) -> None:
 
 def test_a_start_from_a_network_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
-    with pytest.raises(UsageError, match=r"peer0 \(wrn_10_3\) cannot start from .*: no layer of its resnet8 fits"):
+    with pytest.raises(UsageError, match=r"peer0 \(wrn_10_3\) cannot start from .*: no layer of its resnet8 matches"):
         start_from(build("wrn_10_3", num_classes=5), 0, tmp_path)
 
 

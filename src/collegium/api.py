@@ -3,11 +3,12 @@
 The commands of the command line call these functions, and their options are these parameters, described here.
 """
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from torch import nn
 
@@ -18,10 +19,8 @@ from collegium.exporting import export as export
 from collegium.files import check_can_make
 from collegium.loading import quick_imports
 from collegium.networks import name_of
-from collegium.pages.rank_table import rank as rank
-from collegium.results.reproduction import reproduce as reproduce
 from collegium.study.grid import Vary
-from collegium.training.places import Layout
+from collegium.training.devices import Layout
 from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
 from collegium.typing import RunEntries, RunResult, StudyEntries
@@ -29,7 +28,10 @@ from collegium.typing import RunEntries, RunResult, StudyEntries
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from collegium.pages.paper_table import Reproduction
+    from collegium.pages.rank_table import Ranking
     from collegium.pages.study_table import StudyTable
+    from collegium.results.papers import PaperTable
     from collegium.study.executors.local import Executor
 
 
@@ -81,7 +83,7 @@ def train(
         TrainingError: training cannot go on.
     """
     with quick_imports():
-        from collegium.training.loop import train as run_training
+        from collegium.training.run import train as run_training
 
     values: dict[str, Any] = {**recipe}
     own: dict[str, Any] = {}
@@ -189,9 +191,9 @@ def evaluate(
     Raises:
         UsageError: there is no run, or it has not been trained yet.
     """
-    from collegium.results.scores import predictor_table
+    from collegium.pages.run_table import predictor_table
     from collegium.training.cost import costs
-    from collegium.training.loop import restore
+    from collegium.training.run import restore
 
     trained = restore(run, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
     scores, used = trained.evaluate(trained.scored["test"]), trained.experiment.data
@@ -285,17 +287,14 @@ def compare(
         DataError: the data cannot be read; nothing is written.
         TrainingError: all was interrupted. A run that fails does not stop the others; the table says it.
     """
-    from collegium.study.executors.local import LocalExecutor
     from collegium.study.grid import make_grid
+    from collegium.study.live import LiveView
     from collegium.study.plan import PlanOptions
     from collegium.study.study import Study
     from collegium.study.trial import Trial
 
     check_can_make(study)
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers must be 1 or more, got {workers}")
-    if workers is not None and executor is not None:
-        raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
+    executor = _executor(workers, executor)
     trial = Trial()
     values: dict[str, Any] = {**recipe} | ({} if data is None else {"data": data})
     given = start_from_config(config, values)
@@ -315,8 +314,19 @@ def compare(
             raise UsageError("there is no plan to write: say with --hypothesis or --contrasts what is to be found out")
         whole.save()
         return publish(study)
-    whole.run(executor or LocalExecutor(workers), checked=True, quiet=quiet)
+    whole.run(executor, checked=True, view=None if quiet else LiveView)
     return publish(study)
+
+
+def _executor(workers: int | None, executor: "Executor | None") -> "Executor":
+    """Where runs are computed: by default on this machine."""
+    from collegium.study.executors.local import LocalExecutor
+
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers must be 1 or more, got {workers}")
+    if workers is not None and executor is not None:
+        raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
+    return executor or LocalExecutor(workers)
 
 
 def publish(study: str | Path) -> "StudyTable":
@@ -335,3 +345,112 @@ def publish(study: str | Path) -> "StudyTable":
     table.write(opened.folder)
     write_page(table)
     return table
+
+
+def reproduce(
+    name: str,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    scale: float = 1.0,
+    study: str | Path | None = None,
+    only: str = "",
+    train: bool = True,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    compile: bool = False,
+    cuda_graphs: bool = False,
+    workers: int | None = None,
+    executor: "Executor | None" = None,
+    quiet: bool = False,
+) -> tuple["Reproduction", Path | None]:
+    """Trains a paper's table, or goes on where the same call was interrupted, and sets it beside the published values.
+
+    Args:
+        name: of the table, as ``collegium list tables`` shows it.
+        seeds: every row is trained with each; on the command line like 0,1,2 or 0-7.
+        scale: below 1 a trial: this share of the epochs and of each class's training images.
+        study: the study's folder; by default studies/PAPER/TABLE, which tables of the same runs share.
+        only: train only the rows whose names hold all these words.
+        train: False sets what the folder holds beside the published values and trains nothing.
+        precision, compile, cuda_graphs: as a :class:`Recipe` says. The papers' precision is fp32; the table says
+            another.
+        workers: so many runs at once; by default as many as cores and memory allow.
+        executor: where to train; by default this machine's processes.
+        quiet: show nothing meanwhile.
+
+    Returns:
+        The table, and the study's folder, where its files are; None where nothing of the table can be trained.
+
+    Raises:
+        UsageError: there is no such table, the scale does not fit, or no row has such a name; nothing is written.
+        DataError: the data cannot be read; nothing is written.
+        Interrupted: training was stopped and has saved its state.
+    """
+    from collegium.pages.paper_page import write_files
+    from collegium.pages.paper_table import Reproduction
+    from collegium.results import papers
+    from collegium.study.live import LiveView
+    from collegium.study.study import Study
+
+    executor = _executor(workers, executor)
+    table = papers.get(name)
+    computed: dict[str, Any] = {"precision": precision, "compile": compile, "cuda_graphs": cuda_graphs}
+    cells = [
+        dataclasses.replace(cell, recipe=dataclasses.replace(cell.recipe, **computed))
+        for cell in table.cells(seeds, scale)
+    ]
+    if not cells:
+        return Reproduction(table, scale, []), None
+    wanted = [cell for cell in cells if all(word in cell.label for word in only.split())]
+    if not wanted:
+        raise UsageError(f"no row of {name} is called {only!r}: {'; '.join(dict.fromkeys(c.label for c in cells))}")
+    taught = {cell.teacher for cell in wanted}
+    wanted = [cell for cell in cells if cell in wanted or cell.label in taught]
+    folder = Path(study) if study is not None else _paper_study(table, scale)
+    if not train and not (folder / "study.yaml").is_file():
+        return Reproduction(table, scale, []), None
+    if train:
+        check_can_make(folder)
+    grid = Study(folder, wanted) if train else Study.open(folder)
+    view = None if quiet else LiveView
+    outcomes = grid.run(executor, view=view) if train else grid.outcomes()
+    found = Reproduction(table, scale, outcomes)
+    write_files(found, grid.folder)
+    return found, grid.folder
+
+
+def _paper_study(table: "PaperTable", scale: float) -> Path:
+    """Where the runs of a table go; those of a trial to a folder that says so."""
+    return Path("studies") / (table.study if scale == 1 else f"{table.study}-trial-{scale:g}")
+
+
+def rank(
+    folder: str | Path, *, out: str | Path | None = None, data: str | None = None, peers: str | None = None
+) -> tuple["Ranking", Path]:
+    """Ranks every finished run beneath a folder among the published values, and writes the page.
+
+    Args:
+        folder: of studies, of runs, or of both.
+        out: the page; by default FOLDER/rank.html.
+        data: the data set that printing the ranking shows; by default all.
+        peers: the network that it shows; by default all.
+
+    Returns:
+        The ranking and where its page is.
+
+    Raises:
+        UsageError: there is no such folder, or nothing of that data set or network.
+    """
+    from collegium.files import write_whole
+    from collegium.pages.rank_page import page
+    from collegium.pages.rank_table import Ranking
+    from collegium.results.ranking import of_papers, of_runs
+
+    ours, left_out = of_runs(folder)
+    ranking = Ranking([*ours, *of_papers()], left_out, data=data, network=peers)
+    place = Path(out) if out is not None else Path(folder).expanduser() / "rank.html"
+    if not place.name or place.is_dir():
+        raise UsageError(f"the page is a file, and {str(out)!r} names none")
+    if not place.parent.is_dir():
+        raise UsageError(f"the page cannot be written to {place}: there is no folder {place.parent}")
+    write_whole(place, page(ranking))
+    return ranking, place

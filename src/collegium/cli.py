@@ -79,7 +79,7 @@ def _fail(message: str, status: int) -> None:
 
 def _said_by_another(error: CollegiumError) -> bool:
     """Whether the first of several processes says the same, as it does of all but data that one of them alone read."""
-    from collegium.training.places import first_process
+    from collegium.training.devices import first_process
 
     return not isinstance(error, DataError) and not first_process()
 
@@ -177,9 +177,9 @@ def _train(values: dict[str, Any]) -> None:
     import yaml
 
     from collegium import api
-    from collegium.results.scores import result_table
+    from collegium.pages.run_table import result_table
     from collegium.student import peer_folder
-    from collegium.training.places import first_process
+    from collegium.training.devices import first_process
     from collegium.training.recipe import Recipe
 
     del values["config"]  # whose entries are the defaults of the others

@@ -179,7 +179,7 @@ class _Predictor(nn.Module):
 
 
 def _joint(run: str | Path, name: str, **given: Any) -> nn.Module:
-    from collegium.training.loop import restore
+    from collegium.training.run import restore
 
     trained = restore(run, **given)
     learner = trained.learner.cpu().eval()

@@ -1,16 +1,19 @@
-"""Files that are either whole or not there, and folders that one process has to itself."""
+"""Files that are written whole or not at all, and folders that one process locks for itself."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from filelock import FileLock, Timeout
+
 from collegium.errors import UsageError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes under a temporary name, syncs and renames, so that a kill at any moment leaves no half file."""
+    """Writes under a temporary name, syncs and renames, so that a kill at any moment leaves no partial file."""
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -46,20 +49,25 @@ def check_can_make(folder: str | Path) -> None:
 
 @contextmanager
 def locked(folder: Path, busy: str) -> Iterator[None]:
-    """Keeps other processes out of a folder, which is made where there is none; the lock ends with the process.
+    """Keeps other processes out of a folder, which it creates if necessary; the lock ends with the process.
+
+    On a file system that cannot lock it warns and goes on.
 
     Raises:
-        UsageError: another process holds it; ``busy`` is the sentence that says so.
+        UsageError: another process has the lock; ``busy`` is the message.
     """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(busy) from error
+    file = folder / ".lock"
+    file.touch()
+    lock = FileLock(file, blocking=False, fallback_to_soft=False)  # a soft lock would outlive a killed process
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(busy) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        warnings.warn(f"{folder} cannot be locked ({reason}): make sure that no other process uses it", stacklevel=3)
+    try:
         yield
+    finally:
+        lock.release()

@@ -1,4 +1,4 @@
-"""A trained peer on disk: weights and a description. Loading one needs none of the training code."""
+"""A trained peer on disk: weights and a description. Loading one does not need the training code."""
 
 import json
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from collegium.networks import Network
 def save_peer(network: Network, folder: Path, **description: Any) -> None:
     """Writes model.safetensors and config.json.
 
-    A timm, torchvision or user network's weights are named as in its own library, so that it alone can load them.
-    ``description`` must hold num_classes; what else it holds (class names, normalisation) is kept for the user.
+    The weights of a timm, torchvision or user network keep their names there, so that it can load them without
+    Collegium. ``description`` must hold num_classes; other entries (class names, normalisation) are for the user.
     """
     from safetensors.torch import save
 
@@ -33,10 +33,10 @@ def save_peer(network: Network, folder: Path, **description: Any) -> None:
 
 
 def peer_folder(path: str | Path) -> Path:
-    """The folder of a peer: ``path`` itself, or where ``path`` is a run, that of the peer its method trains for use.
+    """The folder of a peer: ``path`` itself or, where ``path`` is a run, that of its deployed peer.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: ``path`` is neither.
     """
     path = Path(path)
     for folder in (path, path / "peers" / deployed_peer(_result(path))):
@@ -53,7 +53,7 @@ def _result(run: Path) -> dict[str, Any]:
 
 
 def deployed_peer(result: Mapping[str, Any]) -> str:
-    """Which peer the method of a run with this result.json trains for use."""
+    """The peer that a run with this result.json deploys."""
     return str(result.get("deployed_peer", "peer0"))
 
 
@@ -72,11 +72,11 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     """A trained peer in evaluation mode.
 
     Args:
-        path: a peer's folder, or a run: the peer that its method trains for use (a leader, else the first).
-        network: the untrained module to load into, where the peer was the user's own.
+        path: a peer's folder, or a run, for its deployed peer (a leader, else the first).
+        network: the untrained module to load into, where the peer was a network of the user's own.
 
     Raises:
-        UsageError: no peer lies there, or its network is not one of ours and none was given.
+        UsageError: there is no peer, or its network must be given.
         DataError: the files are unreadable or do not fit the network.
     """
     from safetensors import SafetensorError
@@ -93,8 +93,9 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
                 image_size=tuple(config.get("image_size", (32, 32))),
             )
         except UsageError as error:
-            own = f"a {config['network']} of your own must be given, untrained: network=..."
-            raise UsageError(f"{folder} cannot be loaded by its name, {error}; {own}") from error
+            raise UsageError(
+                f"{folder} cannot be loaded by the name of its network: {error}; give the untrained module: network=..."
+            ) from error
     plain = network.plain() if isinstance(network, Network) else network
     try:
         plain.load_state_dict(load_file(folder / "model.safetensors"))
@@ -105,15 +106,18 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
 
 
 def start_from(network: Network, index: int, path: str | Path) -> str:
-    """Gives a network the weights of a trained peer wherever name and shape fit, and says in a sentence which do not.
+    """Copies the weights of a trained peer into a network wherever name and shape match.
 
     Args:
-        network: its other weights stay.
-        index: which peer of the cohort it is; a run's peers are taken in turn.
+        network: its other weights do not change.
+        index: its index in the cohort; a run's peers are used in turn.
         path: a finished run, or a peer's folder.
 
+    Returns:
+        A sentence that names the weights that did not match.
+
     Raises:
-        UsageError: no peer lies there, or none of its layers fits.
+        UsageError: there is no peer, or none of its layers matches.
         DataError: the files are unreadable.
     """
     from safetensors import SafetensorError
@@ -131,10 +135,10 @@ def start_from(network: Network, index: int, path: str | Path) -> str:
     fitting = {name for name, tensor in own.items() if name in trained and trained[name].shape == tensor.shape}
     if not any(own[name].ndim > 1 for name in fitting):
         source = read_config(folder)["network"]
-        raise UsageError(f"peer{index} ({network.name}) cannot start from {folder}: no layer of its {source} fits")
+        raise UsageError(f"peer{index} ({network.name}) cannot start from {folder}: no layer of its {source} matches")
     with torch.no_grad():
         for name in fitting:
             own[name].copy_(trained[name])
     fresh = [name for name in own if name not in fitting]
-    but = f", but for {', '.join(fresh[:4])}{' and more' if len(fresh) > 4 else ''}" if fresh else ""
+    but = f", except {', '.join(fresh[:4])}{' and more' if len(fresh) > 4 else ''}" if fresh else ""
     return f"peer{index} ({network.name}) starts from {folder}{but}."

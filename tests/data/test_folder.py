@@ -51,7 +51,7 @@ def test_equal_small_images_are_kept_in_memory_and_read_once(tmp_path, write_ima
     assert (data.augmentation.padding, data.augmentation.flip) == (2, True)
     assert data.mean == pytest.approx((0.5,) * 3, abs=0.05)  # of the images themselves
     monkeypatch.setattr("collegium.data.decoding.image_files.read_image", None)
-    monkeypatch.setattr("collegium.data.decoding.verify.read_image", None)
+    monkeypatch.setattr("collegium.data.decoding.verify.examine_image", None)
     again = load(f"folder:{root}")
     assert again.fingerprint() == data.fingerprint()
     monkeypatch.undo()
@@ -96,16 +96,48 @@ def test_val_is_for_testing_unless_there_is_test(root):
 
 
 @pytest.mark.parametrize("below", ["train", "."])
-def test_without_test_images_a_share_of_each_class_is_held_out(root, below):
+def test_without_test_images_a_share_of_each_class_is_held_out(root, write_images, below):
     shutil.rmtree(root / "test")
-    data = load(f"folder:{root / below}", test_share=0.4, validation=0.34)
-    assert data.test.targets.tolist() == [0, 0, 1, 1, 2, 2]
-    assert len(data.train) == 6 and len(data.validation) == 3
-    assert "no test images of its own: 6 of its 15 images (0.4 of each class, split_seed 0)" in data.notes[0]
+    for name in "abc":
+        write_images(root / "train" / name, 40)
+    data = load(f"folder:{root / below}", test_share=0.4, validation=0.2)
+    counts = {split: part.targets.bincount().tolist() for split, part in data.splits.items()}
+    assert sum(sum(c) for c in counts.values()) == 3 * 42
+    assert all(16 - 10 <= count <= 16 + 10 for count in counts["test"])  # three standard deviations
+    assert all(0 < count <= 11 for count in counts["validation"])
+    said = f"{sum(counts['test'])} of its 126 images (0.4 of each class on average, by file name, split_seed 0)"
+    assert said in data.notes[0]
     seeds = [load(f"folder:{root / below}", split_seed=seed).test.indices.tolist() for seed in (0, 0, 1)]
     assert seeds[0] == seeds[1] != seeds[2]
     with pytest.raises(UsageError, match="test_share is 1.0"):
         load(f"folder:{root / below}", test_share=1.0)
+
+
+def images_of(data, split: str) -> set[bytes]:
+    return {data.splits[split].source.path(k).read_bytes() for k in data.splits[split].indices.tolist()}
+
+
+def test_files_that_are_added_never_make_a_training_image_score(root, write_images, tmp_path):
+    shutil.rmtree(root / "test")
+    for k, name in enumerate("abc"):
+        write_images(root / "train" / name, 20, seed=50 + k)
+    options = {"test_share": 0.3, "validation": 0.3, "memory": False}
+    before = load(f"folder:{root / 'train'}", **options)
+    assert len(before.test) and len(before.validation)
+    trained = images_of(before, "train")
+    for round in range(1, 4):
+        for k, name in enumerate("abc"):
+            for file in write_images(tmp_path / "more", 15, seed=100 * round + k):
+                file.rename(root / "train" / name / f"{7 * round}{file.name}")
+        after = load(f"folder:{root / 'train'}", **options)
+        assert len(after.train) > len(before.train) and after.fingerprint() != before.fingerprint()
+        assert trained <= images_of(after, "train")
+        trained, before = images_of(after, "train"), after
+    # Nor does it matter where the folder lies, or whether it is read as ROOT/CLASS or ROOT/train/CLASS.
+    root.rename(tmp_path / "elsewhere")
+    assert images_of(load(f"folder:{tmp_path / 'elsewhere'}", **options), "test") == images_of(
+        load(f"folder:{tmp_path / 'elsewhere' / 'train'}", **options), "test"
+    )
 
 
 def test_what_is_no_image_is_left_out_and_said(root, write_images):
@@ -114,9 +146,8 @@ def test_what_is_no_image_is_left_out_and_said(root, write_images):
     write_images(root / "test" / "b" / "nested", 3)
     data = load(f"folder:{root}")
     assert len(data.train) == 15 and len(data.test) == 6
-    assert data.notes == (
-        "Left out, as no images or as folders within class folders (2): train/a/notes.txt, test/b/nested.",
-    )
+    kinds = "no images, no plain files, or folders within class folders"
+    assert data.notes == (f"Left out, as {kinds} (2): train/a/notes.txt, test/b/nested.",)
 
 
 def test_broken_files_are_counted_named_and_listed(root):
@@ -127,7 +158,7 @@ def test_broken_files_are_counted_named_and_listed(root):
     with pytest.raises(DataError) as error:
         load(f"folder:{root}")
     message = str(error.value)
-    assert message.startswith(f"3 of 21 image files in {root} cannot be decoded: {root}/train/a/00.png (")
+    assert message.startswith(f"3 of 21 image files in {root} cannot be decoded, as train/a/00.png (")
     assert message.endswith("Repair or remove them, or give skip_broken to leave them out")
     listed = (root / ".collegium" / "broken.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in listed] == [

@@ -272,7 +272,7 @@ def test_in_the_loop_networks_take_both_steps_from_gradients_at_the_same_weights
     decayed = zip(judges, gradients("discriminators", judges), strict=True)
     expected += [p.detach() - adam(g + 0.1 * p.detach()) for p, g in decayed]
 
-    running._one_step(images, target, 0.0)
+    running.train_step(images, target, 0.0)
     for parameter, value in zip([*networks, *transfer, *judges], expected, strict=True):
         torch.testing.assert_close(parameter.detach(), value, rtol=1e-5, atol=1e-6)
 

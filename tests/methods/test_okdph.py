@@ -84,7 +84,7 @@ def test_peers_of_one_name_with_other_weights_are_refused():
     first, second = (build("resnet8", num_classes=5) for _ in range(2))
     second.stages["stage3"].append(nn.Conv2d(64, 64, 1))
     cohort = Cohort([first, second])
-    with pytest.raises(UsageError, match="OKDPH averages weights.*resnet8, resnet8 have other names or shapes"):
+    with pytest.raises(UsageError, match="OKDPH averages weights.*resnet8, resnet8 differ in names or shapes"):
         Learner(cohort, OKDPH(describe(cohort, (3, 8, 8), 5)))
 
 

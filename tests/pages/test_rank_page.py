@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chromium import needs_chromium, visit
-from collegium.pages.rank_table import rank
+from collegium.api import rank
 from collegium.results import papers as tables
 from collegium.training.recipe import Recipe
 from made_up_runs import write_run, write_study

@@ -11,8 +11,8 @@ from collegium.data import SceneData, from_scene
 from collegium.pages.run_page import MAP_FILE, render, write_report
 from collegium.pages.run_scene_maps import class_colours, map_file, paint, predictor_panels, scene_panels
 from collegium.results.analysis import Evidence, gather
-from collegium.training.loop import train
 from collegium.training.recipe import Recipe
+from collegium.training.run import train
 
 
 def toy(width: int = 30) -> SceneData:

@@ -34,7 +34,7 @@ def shown(table: StudyTable, width: int = 200) -> str:
 
 
 def test_the_numbers(table: StudyTable) -> None:
-    entries = {line.row.method: {k: e.text for k, e in line.entries.items()} for line in table.lines}
+    entries = {line.row.method: {k: e.text for k, e in line.cells.items()} for line in table.lines}
     assert entries["independent"]["one"] == "91.00 ± 1.00" and entries["independent"]["gain"] == "–"
     ffl = entries["ffl"]
     assert (ffl["n"], ffl["one"], ffl["ensemble"], ffl["own"]) == (
@@ -46,7 +46,7 @@ def test_the_numbers(table: StudyTable) -> None:
     # Two tests: the smaller p value counts twice.
     p = {m: stats.ttest_rel(ACCURACIES[m], ACCURACIES["independent"]).pvalue for m in ("ffl", "dml")}
     assert ffl["p"] == f"{2 * p['ffl']:.3f}" and entries["dml"]["p"] == f"{p['dml']:.3f}"
-    assert [line.row.method for line in table.lines if line.entries["one"].best] == ["ffl"]
+    assert [line.row.method for line in table.lines if line.cells["one"].strong] == ["ffl"]
 
 
 def test_the_best_is_that_of_one_set_of_data(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_best_is_that_of_one_set_of_data(tmp_path: Path) -> None:
     study.write()
     for one, accuracy in zip(cells, accuracies.values(), strict=True):
         finish(study, one, accuracy)
-    best = [line.row.method for line in StudyTable(findings(study)).lines if line.entries["one"].best]
+    best = [line.row.method for line in StudyTable(findings(study)).lines if line.cells["one"].strong]
     assert best == ["dml easy", "independent hard"]
 
 
@@ -118,9 +118,9 @@ def test_peers_of_different_kinds_are_told_one_by_one(tmp_path: Path) -> None:
     study = made_up(tmp_path / "s", {"independent": [0.9], "ffl": [0.95]}, peers="resnet8,wrn_10_1")
     table = StudyTable(findings(study))
     (line,) = (line for line in table.lines if line.row.method == "ffl")
-    assert line.entries["each"].text == "resnet8 95.00; wrn_10_1 95.00"
-    assert line.entries["p"].text == "–" and line.entries["gain"].text == "+5.00"
-    assert line.entries["verdict"].text == "undecided (one seed)" and line.entries["smallest"].text == "–"
+    assert line.cells["each"].text == "resnet8 95.00; wrn_10_1 95.00"
+    assert line.cells["p"].text == "–" and line.cells["gain"].text == "+5.00"
+    assert line.cells["verdict"].text == "undecided (one seed)" and line.cells["smallest"].text == "–"
 
 
 def test_times_of_different_devices_are_not_compared(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_the_plan_is_shown_above_the_table(planned: StudyTable) -> None:
 
 
 def test_only_the_contrasts_of_the_plan_decide_and_by_the_planned_seeds(planned: StudyTable) -> None:
-    entries = {line.row.method: {k: e.text for k, e in line.entries.items()} for line in planned.lines}
+    entries = {line.row.method: {k: e.text for k, e in line.cells.items()} for line in planned.lines}
     ffl, dml = entries["ffl"], entries["dml"]
     assert ffl["over"] == "independent; dml" and ffl["wins"] == "3 of 3; 3 of 3"
     assert ffl["gain"].startswith("+3.00 [−0.58, 6.58]; +3.17 [") and ffl["verdict"].count("undecided") == 2
@@ -194,7 +194,7 @@ def test_only_the_contrasts_of_the_plan_decide_and_by_the_planned_seeds(planned:
 
 
 def test_what_was_added_later_is_marked(planned: StudyTable) -> None:
-    entries = {line.row.method: line.entries["n"].text for line in planned.lines}
+    entries = {line.row.method: line.cells["n"].text for line in planned.lines}
     assert entries["ffl"] == "5, 2 added later" and entries["okddip"] == "1 added later"
     runs = list(csv.DictReader(io.StringIO(planned.runs_csv())))
     later = {(r["method"], r["seed"]) for r in runs if r["added_later"] == "yes"}
@@ -222,12 +222,12 @@ def test_a_decision_before_all_planned_seeds_are_done_says_so(tmp_path: Path) ->
     study.run_folder(cell("ffl", 2)).result_file.unlink()
     table = StudyTable(findings(study))
     (line,) = (line for line in table.lines if line.row.method == "ffl")
-    assert line.entries["verdict"].text == "undecided (2 of 3 seeds); undecided (2 of 3 seeds)"
+    assert line.cells["verdict"].text == "undecided (2 of 3 seeds); undecided (2 of 3 seeds)"
     for method in ("independent", "dml"):
         study.run_folder(cell(method, 0)).result_file.unlink()
     (line,) = (line for line in StudyTable(findings(study)).lines if line.row.method == "ffl")
-    assert line.entries["verdict"].text == "undecided (1 of 3 seeds); undecided (1 of 3 seeds)"
-    assert line.entries["p"].text == "–; –"
+    assert line.cells["verdict"].text == "undecided (1 of 3 seeds); undecided (1 of 3 seeds)"
+    assert line.cells["p"].text == "–; –"
 
 
 def test_another_predictor_can_be_the_one_that_is_deployed(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_another_predictor_can_be_the_one_that_is_deployed(tmp_path: Path) -> No
         study = made_up(tmp_path / deployed, ACCURACIES, PlanOptions(contrasts="ffl:independent", deployed=deployed))
         table = StudyTable(findings(study))
         (line,) = (line for line in table.lines if line.row.method == "ffl")
-        assert line.entries["gain"].text.startswith(gain) and line.entries["verdict"].text == "better"
+        assert line.cells["gain"].text.startswith(gain) and line.cells["verdict"].text == "better"
         assert f"gain: of {name} over independent" in table.markdown() and f", of {name}, n = 3" in table.markdown()
         (decided,) = (c for c in table.findings.comparisons if c.decision is not None)
         assert (decided.predictor, decided.against) == (deployed, deployed)
@@ -252,8 +252,23 @@ def test_rows_on_a_trunk_have_a_gain_over_both_references(tmp_path: Path) -> Non
     study.write()
     for c, accuracy in zip(cells, (0.90, 0.92, 0.93, 0.94, 0.91, 0.91), strict=True):
         finish(study, c, accuracy)
-    entries = {line.row.method: line.entries for line in StudyTable(findings(study)).lines}
+    entries = {line.row.method: line.cells for line in StudyTable(findings(study)).lines}
     assert entries["ffl"]["over"].text == "independent; trunk"
     assert [text.partition(" ")[0] for text in entries["ffl"]["gain"].text.split("; ")] == ["+2.50", "+2.50"]
     assert entries["trunk"]["over"].text == "independent"
     assert "corrected for 3 tests" in StudyTable(findings(study)).markdown()
+
+
+def test_names_in_files_break_no_format_and_control_no_terminal(tmp_path: Path) -> None:
+    wicked = dataclasses.replace(cell("dml"), label="=ffl|x\x1b]0;T\x07[/bold]\n% y · 2xresnet8")
+    study = Study(tmp_path / "s", [wicked], left_out={"a\x1b[2J|[/red]": "they\ndiffer \\input{x}"})
+    study.write()
+    finish(study, wicked, 0.9)
+    table = StudyTable(findings(Study.open(tmp_path / "s")))
+    assert "\x1b" not in shown(table) and "[/bold]" in shown(table) and "[/red]" in shown(table)
+    lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
+    assert len(lines) == 3 and len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    after = table.latex().partition("\\end{table}")[2]
+    assert all(line.startswith("%") for line in after.strip().splitlines())
+    (run, *_) = csv.DictReader(io.StringIO(table.runs_csv()))
+    assert run["method"] == "'=ffl|x]0;T[/bold] % y"

@@ -51,7 +51,7 @@ def test_every_published_number_stands_in_a_table_that_is_known() -> None:
     assert len(tables.names()) == 40
     for name in tables.names():
         table = tables.get(name)
-        assert {entry.number for entry in table.entries()} == set(in_table(name))
+        assert {target.number for target in table.targets()} == set(in_table(name))
         methods = {number.method for number in in_table(name)}
         assert {method for row in table.rows for method in row.published} == methods
 
@@ -60,7 +60,7 @@ def test_runs_are_counted() -> None:
     counts = {name: len(tables.get(name).cells()) for name in tables.names()}
     assert sum(counts.values()) == 234
     assert counts["ffl/table1a"] == 16 and counts["ffl/ablation"] == 5 and counts["pcl/cifar100"] == 28
-    missing = [entry for name in tables.names() for entry in tables.get(name).entries() if entry.missing]
+    missing = [target for name in tables.names() for target in tables.get(name).targets() if target.missing]
     assert {entry.label for entry in missing} == {""}
     assert len(published()) - len({entry.number for entry in missing}) == 262
 

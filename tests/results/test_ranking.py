@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from collegium.api import rank
 from collegium.cli import main
 from collegium.errors import UsageError
-from collegium.pages.rank_table import Ranking, rank, rank_text, ranked
+from collegium.pages.rank_table import Ranking, rank_text
 from collegium.results import papers as tables
 from collegium.results.published import published
-from collegium.results.ranking import Standing, in_order, of_papers, of_runs
+from collegium.results.ranking import Standing, in_order, of_papers, of_runs, ranked
 from collegium.training.recipe import Recipe
 from made_up_runs import write_run, write_study
 

@@ -1,60 +1,49 @@
-import io
-from typing import Any
+import pytest
 
-from rich.console import Console
+from collegium.results.scores import METRICS, last, p_value, uneven, written
+from collegium.results.statistics import Spread
+from collegium.training.metrics import METRICS as MEASURED
 
-from collegium.results.scores import comparison_table, percent, result_table, spread
-
-
-def result(errors: dict[str, float], peers: list[str] | None = None) -> dict[str, Any]:
-    by_class = {"average_accuracy": 0.625, "kappa": 0.4375}
-
-    def entry(error: float) -> dict[str, Any]:
-        return {"last": {"top1_error": error, "top5_error": error / 2, "nll": 1.0, "ece": 0.02, **by_class}}
-
-    peer_errors = [error for name, error in errors.items() if name.startswith("peer")]
-    return {
-        "method": "ffl",
-        "data": "digits",
-        "epochs": 3,
-        "peers": peers or ["resnet8", "resnet8"],
-        "predictors": {name: entry(error) for name, error in errors.items()},
-        "mean_peer": entry(sum(peer_errors) / len(peer_errors)),
-        "test_images_per_class": [10, 14],
-        "cost": {name: {"parameters": 1234, "flops": 5_600_000} for name in errors},
-    }
+SCORES = {"top1_error": 0.25, "top5_error": 0.125, "nll": 1.5, "ece": 0.02, "average_accuracy": 0.625, "kappa": 0.4375}
 
 
-def printed(table: Any, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(table)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+def test_every_measured_score_is_a_metric() -> None:
+    assert set(MEASURED) <= {metric.source for metric in METRICS.values()}
 
 
-def test_a_result_is_shown_in_percent_with_its_cost() -> None:
-    text = printed(result_table(result({"peer0": 0.1, "peer1": 0.2, "ensemble": 0.125, "classifiers_mean": 0.05})))
-    for word in ("10.00", "20.00", "15.00", "12.50", "classifiers_mean", "1,234", "5.6"):
-        assert word in text
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("top1_error", 25),
+        ("top1_accuracy", 75),
+        ("overall_accuracy", 75),
+        ("top5_error", 12.5),
+        ("nll", 1.5),
+        ("ece", 2),
+        ("average_accuracy", 62.5),
+        ("kappa", 43.75),
+    ],
+)
+def test_metrics_are_in_their_units(metric: str, value: float) -> None:
+    assert METRICS[metric].value(SCORES) == pytest.approx(value)
 
 
-def test_where_classes_are_uneven_the_average_over_them_and_kappa_are_shown() -> None:
-    uneven = result({"peer0": 0.1, "ensemble": 0.125}) | {"test_images_per_class": [10, 16]}
-    text = printed(result_table(uneven))
-    for word in ("90.00", "87.50", "62.50", "43.75", "kappa"):
-        assert word in text
-    assert "error" not in text
+def test_the_direction_is_that_of_the_name() -> None:
+    for key, metric in METRICS.items():
+        assert metric.better == ("higher" if "accuracy" in key or key == "kappa" else "lower")
 
 
-def test_spread_is_mean_and_sample_deviation_over_runs() -> None:
-    runs = [result({"peer0": e, "peer1": e + 0.1, "ensemble": 0.3}) for e in (0.1, 0.2, 0.3)]
-    mean, deviation = spread(runs)["peer0"]
-    assert percent(mean, deviation) == "20.00 ± 10.00"
-    assert percent(*spread(runs)["mean_peer"]) == "25.00 ± 10.00"
+def test_the_last_epoch_of_a_predictor() -> None:
+    result = {"predictors": {"peer0": {"last": SCORES}}, "mean_peer": {"last": SCORES | {"top1_error": 0.5}}}
+    assert (last(result, "peer0", "top1_accuracy"), last(result, "mean_peer", "top1_accuracy")) == (75, 50)
 
 
-def test_like_peers_are_shown_as_their_mean_and_unlike_ones_apart() -> None:
-    errors = {"peer0": 0.1, "peer1": 0.2, "ensemble": 0.1}
-    assert "peer0" not in printed(comparison_table("", {"ffl": [result(errors)] * 2}))
-    unlike = printed(comparison_table("", {"ffl": [result(errors, ["resnet8", "wrn_10_1"])] * 2}), width=120)
-    assert "peer0" in unlike and "mean_peer" in unlike
+def test_classes_are_uneven_beyond_one_and_a_half_times() -> None:
+    assert not uneven([10, 15]) and uneven([10, 16])
+
+
+def test_how_spreads_and_p_values_are_written() -> None:
+    assert written(Spread(3, 31.416, 0.2)) == "31.42 ± 0.20"
+    assert written(Spread(1, -0.5, None), sign=True) == "\N{MINUS SIGN}0.50"
+    assert written(Spread(2, 1.25, 0.5), sign=True, digits=1) == "+1.2 ± 0.5"
+    assert (p_value(0.0409), p_value(0.0004)) == ("0.041", "< 0.001")

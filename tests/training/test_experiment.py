@@ -66,7 +66,7 @@ def steps(experiment: Experiment, folder: Any, count: int) -> Run:
     running = Run(experiment, RunFolder(folder), make_fabric(experiment.recipe), quiet=True)
     running.learner.train()
     for _, (images, target) in zip(range(count), running.training_batches.epoch(0), strict=False):
-        running._one_step(images, target, 0.0)
+        running.train_step(images, target, 0.0)
         running.step += 1
     return running
 
@@ -79,7 +79,7 @@ def test_copies_follow_the_peers_by_their_moving_average(tmp_path, monkeypatch) 
     running = Run(experiment, RunFolder(tmp_path), make_fabric(experiment.recipe), quiet=True)
     learner.train()
     for step, (images, target) in enumerate(running.training_batches.epoch(0), start=1):
-        running._one_step(images, target, 0.0)
+        running.train_step(images, target, 0.0)
         running.step += 1
         decay = min(1 - 1 / step, 0.9)
         expected = [
@@ -112,11 +112,11 @@ def test_every_peer_and_its_copy_see_a_view_of_their_own(tmp_path, monkeypatch) 
 
 def test_a_player_may_have_an_optimizer_and_a_rate_of_its_own(tmp_path, monkeypatch) -> None:
     running = steps(made(Mixed, monkeypatch, learning_rate=0.05), tmp_path, 1)
-    kinds = {player: type(optimizer).__name__ for player, optimizer in running.optimizers.items()}
+    kinds = {player: type(optimizer).__name__ for player, optimizer in running.players.optimizers.items()}
     assert kinds == {"peers": "SGD", "second": "Adam"}
-    (group,) = running.optimizers["second"].param_groups
+    (group,) = running.players.optimizers["second"].param_groups
     assert group["base"] == 1e-3 and group["weight_decay"] == 0.0
-    assert running.optimizers["peers"].param_groups[0]["base"] == 0.05
+    assert running.players.optimizers["peers"].param_groups[0]["base"] == 0.05
 
 
 def test_copies_are_saved_and_restored_with_the_run(tmp_path, monkeypatch) -> None:

@@ -10,8 +10,8 @@ import yaml
 from helpers import run, tiny
 
 from collegium.errors import TrainingError, UsageError
-from collegium.training.loop import restore, train
 from collegium.training.recipe import Recipe
+from collegium.training.run import restore, train
 from collegium.training.run_folder import RunFolder
 
 

@@ -24,11 +24,13 @@ class Split:
         images: (N, C, H, W) uint8, memory laid out channels-last.
         targets: (N,) int64, the class of each image.
         true_targets: (N,) int64, the right classes, where `targets` are known to be wrong in part; else None.
+        keys: (N,) int64, see :class:`collegium.data.splits.Keyed`.
     """
 
     images: Tensor
     targets: Tensor
     true_targets: Tensor | None = None
+    keys: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -42,7 +44,7 @@ class Split:
         indices = indices.to(self.images.device)
         # Taken in the order of memory: a plain index on the NCHW view may come back in another layout.
         images = self.images.permute(0, 2, 3, 1)[indices].permute(0, 3, 1, 2)
-        return Split(images, self.targets[indices], at(self.true_targets, indices))
+        return Split(images, self.targets[indices], at(self.true_targets, indices), at(self.keys, indices))
 
 
 @dataclass(frozen=True)

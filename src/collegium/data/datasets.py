@@ -2,7 +2,9 @@
 while training."""
 
 import hashlib
+import inspect
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,18 +12,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from collegium.errors import CollegiumError, DataError, UsageError
 from collegium.seeds import global_state_kept, seed_globally
 
+from . import labels
+from .decoding.image_files import named_keys
 from .decoding.passes import counted
+from .decoding.pixels import peak as largest
 from .decoding.pixels import to_pixels
-from .decoding.reading import Reading, Shape, Unequal, hold_out_test, in_memory, read_all, streamed
+from .decoding.reading import Reading, Shape, Unequal, depth_note, hold_out_test, in_memory, read_all, streamed
 from .decoding.streamed import StreamedSplit
+from .decoding.verify import NOT_PLAIN, looked_up
 from .decoding.workers import Crew, default_workers
 from .images import ImageData
 from .interface import ClassificationData
+from .plain_files import shown
 
 _PROBES = 32  # images of each split that are looked at before it is decided how to read them
 _PRINTS = 256  # images of each split that a fingerprint is made of
@@ -38,6 +46,8 @@ class Labelled:
         label: the key of the label, an integer, in an item.
         class_names: one name a class, where they are known.
         labels: (N,) the label of each item, where they are known without reading the items.
+        keys: (N,) int64 of the names of files that may become more, see :class:`collegium.data.splits.Keyed`.
+        stamps: (N,) uint64, numbers that differ where the files of items do, where items are files.
     """
 
     dataset: Any
@@ -45,6 +55,8 @@ class Labelled:
     label: int | str = 1
     class_names: tuple[str, ...] | None = None
     labels: Tensor | None = None
+    keys: Tensor | None = None
+    stamps: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -75,6 +87,7 @@ def from_datasets(
     class_names: tuple[str, ...] | None = None,
     channels: int | None = None,
     reading: Reading | None = None,
+    ignore_label: int | None = None,
 ) -> ClassificationData[Any]:
     """A data set from map-style data sets of (image, label).
 
@@ -95,6 +108,7 @@ def from_datasets(
         class_names: one name a class; the default is the training data set's `classes`, else "0", "1", ...
         channels: 1 or 3, converted where needed; the default is what the images have.
         reading: how images are read; the default is `Reading()`.
+        ignore_label: leave out images with this label, such as -1 for unlabelled ones.
 
     Raises:
         UsageError: an item is no (image, label) as said above, or a setting does not fit.
@@ -102,7 +116,9 @@ def from_datasets(
     """
     given = {"train": train, "validation": validation, "test": test}
     parts = {split: labelled(dataset) for split, dataset in given.items() if dataset is not None}
-    return read_datasets(name, parts, reading or Reading(), channels=channels, class_names=class_names)
+    return read_datasets(
+        name, parts, reading or Reading(), channels=channels, class_names=class_names, ignore_label=ignore_label
+    )
 
 
 def is_dataset(given: object) -> bool:
@@ -125,7 +141,14 @@ def labelled(dataset: Any) -> Labelled:
         return columns(dataset)
     if not is_dataset(dataset):
         raise UsageError(f"a {type(dataset).__name__} is no data set with a length and items: give a map-style one")
-    return Labelled(dataset, class_names=_told_classes(dataset), labels=_told_labels(dataset))
+    files = _told_files(dataset)
+    return Labelled(
+        dataset,
+        class_names=_told_classes(dataset),
+        labels=_told_labels(dataset),
+        keys=None if files is None or _published(dataset) else named_keys(files),
+        stamps=None if files is None else file_stamps(files, times=not _published(dataset)),
+    )
 
 
 def read_datasets(
@@ -138,6 +161,7 @@ def read_datasets(
     test_share: float = 0.2,
     split_seed: int = 0,
     kept: tuple[Path, str] | None = None,
+    ignore_label: int | None = None,
 ) -> ClassificationData[Any]:
     """The data set made of some splits.
 
@@ -150,13 +174,15 @@ def read_datasets(
         test_share: the share of each class to hold out for testing where there is no test split.
         split_seed: which images are held out.
         kept: a folder for pixels read into memory, and a key that differs where the images do.
+        ignore_label: leave out images with this label.
     """
     reading.views()  # a wrong option is found before anything is read
     for split, part in parts.items():
         if len(part) == 0:
             raise UsageError(f"the {split} split of {name} is empty: it needs at least one image")
-    sources = {split: DatasetImages(part, split, None) for split, part in parts.items()}
-    shapes = {split: source.probe() for split, source in sources.items()}
+    sources = {split: DatasetImages(part, split, None, reading.bit_depth) for split, part in parts.items()}
+    probes = {split: source.probe() for split, source in sources.items()}
+    shapes = {split: {shape for shape, _ in probe} for split, probe in probes.items()}
     changing = [split for split, source in sources.items() if source.changes()]
     if set(changing) - {"train"}:
         raise UsageError(
@@ -166,13 +192,21 @@ def read_datasets(
     channels = channels or _channels(name, {shape[0] for split in shapes.values() for shape in split})
     sources = {split: replace(source, channels=channels) for split, source in sources.items()}
     targets = {split: source.targets(reading.workers) for split, source in sources.items()}
-    streams = {split: StreamedSplit.of(source, targets[split]) for split, source in sources.items()}
-    notes: tuple[str, ...] = ()
+    streams = {split: StreamedSplit.of(source, targets[split], parts[split].keys) for split, source in sources.items()}
+    notes = depth_note(name, max(peak for probe in probes.values() for _, peak in probe), reading.bit_depth)
+    before = {split: len(stream) for split, stream in streams.items()}
+    for split, stream in streams.items():
+        keep = labels.kept(stream.targets, ignore_label)
+        streams[split] = stream if keep is None else stream.subset(keep)
+    notes += labels.ignored_note(ignore_label, before, {split: len(stream) for split, stream in streams.items()})
+    for split, stream in streams.items():
+        if len(stream) == 0:
+            raise UsageError(f"the {split} split of {name} has no image with another label than {ignore_label}")
+    told = class_names or parts["train"].class_names
+    names = told or labels.numbered_classes(name, {split: stream.targets for split, stream in streams.items()})
     if "test" not in streams:
         streams["train"], streams["test"], note = hold_out_test(name, streams["train"], test_share, split_seed)
-        notes = (note,)
-    told = class_names or parts["train"].class_names
-    names = told or tuple(str(label) for label in range(max(int(t.max()) for t in targets.values()) + 1))
+        notes += (note,)
     sizes = {shape[1:] for split in shapes.values() for shape in split}
     shape = (channels, *sizes.pop()) if len(sizes) == 1 else None
 
@@ -201,11 +235,13 @@ class DatasetImages:
         part: the data set.
         split: what it is for.
         channels: of every image, converted where needed; None for what each has.
+        bit_depth: of 16-bit images, see :func:`to_pixels`.
     """
 
     part: Labelled
     split: str
     channels: int | None
+    bit_depth: int | None = None
 
     def __len__(self) -> int:
         return len(self.part)
@@ -217,27 +253,32 @@ class DatasetImages:
             DataError: the item cannot be read.
             UsageError: it holds no image.
         """
-        image, _ = self.part.item(index)
+        return self._pixels(index, self.part.item(index)[0])
+
+    def _pixels(self, index: int, image: Any) -> Tensor:
         try:
-            return to_pixels(image, self.channels)
+            return to_pixels(image, self.channels, self.bit_depth)
         except CollegiumError as error:
             raise type(error)(f"item {index} of the {self.split} split: {error}") from error
         except Exception as error:  # PIL decodes as late as here, and raises several kinds
             raise DataError(f"item {index} of the {self.split} split cannot be decoded ({error})") from error
 
     def fingerprint(self, indices: Tensor) -> str:
-        """Of 256 images at most, evenly spread, and of how many there are."""
-        digest = hashlib.sha1(str(len(indices)).encode())
+        """Of 256 images at most, evenly spread, of how many there are, and of every file's name, size and time."""
+        digest = hashlib.sha1(f"{len(indices)} {self.bit_depth or ''}".strip().encode())
+        if self.part.stamps is not None:
+            digest.update(self.part.stamps[indices.numpy()].tobytes())
         with global_state_kept():
             for place in _spread(len(indices), _PRINTS):
                 seed_globally(0)
                 digest.update(self.pixels(int(indices[place])).numpy().tobytes())
         return digest.hexdigest()
 
-    def probe(self) -> set[Shape]:
-        """Shapes (C, H, W) of some images, evenly spread."""
+    def probe(self) -> set[tuple[Shape, int]]:
+        """Shapes (C, H, W) of some images, evenly spread, and their largest values where they have 16 bits, else 0."""
         with global_state_kept():
-            return {_shape(self.pixels(index)) for index in _spread(len(self), _PROBES)}
+            images = ((index, self.part.item(index)[0]) for index in _spread(len(self), _PROBES))
+            return {(_shape(self._pixels(index, image)), largest(image)) for index, image in images}
 
     def changes(self) -> bool:
         """Whether an image differs from one reading to the next."""
@@ -261,8 +302,8 @@ class DatasetImages:
         count = default_workers() if workers is None else workers
         crew = Crew(_Labels(self.part), count if len(self) > _FEW else 0)
         with global_state_kept():
-            labels = counted(crew.run(chunks), f"Reading the {self.split} labels", len(chunks))
-            return torch.tensor([label for chunk in labels for label in chunk])
+            read = counted(crew.run(chunks), f"Reading the {self.split} labels", len(chunks))
+            return torch.tensor([label for chunk in read for label in chunk], dtype=torch.int64)
 
 
 class _Labels:
@@ -289,7 +330,12 @@ def _in_memory(
             f"Reading the {split} images",
             resizing=resizing,
             workers=reading.workers,
-            kept=(None, "") if kept is None else (kept[0] / f"{split}.safetensors", f"{kept[1]} {split}"),
+            kept=(None, "")
+            if kept is None
+            else (
+                kept[0] / f"{split}.safetensors",
+                f"{kept[1]} {split} {stream.source.fingerprint(stream.indices)}",
+            ),
         )
         for split, stream in streams.items()
     }
@@ -317,8 +363,9 @@ def _spread(count: int, most: int) -> list[int]:
 def _integer(label: Any, index: int) -> int:
     if isinstance(label, Tensor | np.ndarray) and math.prod(label.shape) == 1:
         label = label.item()
-    if isinstance(label, bool) or not isinstance(label, int | np.integer):
-        raise UsageError(f"item {index} of the data set has the label {label!r}: expected an integer from 0")
+    if isinstance(label, bool) or not isinstance(label, int | np.integer) or not -(2**63) <= int(label) < 2**63:
+        said = repr(label) if len(repr(label)) <= 80 else f"{repr(label)[:77]}..."
+        raise UsageError(f"item {index} of the data set has the label {said}: expected an integer from 0")
     return int(label)
 
 
@@ -335,21 +382,75 @@ def _told_labels(dataset: Any) -> Tensor | None:
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
         return _as_labels(dataset.tensors[1], len(dataset))
     for attribute in ("targets", "labels", "_labels"):
-        labels = _as_labels(getattr(dataset, attribute, None), len(dataset))
-        if labels is not None:
-            return labels
+        told = _as_labels(getattr(dataset, attribute, None), len(dataset))
+        if told is not None:
+            return told
     return None
+
+
+def _told_files(dataset: Any) -> list[str] | None:
+    """The file of each item where a data set of torchvision's kind tells it; of a subset or a sum too."""
+    from torch.utils.data import ConcatDataset, Subset
+
+    if isinstance(dataset, Subset):
+        inner = _told_files(dataset.dataset)
+        return None if inner is None else [inner[index] for index in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        parts = [_told_files(part) for part in dataset.datasets]
+        known = [part for part in parts if part is not None]
+        return [file for part in known for file in part] if len(known) == len(parts) else None
+    samples = getattr(dataset, "samples", None)
+    if not isinstance(samples, list | tuple) or len(samples) != len(dataset):
+        return None
+    files = [sample[0] for sample in samples if isinstance(sample, tuple | list) and len(sample) == 2]
+    if len(files) != len(dataset) or not all(isinstance(file, str | os.PathLike) for file in files):
+        return None
+    files = [os.fspath(file) for file in files]
+    return files if all(map(os.path.lexists, files[:1])) else None
+
+
+def _published(dataset: Any) -> bool:
+    """Whether a torchvision data set is one that is downloaded, whose files do not become more."""
+    from torch.utils.data import ConcatDataset, Subset
+
+    if isinstance(dataset, Subset):
+        return _published(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        return all(map(_published, dataset.datasets))
+    return "download" in inspect.signature(type(dataset).__init__).parameters
+
+
+def file_stamps(files: Sequence[str], *, times: bool) -> NDArray[np.uint64]:
+    """(N,) numbers that differ where files differ in name, size or, if asked for, time of change.
+
+    Raises:
+        DataError: one is a pipe, a socket or a device, which would be waited for without end.
+    """
+    found = looked_up(Path(), files)
+    if (found["size"] == NOT_PLAIN).any():
+        index = int((found["size"] == NOT_PLAIN).argmax())
+        raise DataError(f"{shown(files[index])} is no plain file: remove it")
+    if not times:
+        found["time"] = 0
+    return stamps(named_keys(files).numpy(), found["size"], found["time"])
+
+
+def stamps(*numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """(N,) numbers made of several."""
+    rows = np.stack(numbers, axis=1)
+    made = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows]
+    return np.array(made, np.uint64)
 
 
 def _as_labels(told: Any, count: int) -> Tensor | None:
     if not isinstance(told, Tensor | np.ndarray | Sequence):
         return None
     try:
-        labels = torch.as_tensor(told)
-    except (TypeError, ValueError, RuntimeError):
+        given = told if isinstance(told, Tensor | np.ndarray) else np.asarray(told)
+        found = labels.as_labels("the labels", given)
+    except (TypeError, ValueError, OverflowError, UsageError):
         return None
-    fits = labels.ndim == 1 and len(labels) == count and not (labels.is_floating_point() or labels.dtype == torch.bool)
-    return labels.to(torch.int64) if fits else None
+    return found.cpu() if len(found) == count else None
 
 
 def _told_classes(dataset: Any) -> tuple[str, ...] | None:

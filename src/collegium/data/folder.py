@@ -1,6 +1,7 @@
 """A folder of image files: a folder a class, in a folder a split."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 from collegium.errors import DataError
 from collegium.files import write_whole
 
-from .decoding.image_files import ImageFiles
+from .decoding.image_files import ImageFiles, named_keys
 from .decoding.layout import lay_out, some
 from .decoding.passes import cache_folder
-from .decoding.reading import Reading, hold_out_test, in_memory, read_all, streamed
+from .decoding.pixels import CMYK, FRAMES, TRANSPARENT
+from .decoding.reading import Reading, depth_note, hold_out_test, in_memory, read_all, streamed
 from .decoding.streamed import StreamedSplit
-from .decoding.verify import Verified, verify
+from .decoding.verify import Verified, looked_up, verify
 from .decoding.views import Policy
 from .interface import ClassificationData
+from .plain_files import shown
 
 
 def folder(
@@ -37,14 +40,21 @@ def folder(
     augment: Policy = "none",
     erasing: float = 0.0,
     crop_ratio: float = 0.875,
+    bit_depth: int | None = None,
     verify: bool = True,
     skip_broken: bool = False,
+    follow_links: bool = False,
     workers: int | None = None,
 ) -> ClassificationData[Any]:
     """Image files in class folders: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* alone.
 
     PATH/val (or valid, validation) is the test split, or the validation split where there is PATH/test too. Without
-    either a share of each class is held out for testing.
+    either about the same share of each class is held out for testing: a hash of an image's class, file name and
+    split_seed decides, so that files which are added later never make a training image a test image.
+
+    Files are decoded whatever they hold, upright as their EXIF data say; of transparency only the colours are kept,
+    CMYK is converted without its profile, and the first frame of an animation is taken (all said in notes). A file of
+    more than 256 MiB or 100 million pixels counts as broken. Pipes, devices and broken links are left out.
 
     Equal small images (up to 128 pixels a side, verified) are kept in memory, and cropped at random after padding
     each side by an eighth. Others are decoded while the networks train: a part of random area and shape of each
@@ -66,8 +76,11 @@ def folder(
         augment: a policy of random changes to training images; not in memory.
         erasing: the share of training images of which a random rectangle is erased; not in memory.
         crop_ratio: the share of the resized image's side that is cut out for scoring.
+        bit_depth: how many bits the values of 16-bit files have, such as 12, so that 2^bit_depth - 1 is white; by
+            default 16.
         verify: decode every file once, the first time, so that a broken one is found before training.
         skip_broken: leave broken files out instead of stopping.
+        follow_links: read what links to files and folders outside the folder lead to, instead of refusing them.
         workers: processes that decode; by default one for each CPU but one.
 
     Raises:
@@ -86,6 +99,7 @@ def folder(
         augment=augment,
         erasing=erasing,
         crop_ratio=crop_ratio,
+        bit_depth=bit_depth,
         workers=workers,
     )
     return read_folder(
@@ -97,6 +111,7 @@ def folder(
         split_seed=split_seed,
         check=verify,
         skip_broken=skip_broken,
+        follow_links=follow_links,
     )
 
 
@@ -110,22 +125,24 @@ def read_folder(
     split_seed: int = 0,
     check: bool = True,
     skip_broken: bool = False,
+    follow_links: bool = False,
 ) -> ClassificationData[Any]:
     """The data set in a folder; arguments as for :func:`folder`."""
     reading.views()  # a wrong option is found before the files are looked at
-    class_names, listings = lay_out(root)
+    class_names, listings = lay_out(root, follow_links=follow_links)
     others = [other for listing in listings.values() for other in listing.others]
     notes: tuple[str, ...] = ()
     if others:
-        notes = (f"Left out, as no images or as folders within class folders ({len(others)}): {some(others)}.",)
+        kinds = "no images, no plain files, or folders within class folders"
+        notes = (f"Left out, as {kinds} ({len(others)}): {some(others)}.",)
 
     names = [name for listing in listings.values() for name in listing.names]
     targets = torch.cat([listing.targets for listing in listings.values()])
     kept = cache_folder(root)
     record = None if kept is None else kept / "verified.npz"
     found = verify(root, names, record, reading.workers) if check else None
-    files = ImageFiles(root, names, channels, _Digest(names, found))
-    whole = StreamedSplit.of(files, targets)
+    files = ImageFiles(root, names, channels, _Digest(root, names, found), reading.bit_depth)
+    whole = StreamedSplit.of(files, targets, named_keys(names))
     good = torch.ones(len(names), dtype=torch.bool)
     if found is not None and found.broken:
         notes += _report_broken(root, names, found, kept, skip=skip_broken)
@@ -136,8 +153,11 @@ def read_folder(
         here = torch.arange(begin, begin + len(listing.names))
         parts[split] = whole.subset(here[good[here]])
         begin += len(listing.names)
+    if found is not None:
+        notes += _special(root, found)
+        notes += depth_note(shown(root), int(found.peaks.max(initial=0)), reading.bit_depth)
     if "test" not in parts:
-        parts["train"], parts["test"], note = hold_out_test(str(root), parts["train"], test_share, split_seed)
+        parts["train"], parts["test"], note = hold_out_test(shown(root), parts["train"], test_share, split_seed)
         notes += (note,)
     if found is not None:
         notes += _twins(parts, found)
@@ -170,16 +190,29 @@ def _report_broken(root: Path, names: list[str], found: Verified, kept: Path | N
     count, of = len(found.broken), len(names)
     listed = ""
     if kept is not None:
-        lines = [f"{root / names[index]}\t{reason}\n" for index, reason in sorted(found.broken.items())]
+        lines = [f"{shown(root / names[index])}\t{reason}\n" for index, reason in sorted(found.broken.items())]
         listed = f"; all are listed in {kept / 'broken.txt'}"
         write_whole(kept / "broken.txt", "".join(lines))
-    first = "; ".join(f"{root / names[index]} ({reason})" for index, reason in sorted(found.broken.items())[:3])
+    said = shown(root)
     if skip:
-        return (f"{count} of {of} image files in {root} are broken and were left out{listed}.",)
+        return (f"{count} of {of} image files in {said} are broken and were left out{listed}.",)
+    index, reason = min(found.broken.items())
     raise DataError(
-        f"{count} of {of} image files in {root} cannot be decoded: {first}{' ...' if count > 3 else ''}{listed}. "
+        f"{count} of {of} image files in {said} cannot be decoded, as {some([names[index]])} ({reason[:80]}){listed}. "
         "Repair or remove them, or give skip_broken to leave them out"
     )
+
+
+def _special(root: Path, found: Verified) -> tuple[str, ...]:
+    """The note on files of which not everything is taken."""
+    kinds = {
+        TRANSPARENT: "with transparent parts (their colours are kept)",
+        CMYK: "in CMYK (converted without a profile)",
+        FRAMES: "with several frames or pages (the first is kept)",
+    }
+    counts = {text: int((found.traits & kind > 0).sum()) for kind, text in kinds.items()}
+    said = [f"{count} {text}" for text, count in counts.items() if count]
+    return (f"Of the {len(found.traits)} image files in {shown(root)}, there are {', '.join(said)}.",) if said else ()
 
 
 def _twins(parts: dict[str, StreamedSplit], found: Verified) -> tuple[str, ...]:
@@ -204,13 +237,13 @@ def _common_shape(found: Verified, good: torch.Tensor, channels: int) -> tuple[i
 
 
 class _Digest:
-    """What tells files apart: names and contents where they were verified, else names alone."""
+    """What tells files apart: names and contents where they were verified, else names, sizes and times of change."""
 
-    def __init__(self, names: list[str], found: Verified | None) -> None:
-        self.names, self.found = names, found
+    def __init__(self, root: Path, names: list[str], found: Verified | None) -> None:
+        self.names = names
+        self.contents = looked_up(root, names)[["size", "time"]] if found is None else found.digests
 
     def __call__(self, indices: NDArray[np.int64]) -> str:
-        digest = hashlib.sha1("\0".join(self.names[index] for index in indices).encode(errors="surrogateescape"))
-        if self.found is not None:
-            digest.update(self.found.digests[indices].tobytes())
+        digest = hashlib.sha1(b"\0".join(os.fsencode(self.names[index]) for index in indices))
+        digest.update(self.contents[indices].tobytes())
         return digest.hexdigest()

@@ -3,18 +3,23 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from collegium.errors import DataError, UsageError
 from collegium.extras import how_to_install
 
-from .datasets import Labelled, read_datasets
+from .datasets import Labelled, file_stamps, read_datasets, stamps
+from .decoding.image_files import named_keys
 from .decoding.reading import Reading
 from .decoding.views import Policy
 from .download import data_root
 from .interface import ClassificationData
+from .plain_files import check_plain
 
 _VALIDATION = ("validation", "valid", "val", "dev")
+_ROWS = 1000
 _LABELS = ("label", "labels", "fine_label", "target", "class")
 
 
@@ -28,6 +33,7 @@ def huggingface(
     validation_split: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    ignore_label: int | None = None,
     test_share: float = 0.2,
     split_seed: int = 0,
     image_size: int | None = None,
@@ -41,6 +47,7 @@ def huggingface(
     augment: Policy = "none",
     erasing: float = 0.0,
     crop_ratio: float = 0.875,
+    bit_depth: int | None = None,
     workers: int | None = None,
 ) -> ClassificationData[Any]:
     """A data set of the Hugging Face Hub, downloaded to Hugging Face's own cache.
@@ -54,6 +61,7 @@ def huggingface(
         validation_split: the split for choosing between settings; by default validation, where there is test too.
         image_column: the column with the images; by default the one of that kind.
         label_column: the column with the labels; by default the one of that kind.
+        ignore_label: leave out images with this label, such as -1 for unlabelled ones.
         test_share: the share of each class to hold out for testing where no split is there for it.
         split_seed: which images are held out.
         image_size: side of the square that the networks are given; by default that of images which are all one
@@ -68,6 +76,8 @@ def huggingface(
         augment: a policy of random changes to training images; not in memory.
         erasing: the share of training images of which a random rectangle is erased; not in memory.
         crop_ratio: the share of the resized image's side that is cut out for scoring; not in memory.
+        bit_depth: how many bits the values of 16-bit images have, such as 12, so that 2^bit_depth - 1 is white; by
+            default 16.
         workers: processes that decode; by default one for each CPU but one.
 
     Raises:
@@ -85,6 +95,7 @@ def huggingface(
         augment=augment,
         erasing=erasing,
         crop_ratio=crop_ratio,
+        bit_depth=bit_depth,
         workers=workers,
     )
     found = _load(name, config, revision)
@@ -108,6 +119,7 @@ def huggingface(
         channels=channels,
         test_share=test_share,
         split_seed=split_seed,
+        ignore_label=ignore_label,
         kept=(data_root(None) / ".collegium" / "huggingface" / name.replace("/", "--"), f"{prints} {channels}"),
     )
 
@@ -128,20 +140,45 @@ def columns(dataset: Any, image: str | None = None, label: str | None = None, na
             raise UsageError(f"{name} has no column {key!r} for {what}_column; its columns are: {', '.join(features)}")
     class_names = getattr(features[label], "names", None)
     dataset = dataset.select_columns([image, label])
+    keys, listed = _files(dataset, image)
     return Labelled(
         dataset,
         image=image,
         label=label,
         class_names=None if class_names is None else tuple(class_names),
         labels=_labels(dataset, label),
+        keys=keys,
+        stamps=listed,
     )
 
 
 def _labels(dataset: Any, label: str) -> torch.Tensor | None:
     try:
         return torch.tensor(list(dataset.with_format(None)[label]), dtype=torch.int64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # no integers, or too large ones
         return None
+
+
+def _files(dataset: Any, image: str) -> tuple[torch.Tensor | None, NDArray[np.uint64] | None]:
+    """Keys and stamps of the images, see :class:`Labelled`, from their names and sizes, without reading them.
+
+    Keys are of images that are files of their own, as those of a local folder, which may become more.
+    """
+    from pyarrow import compute
+
+    names: list[str] = []
+    sizes: list[int | None] = []
+    arrow = dataset.with_format("arrow")
+    for begin in range(0, len(dataset), _ROWS):
+        for part in arrow[begin : begin + _ROWS].column(image).chunks:
+            if str(part.type) != "struct<bytes: binary, path: string>":
+                return None, None
+            names += [name or "" for name in part.field("path").to_pylist()]
+            sizes += compute.binary_length(part.field("bytes")).to_pylist()
+    if all(size is None for size in sizes):
+        return named_keys(names), file_stamps(names, times=True)
+    lengths = np.array([-1 if size is None else size for size in sizes], np.int64)
+    return None, stamps(named_keys([name.rsplit("/", 1)[-1] for name in names]).numpy(), lengths)
 
 
 def _only(name: str, kind: str, found: list[str]) -> str:
@@ -158,7 +195,10 @@ def _load(name: str, config: str | None, revision: str | None) -> Any:
         raise UsageError(
             f"data sets of Hugging Face need the package datasets: {how_to_install('huggingface')}"
         ) from None
-    local = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    local = name
+    if (folder := Path(name).expanduser()).is_dir():
+        local = str(folder)
+        check_plain(folder)
     try:
         return load_dataset(local, config, revision=revision)
     except Exception as error:  # of the Hub, the network, the files, and of names

@@ -87,7 +87,8 @@ def imagenet(
         crop_ratio=crop_ratio,
         workers=workers,
     )
-    data = read_folder("imagenet", folder, reading, check=verify, skip_broken=skip_broken)
+    # The user has made the folder, often of links to where the images lie.
+    data = read_folder("imagenet", folder, reading, check=verify, skip_broken=skip_broken, follow_links=True)
     notes = data.notes
     if data.num_classes == _CLASSES:
         notes += tuple(

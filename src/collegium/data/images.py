@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -13,10 +13,17 @@ from collegium.errors import UsageError
 
 from .batches import NO_AUGMENTATION, Augmentation, Batches, Split
 from .decoding.views import Views
-from .interface import WHOLE, ClassificationData, Share, describe
+from .interface import WHOLE, ClassificationData, Share, check_order, describe
+from .labels import as_labels, ignored_note, kept, numbered_classes
 
 Array: TypeAlias = "NDArray[Any] | Tensor"
 Pair: TypeAlias = tuple[Array, Array]
+Usual: TypeAlias = Literal["none", "crop", "crop_flip"]
+
+_NOT_AUGMENTED = (
+    "Training images are not augmented, unlike those of CIFAR by name: from_arrays(..., augmentation='crop_flip') "
+    "crops and mirrors them at random, 'crop' crops them, 'none' says that this is meant."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,8 @@ class ImageData(ClassificationData[Split]):
         return channels, height, width
 
     def __post_init__(self) -> None:
+        if self.augmentation != NO_AUGMENTATION:
+            object.__setattr__(self, "notes", tuple(note for note in self.notes if note != _NOT_AUGMENTED))
         for name, split in self.splits.items():
             self._check_images(f"the {name} split of {self.name}", split.images)
         super().__post_init__()
@@ -120,44 +129,81 @@ def from_arrays(
     class_names: tuple[str, ...] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    augmentation: Augmentation = NO_AUGMENTATION,
+    augmentation: Augmentation | Usual | None = None,
     validation: Pair | None = None,
+    ignore_label: int | None = None,
 ) -> ImageData:
     """A data set from arrays or tensors.
 
     Args:
         train: (images, labels) to train on. Images as a NumPy array are (N, H, W) or channels-last
             (N, H, W, C), as a tensor (N, H, W) or channels-first (N, C, H, W); uint8, or floating point in
-            [0, 1], which is rounded to 256 levels. Labels are (N,) of any integer type.
+            [0, 1], which is rounded to 256 levels. Where the shape tells that channels stand elsewhere, they are
+            refused, see :func:`collegium.data.interface.check_order`. Labels are (N,) of any integer type.
         test: (images, labels) that score.
         name: what tables and reports call it.
         class_names: one name a class; the default is "0", "1", ... up to the largest label.
         mean: per channel, of pixels in [0, 1]; the default is the training images' own.
         std: per channel, of pixels in [0, 1]; the default is the training images' own.
-        augmentation: what is done at random to training images; the default is nothing.
+        augmentation: what is done at random to training images: "crop_flip" crops them after padding each side by an
+            eighth and mirrors them, as for folders and CIFAR; "crop" does not mirror, for digits and letters; "none"
+            does nothing. So does the default, which says so in a note.
         validation: (images, labels) held out of training.
+        ignore_label: leave out images with this label, such as 255 or -1 for unlabelled ones.
 
     Raises:
         UsageError: images or labels of another shape or type, floating point images outside [0, 1] or not
-            finite, and whatever ImageData refuses.
+            finite, labels that do not begin at 0 or leave out more numbers than they use where no class names are
+            given, and whatever ImageData refuses.
     """
-    train_split, test_split = _split("train", train), _split("test", test)
-    validation_split = None if validation is None else _split("validation", validation)
-    if class_names is None:
-        largest = max((int(s.targets.max()) for s in (train_split, test_split) if s.targets.numel()), default=-1)
-        class_names = tuple(str(label) for label in range(largest + 1))
-    if (mean is None or std is None) and len(train_split):
-        own_mean, own_std = own_statistics(train_split.images, given_std=std is not None)
+    given = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
+    whole = {part: _split(part, pair) for part, pair in given.items()}
+    splits = {part: _without(split, ignore_label) for part, split in whole.items()}
+    notes = ignored_note(ignore_label, *({part: len(s) for part, s in x.items()} for x in (whole, splits)))
+    if class_names is None and all(map(len, splits.values())):
+        class_names = numbered_classes(name, {part: split.targets for part, split in splits.items()})
+    images = splits["train"].images
+    if (mean is None or std is None) and len(images):
+        own_mean, own_std = own_statistics(images, given_std=std is not None)
         mean, std = mean or own_mean, std or own_std
+    if augmentation is None:
+        notes += (_NOT_AUGMENTED,)
+    elif isinstance(augmentation, str):
+        augmentation = _usual(augmentation, min(images.shape[2:]))
+    notes += _level_note(name, given["train"][0])
     return ImageData(
         name=name,
-        train=train_split,
-        test=test_split,
-        class_names=class_names,
+        train=splits["train"],
+        test=splits["test"],
+        validation=splits.get("validation"),
+        class_names=class_names or ("0", "1"),  # of an empty split, which is refused
         mean=mean or (),
         std=std or (),
-        augmentation=augmentation,
-        validation=validation_split,
+        augmentation=augmentation or NO_AUGMENTATION,
+        notes=notes,
+    )
+
+
+def _usual(name: str, side: int) -> Augmentation:
+    if name not in get_args(Usual):
+        raise UsageError(f"augmentation is {name!r}: give {', '.join(map(repr, get_args(Usual)))}, or an Augmentation")
+    return NO_AUGMENTATION if name == "none" else Augmentation(side // 8, "reflect", name == "crop_flip")
+
+
+def _without(split: Split, ignore_label: int | None) -> Split:
+    keep = kept(split.targets, ignore_label) if len(split) == len(split.targets) else None
+    return split if keep is None else split.subset(keep)
+
+
+def _level_note(name: str, images: Array) -> tuple[str, ...]:
+    """What must be said of floating point images that are so dark that few of 256 levels are left."""
+    floating = images.is_floating_point() if isinstance(images, Tensor) else images.dtype.kind == "f"
+    brightest = round(255 * float(images.max())) if floating and len(images) else 255
+    if brightest > 31:
+        return ()
+    return (
+        f"Training images of {name} reach {brightest / 255:.2g} of 1, so at most {brightest + 1} of 256 levels are "
+        "left: divide them by what white is (4095 for 12 bits), not by more.",
     )
 
 
@@ -190,8 +236,10 @@ def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
 
 
 def _split(name: str, pair: Pair) -> Split:
+    if len(pair) != 2:
+        raise UsageError(f"the {name} data are {len(pair)} things: give (images, labels)")
     images, targets = pair
-    return Split(_images(f"the {name} images", images), _targets(f"the {name} labels", targets))
+    return Split(_images(f"the {name} images", images), as_labels(f"the {name} labels", targets))
 
 
 def _images(where: str, given: Array) -> Tensor:
@@ -200,12 +248,16 @@ def _images(where: str, given: Array) -> Tensor:
             f"{where} are {describe(given)}: expected a NumPy array (N, H, W) or (N, H, W, C), "
             "or a tensor (N, H, W) or (N, C, H, W)"
         )
+    if given.ndim == 4:
+        check_order(where, given)
     if isinstance(given, Tensor):
         images, floating, is_bytes = given.detach(), given.is_floating_point(), given.dtype == torch.uint8
     else:
         floating, is_bytes = given.dtype.kind == "f", given.dtype == np.uint8
     if not (floating or is_bytes):
-        raise UsageError(f"{where} are {describe(given)}: expected uint8, or floating point in [0, 1]")
+        raise UsageError(
+            f"{where} are {describe(given)}: expected uint8, or floating point in [0, 1] (divide by white)"
+        )
     if isinstance(given, np.ndarray):
         # A copy of its own: the caller's array may be read-only, or be written to later.
         images = torch.from_numpy(np.array(given, dtype=np.float32 if floating else np.uint8, order="C"))
@@ -221,13 +273,3 @@ def _images(where: str, given: Array) -> Tensor:
             )
         images = (images * 255).round().to(torch.uint8)
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def _targets(where: str, given: Array) -> Tensor:
-    if isinstance(given, Tensor):
-        integers = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
-    else:
-        integers = isinstance(given, np.ndarray) and given.dtype.kind in "iu"
-    if not integers or given.ndim != 1:
-        raise UsageError(f"{where} are {describe(given)}: expected an array of integers (N,)")
-    return given.to(torch.int64) if isinstance(given, Tensor) else torch.from_numpy(given.astype(np.int64))

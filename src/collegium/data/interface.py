@@ -125,6 +125,8 @@ class ClassificationData(abc.ABC, Generic[S]):
             if len(split) == 0:
                 raise UsageError(f"{where} is empty: it needs at least one image")
             self._check_targets(where, split)
+        absent = tuple(note for note in self._absent() if note not in self.notes)
+        object.__setattr__(self, "notes", self.notes + absent)
         check_statistics(self.mean, self.std, self.in_channels)
 
     @property
@@ -212,8 +214,32 @@ class ClassificationData(abc.ABC, Generic[S]):
             index = int(wrong.nonzero()[0])
             raise UsageError(
                 f"{where} has label {int(targets[index])} at index {index}: with {self.num_classes} classes "
-                f"labels run from 0 to {self.num_classes - 1}"
+                f"labels run from 0 to {self.num_classes - 1}; number them so, or leave out images without a class "
+                "(ignore_label)"
             )
+
+    def _absent(self) -> list[str]:
+        """What must be said of classes without training images."""
+        there = {name: split.targets.bincount(minlength=self.num_classes) > 0 for name, split in self.splits.items()}
+        trained, notes = there.pop("train"), []
+        if not trained.all():
+            notes.append(
+                f"{self.name} has no training images of {self._some(~trained)}: no network can learn them; leave them "
+                "out of class_names and labels, or add images."
+            )
+        for name, scored in there.items():
+            if (scored & ~trained).any():
+                notes.append(
+                    f"The {name} split of {self.name} has images of {self._some(scored & ~trained)}, which training "
+                    "lacks: all of them count as errors; leave them out, or add training images."
+                )
+        return notes
+
+    def _some(self, classes: Tensor) -> str:
+        """Some classes (num_classes,) in words."""
+        names = [f"{label} ({self.class_names[label][:20]})" for label in classes.nonzero()[:3, 0].tolist()]
+        more = int(classes.sum()) - len(names)
+        return ("classes " if len(names) > 1 else "class ") + ", ".join(names) + (f" and {more} more" if more else "")
 
 
 def at(values: Tensor | None, indices: Tensor) -> Tensor | None:
@@ -230,6 +256,33 @@ def check_statistics(mean: tuple[float, ...], std: tuple[float, ...], channels: 
             )
     if not all(value > 0 for value in std):
         raise UsageError(f"std is {std}: every channel needs a value above 0")
+
+
+def check_order(where: str, given: Any) -> None:
+    """Raises UsageError where the channels of one or many images stand in the wrong place.
+
+    NumPy arrays are channels-last, tensors channels-first. The other order is recognised where this one gives an
+    image that is not square and has neither 1 nor 3 channels, and the other one gives at most 4 channels, or a square.
+    Whoever means such a shape gives it as a tensor in place of an array, or the reverse.
+    """
+    if given.ndim not in (3, 4):
+        return
+    array, sides = not isinstance(given, Tensor), tuple(given.shape[-3:])
+    height, width, channels = sides if array else (*sides[1:], sides[0])
+    first, second = (height, width) if array else (width, height)  # `first` would hold the channels
+    square = second == channels
+    if channels in (1, 3) or height == width or not (first <= 4 or square):
+        return
+    if array:
+        right = f"channels-last, by transpose{(1, 2, 0) if given.ndim == 3 else (0, 2, 3, 1)}"
+        other = "a tensor, channels-first"
+    else:
+        right = f"channels-first, by permute{(2, 0, 1) if given.ndim == 3 else (0, 3, 1, 2)}"
+        other = "a NumPy array, channels-last"
+    raise UsageError(
+        f"{where} of shape {tuple(given.shape)} in {'a NumPy array' if array else 'a tensor'} would have {height} x "
+        f"{width} pixels and {channels} channels: give them {right}, or, where this is meant, {other}"
+    )
 
 
 def describe(given: object) -> str:

@@ -40,6 +40,7 @@ def torchvision(
     augment: Policy = "none",
     erasing: float = 0.0,
     crop_ratio: float = 0.875,
+    bit_depth: int | None = None,
     workers: int | None = None,
 ) -> ClassificationData[Any]:
     """A classification data set of torchvision: torchvision:FashionMNIST, torchvision:Flowers102 and so on.
@@ -67,6 +68,8 @@ def torchvision(
         augment: a policy of random changes to training images; not in memory.
         erasing: the share of training images of which a random rectangle is erased; not in memory.
         crop_ratio: the share of the resized image's side that is cut out for scoring; not in memory.
+        bit_depth: how many bits the values of 16-bit images have, such as 12, so that 2^bit_depth - 1 is white; by
+            default 16.
         workers: processes that decode; by default one for each CPU but one.
 
     Raises:
@@ -84,6 +87,7 @@ def torchvision(
         augment=augment,
         erasing=erasing,
         crop_ratio=crop_ratio,
+        bit_depth=bit_depth,
         workers=workers,
     )
     place = data_root(root)

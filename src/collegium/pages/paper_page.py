@@ -1,10 +1,12 @@
 """The page of a paper's table: one HTML file that needs nothing else, and no network."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from collegium.files import write_whole
 from collegium.pages.document import document
-from collegium.pages.html import Html, element, section, table
-from collegium.pages.paper_table import NUMBERS, Reproduction
+from collegium.pages.html import Html, element, section
+from collegium.pages.paper_table import Reproduction
 
 
 def page(found: Reproduction) -> str:
@@ -20,7 +22,7 @@ def page(found: Reproduction) -> str:
             element("p", paper.reference, " ", link, class_="soft"),
             element("p", found.warning, class_="notice") if found.warning else "",
         ),
-        _table(found),
+        found.sheet.html(),
         element("p", " ".join(found.caption), class_="soft"),
         [element("p", problem, class_="soft") for problem in found.problems],
         section("What is certain of the recipe", _listed(paper.certain), id="certain") if paper.certain else "",
@@ -32,14 +34,12 @@ def page(found: Reproduction) -> str:
     return document(found.title, body)
 
 
-def _table(found: Reproduction) -> Html:
-    rows: list[list[Html]] = []
-    for row, group in found.grouped().items():
-        rows.append([element("th", element("b", row), scope="rowgroup", colspan=len(NUMBERS) + 1)])
-        rows += [
-            [element("th", c["scored"], scope="row"), *(element("td", c[head]) for head in NUMBERS)] for c in group
-        ]
-    return table(["", *NUMBERS], rows)
+def write_files(found: Reproduction, folder: Path) -> list[Path]:
+    """Writes the table as Markdown, CSV and a page, and returns where they are."""
+    files = {".md": found.markdown(), ".csv": found.as_csv(), ".html": page(found)}
+    for ending, text in files.items():
+        write_whole(folder / f"{found.stem}{ending}", text)
+    return [folder / f"{found.stem}{ending}" for ending in files]
 
 
 def _listed(sentences: Sequence[str]) -> Html:

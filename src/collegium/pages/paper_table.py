@@ -1,67 +1,20 @@
 """A paper's table as it stands: the published values, ours beside them, and how it is written."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
-from collegium.pages.study_table import written
-from collegium.results.papers import Entry, PaperTable, mark, peers
+from collegium.formatting import MISSING, number
+from collegium.pages.sheet import Column, Sheet, csv_text, markdown, shown
+from collegium.results.papers import PaperTable, mark, peers
 from collegium.results.published import CERTAINTY, Published
-from collegium.results.scores import all_predictors
-from collegium.results.statistics import Spread, spread
+from collegium.results.reproduction import Counterpart, counterparts
+from collegium.results.scores import METRICS, written
+from collegium.results.statistics import Spread
 from collegium.study.study import Outcome
 
-METRICS = {
-    "top1_error": "top-1 error",
-    "top1_accuracy": "top-1 accuracy",
-    "top5_error": "top-5 error",
-    "overall_accuracy": "overall accuracy",
-    "average_accuracy": "average accuracy",
-    "class_accuracy": "accuracy of one class",
-}
 NUMBERS = ("ours", "n", "published", "source", "difference", "in s.d.")
-MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A published number and ours beside it.
-
-    Args:
-        entry: the row and the published number.
-        ours: in the paper's metric and in percent, of the seeds that are done; None where there is none.
-        missing: why there is none.
-    """
-
-    entry: Entry
-    ours: Spread | None
-    missing: str
-
-    @property
-    def number(self) -> Published:
-        return self.entry.number
-
-    @property
-    def difference(self) -> float | None:
-        """Ours minus the published value, in points."""
-        return None if self.ours is None else self.ours.mean - self.number.value
-
-    @property
-    def deviations(self) -> float | None:
-        """The difference in standard deviations of a single run: over the root mean square of ours and the published
-        one, or over the one that is known; None where none is, or where a best run was published."""
-        if self.ours is None or self.number.statistic == "best run":
-            return None
-        known = [std for std in (self.ours.std, self.number.std) if std is not None and not math.isnan(std)]
-        width = math.sqrt(math.fsum(std**2 for std in known) / len(known)) if known else 0.0
-        return (self.ours.mean - self.number.value) / width if width > 0 else None
 
 
 class Reproduction:
@@ -77,27 +30,13 @@ class Reproduction:
         self.table = table
         self.scale = scale
         self.outcomes = outcomes
-        self.lines = [self._line(entry) for entry in table.entries(scale)]
+        self.lines = counterparts(table, scale, outcomes)
         self.footnotes = list(dict.fromkeys(line.missing for line in self.lines if line.missing))
-
-    def _line(self, entry: Entry) -> Line:
-        own = [outcome for outcome in self.outcomes if outcome.cell.label == entry.label]
-        if entry.missing or not own:
-            return Line(entry, None, entry.missing or "no run of it is here")
-        values = [ours_in(entry.number, outcome) for outcome in own if outcome.result is not None]
-        if not values:
-            error = next((outcome.error for outcome in own if outcome.error), None)
-            return Line(entry, None, f"no run is done yet ({error})" if error else "no run is done yet")
-        found = spread(values)
-        if entry.number.statistic == "best run":
-            best = min if entry.number.metric.endswith("error") else max
-            found = Spread(found.n, best(values), None)
-        return Line(entry, found, "")
 
     @property
     def possible(self) -> bool:
         """Whether anything of the table can be trained."""
-        return any(not line.entry.missing for line in self.lines)
+        return any(not line.target.missing for line in self.lines)
 
     @property
     def lost(self) -> int:
@@ -128,55 +67,33 @@ class Reproduction:
     @property
     def metric(self) -> str:
         """What the numbers are, where all are the same."""
-        kinds = {METRICS[line.number.metric] for line in self.lines}
+        kinds = {METRICS[line.number.metric].name for line in self.lines}
         return kinds.pop() if len(kinds) == 1 else ""
 
-    @property
-    def heads(self) -> list[str]:
-        metric = [] if self.metric else ["metric"]
-        data = ["data"] if self._several_data else []
-        return [
-            "row",
-            "peers",
-            *data,
-            "predictor",
-            *metric,
-            "ours",
-            "n",
-            "published",
-            "source",
-            "difference",
-            "in s.d.",
-        ]
-
-    @property
-    def _several_data(self) -> bool:
-        return len({line.number.data for line in self.lines}) > 1
-
-    def cells(self, line: Line) -> list[str]:
-        """A line as it is written."""
-        number, ours = line.number, MISSING
+    def _cells(self, line: Counterpart) -> dict[str, str]:
+        """Column -> what a line has there."""
+        published, ours = line.number, MISSING
         if line.ours is not None:
-            ours = ("best " if number.statistic == "best run" else "") + written(line.ours)
+            ours = ("best " if published.statistic == "best run" else "") + written(line.ours)
         elif line.missing:
             ours = f"{MISSING} ({self.footnotes.index(line.missing) + 1})"
         difference, deviations = (
-            MISSING if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+            MISSING if value is None else number(value, digits, sign=True)
             for value, digits in ((line.difference, 2), (line.deviations, 1))
         )
-        return [
-            line.entry.row.label,
-            peers_of(line),
-            *([number.data] if self._several_data else []),
-            number.predictor.replace("_", " "),
-            *([] if self.metric else [METRICS[number.metric]]),
-            ours,
-            str(line.ours.n) if line.ours else MISSING,
-            ("best " if number.statistic == "best run" else "") + value_text(number),
-            number.certainty,
-            difference,
-            deviations,
-        ]
+        return {
+            "row": line.target.row.label,
+            "peers": peers_of(line),
+            "data": published.data,
+            "predictor": published.predictor.replace("_", " "),
+            "metric": METRICS[published.metric].name,
+            "ours": ours,
+            "n": str(line.ours.n) if line.ours else MISSING,
+            "published": ("best " if published.statistic == "best run" else "") + value_text(published),
+            "source": published.certainty,
+            "difference": difference,
+            "in s.d.": deviations,
+        }
 
     @property
     def caption(self) -> list[str]:
@@ -210,73 +127,60 @@ class Reproduction:
         cohorts = {peers_of(line) for line in self.lines}
         return cohorts.pop() if len(cohorts) == 1 else ""
 
-    def grouped(self) -> dict[str, list[dict[str, str]]]:
-        """Row, with its peers and data where these differ -> heading -> what is written there, for each predictor."""
-        named = ("row", "data") if self.cohort else ("row", "peers", "data")
-        groups: dict[str, list[dict[str, str]]] = {}
+    @property
+    def sheet(self) -> Sheet:
+        """Its rows as groups, of a line for each predictor."""
+        differing = [*([] if self.cohort else ["peers"]), *(["data"] if self._several_data else [])]
+        scored = ["predictor", *([] if self.metric else ["metric"])]
+        groups: dict[str, list[list[str]]] = {}
         for line in self.lines:
-            cells = dict(zip(self.heads, self.cells(line), strict=True))
-            cells["scored"] = ", ".join(cells[head] for head in ("predictor", "metric") if head in cells)
-            groups.setdefault(" · ".join(cells[head] for head in named if head in cells), []).append(cells)
-        return groups
+            cells = self._cells(line)
+            title = " · ".join(cells[key] for key in ("row", *differing))
+            name = ", ".join(cells[key] for key in scored)
+            groups.setdefault(title, []).append([name, *(cells[key] for key in NUMBERS)])
+        return Sheet([Column("row", "", left=True, wrap=True), *map(Column, NUMBERS)], groups=list(groups.items()))
+
+    @property
+    def _several_data(self) -> bool:
+        return len({line.number.data for line in self.lines}) > 1
 
     def __rich__(self) -> RenderableType:
-        table = Table(box=SIMPLE_HEAD)
-        table.add_column("row", overflow="fold")
-        for head in NUMBERS:
-            table.add_column(head if head != "source" else "", justify="right", no_wrap=True)
-        before = ""
-        for row, group in self.grouped().items():
-            if group[0]["row"] != before:
-                table.add_section()
-            before = group[0]["row"]
-            if len(group) > 1:
-                table.add_row(Text(row, style="bold cyan"))
-            for cells in group:
-                one = Text.assemble((row, "bold cyan"), f", {cells['scored']}")
-                name = one if len(group) == 1 else Text(f"  {cells['scored']}")
-                table.add_row(name, *(Text(cells[head]) for head in NUMBERS))
-        title = Text(" · ".join(filter(None, [self.title, self.cohort])), style="bold")
-        first = [Text(self.warning, style="bold yellow")] if self.warning else []
-        notes = [Text(" ".join(self.caption), style="dim")] + [
-            Text(problem, style="yellow") for problem in self.problems
-        ]
-        return Group(title, *first, table, *notes)
+        first = [shown(self.warning, "bold yellow")] if self.warning else []
+        return Group(
+            shown(" · ".join(filter(None, [self.title, self.cohort])), "bold"),
+            *first,
+            self.sheet.terminal(),
+            shown(" ".join(self.caption), "dim"),
+            *(shown(problem, "yellow") for problem in self.problems),
+        )
 
     def markdown(self) -> str:
         """The table with its caption, in GitHub's Markdown."""
-        lines = [f"**{self.title}**", "", f"| {' | '.join(self.heads)} |", "|---" * len(self.heads) + "|"]
-        lines += [f"| {' | '.join(self.cells(line))} |" for line in self.lines]
-        lines += ["", " ".join(self.caption), "", *(f"- {problem}" for problem in self.problems)]
-        return "\n".join(lines).rstrip() + "\n"
+        data, metric = ["data"] if self._several_data else [], [] if self.metric else ["metric"]
+        text = ("row", "peers", *data, "predictor", *metric)
+        columns = [*(Column(key, left=True) for key in text), *map(Column, NUMBERS)]
+        rows = [[cells[column.key] for column in columns] for cells in map(self._cells, self.lines)]
+        parts = [f"**{markdown(self.title)}**", Sheet(columns, rows).markdown(), markdown(" ".join(self.caption))]
+        parts += ["\n".join(f"- {markdown(problem)}" for problem in self.problems)]
+        return "\n\n".join(filter(None, parts)) + "\n"
 
     def as_csv(self) -> str:
         """One line a published number; of a trial every line says so."""
-        text = io.StringIO()
         names = "table scale row peers data predictor metric statistic ours ours_std n missing published published_std"
         names += " certainty difference deviations source"
-        writer = csv.DictWriter(text, names.split(), lineterminator="\n")
-        writer.writeheader()
+        records = []
         for line in self.lines:
             number, ours = line.number, line.ours
-            row: dict[str, object] = {"table": number.table, "scale": self.scale, "row": line.entry.row.label}
-            row |= {"peers": peers_of(line)}
-            row |= {"data": number.data, "predictor": number.predictor, "metric": number.metric}
-            row |= {"statistic": number.statistic, "missing": line.missing}
-            row |= {"ours": ours and ours.mean, "ours_std": ours and ours.std, "n": ours and ours.n}
-            row |= {"published": number.value, "published_std": "" if math.isnan(number.std) else number.std}
-            row |= {"certainty": number.certainty, "source": number.source}
-            row |= {"difference": line.difference, "deviations": line.deviations}
-            writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
-        return text.getvalue()
-
-
-def ours_in(number: Published, outcome: Outcome) -> float:
-    """A finished run's number beside a published one: of the last epoch, in the paper's metric and in percent."""
-    assert outcome.result is not None
-    metric = "top5_error" if number.metric == "top5_error" else "top1_error"
-    error = 100 * float(all_predictors(outcome.result)[number.predictor]["last"][metric])
-    return error if number.metric.endswith("error") else 100 - error
+            record: dict[str, object] = {"table": number.table, "scale": self.scale, "row": line.target.row.label}
+            record |= {"peers": peers_of(line)}
+            record |= {"data": number.data, "predictor": number.predictor, "metric": number.metric}
+            record |= {"statistic": number.statistic, "missing": line.missing}
+            record |= {"ours": ours and ours.mean, "ours_std": ours and ours.std, "n": ours and ours.n}
+            record |= {"published": number.value, "published_std": "" if math.isnan(number.std) else number.std}
+            record |= {"certainty": number.certainty, "source": number.source}
+            record |= {"difference": line.difference, "deviations": line.deviations}
+            records.append(record)
+        return csv_text(names.split(), records, digits=6)
 
 
 def value_text(number: Published) -> str:
@@ -284,11 +188,11 @@ def value_text(number: Published) -> str:
     return written(Spread(1, number.value, None if math.isnan(number.std) else number.std))
 
 
-def peers_of(line: Line) -> str:
+def peers_of(line: Counterpart) -> str:
     """The peers of our runs; those of the published number, as far as they are known, where it stands alone."""
     number = line.number
-    if not line.entry.missing:
-        return peers(line.entry.row, number)
+    if not line.target.missing:
+        return peers(line.target.row, number)
     if len(number.networks) > 1:
         return ",".join(number.networks)
     count = number.peers.replace(" or ", "/")

@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from collegium.formatting import MISSING, plural
 from collegium.pages.document import asset, document
 from collegium.pages.html import Html, element, html
 from collegium.pages.rank_table import CAPTION, Ranking, numbers, rank_text, value_text
-from collegium.pages.study_table import MISSING
-from collegium.pages.text import plural
 from collegium.results.published import CERTAINTY
-from collegium.results.ranking import METRICS, TRIAL, Standing
+from collegium.results.ranking import RANKED, TRIAL, Standing
 
 TITLE = "What works best"
 
@@ -94,7 +93,7 @@ def _usual(everything: Sequence[Standing]) -> dict[str, str]:
 def _values(key: str, everything: Iterable[Standing]) -> list[str]:
     counts = Counter(getattr(standing, key) for standing in everything)
     if key == "metric":
-        return [metric for metric in METRICS if counts[metric]]
+        return [metric for metric in RANKED if counts[metric]]
     if key == "certainty":
         return [tag for tag in CERTAINTY if counts[tag]]
     return [value for value, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if value]
@@ -135,7 +134,7 @@ def _ranking(ranking: Ranking) -> Html:
 def _group(group: Sequence[Standing]) -> Html:
     first = group[0]
     images = f", {first.images:,} training images" if first.images else ""
-    better = METRICS[first.metric]
+    better = RANKED[first.metric].better
     title = element(
         "tr",
         element(

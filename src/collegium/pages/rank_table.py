@@ -1,18 +1,16 @@
 """What works best on a data set with a network: every finished run beneath a folder, and every published value."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from collegium.errors import UsageError, nearest
-from collegium.files import write_whole
-from collegium.pages.study_table import MISSING, written
-from collegium.results.published import CERTAINTY, LACKING
-from collegium.results.ranking import DEPLOYED, METRICS, TRAINING_IMAGES, TRIAL, Standing, in_order, of_papers, of_runs
+from collegium.formatting import MISSING
+from collegium.pages.sheet import Cell, Column, Sheet, shown
+from collegium.results.published import CERTAINTY
+from collegium.results.ranking import TRIAL, Standing, ranked
+from collegium.results.scores import written
 from collegium.results.statistics import Spread
 
 
@@ -62,11 +60,11 @@ class Ranking:
     def __rich__(self) -> RenderableType:
         parts: list[RenderableType] = [_terminal_table(group) for group in self.shown]
         if not parts:
-            parts.append(Text("No finished run was found; --data and --peers show the published values."))
+            parts.append(shown("No finished run was found; --data and --peers show the published values."))
         else:
             told = "Whose: ours, or published: " + "; ".join(f"{tag}, {text}" for tag, text in CERTAINTY.items()) + "."
-            parts.append(Text(" ".join([*CAPTION, told]), style="dim"))
-        parts += [Text(f"left out: {folder}: {why}", style="yellow") for folder, why in self.left_out.items()]
+            parts.append(shown(" ".join([*CAPTION, told]), "dim"))
+        parts += [shown(f"left out: {folder}: {why}", "yellow") for folder, why in self.left_out.items()]
         return Group(*parts)
 
 
@@ -82,41 +80,22 @@ CAPTION = (
 )
 
 
-def ranked(standings: Iterable[Standing]) -> dict[tuple[str, str, str, str, int], list[Standing]]:
-    """Group -> its values, see :func:`collegium.results.ranking.in_order`. Large groups come first."""
-    groups: dict[tuple[str, str, str, str, int], list[Standing]] = {}
-    for standing in standings:
-        groups.setdefault(standing.group, []).append(standing)
-    ordered = sorted(groups.items(), key=lambda item: _place(item[0], len(item[1])))
-    return {key: in_order(group) for key, group in ordered}
-
-
-def _place(key: tuple[str, str, str, str, int], size: int) -> tuple[object, ...]:
-    data, network, metric, deployed, images = key
-    reduced = images < TRAINING_IMAGES.get(data, 0)
-    return (
-        reduced,
-        data,
-        network in LACKING,
-        network,
-        list(METRICS).index(metric),
-        DEPLOYED.index(deployed),
-        -images,
-        -size,
-    )
+COLUMNS = (
+    Column("rank"),
+    *(Column(key, left=True, wrap=True) for key in ("method", "peers", "predictor")),
+    *map(Column, ("%", "n", "epochs")),
+    Column("whose", left=True),
+)
 
 
 def _terminal_table(group: Sequence[Standing]) -> Table:
-    table = Table(title=heading(group[0]), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for head in ("rank", "method", "peers", "predictor", "%", "n", "epochs", "whose"):
-        text = head in ("method", "peers", "predictor")
-        table.add_column(head, justify="left" if text or head == "whose" else "right", no_wrap=not text)
+    rows = []
     for s in group:
         method = f"{s.method} (trial)" if s.remark == TRIAL else s.method
-        cells = [rank_text(s), method, s.peers, s.predictor.replace("_", " "), value_text(s), *numbers(s)]
-        origin = "ours" if s.origin == "ours" else s.certainty
-        table.add_row(*(Text(cell) for cell in [*cells, origin]), style="bold" if s.origin == "ours" else "")
-    return table
+        texts = [rank_text(s), method, s.peers, s.predictor.replace("_", " "), value_text(s), *numbers(s)]
+        texts.append("ours" if s.origin == "ours" else s.certainty)
+        rows.append([Cell(text, strong=s.origin == "ours") for text in texts])
+    return Sheet(COLUMNS, rows).terminal(heading(group[0]))
 
 
 def heading(s: Standing) -> str:
@@ -137,31 +116,3 @@ def value_text(s: Standing) -> str:
 def numbers(s: Standing) -> list[str]:
     """How many runs and epochs, as far as that is known."""
     return [MISSING if s.n is None else str(s.n), MISSING if s.epochs is None else str(s.epochs)]
-
-
-def rank(
-    folder: str | Path, *, out: str | Path | None = None, data: str | None = None, peers: str | None = None
-) -> tuple[Ranking, Path]:
-    """Ranks every finished run beneath a folder among the published values, and writes the page.
-
-    Args:
-        folder: of studies, of runs, or of both.
-        out: the page; by default FOLDER/rank.html.
-        data: the data set that printing the ranking shows; by default all.
-        peers: the network that it shows; by default all.
-
-    Returns:
-        The ranking and where its page is.
-
-    Raises:
-        UsageError: there is no such folder, or nothing of that data set or network.
-    """
-    from collegium.pages.rank_page import page
-
-    ours, left_out = of_runs(folder)
-    ranking = Ranking([*ours, *of_papers()], left_out, data=data, network=peers)
-    place = Path(out) if out is not None else Path(folder).expanduser() / "rank.html"
-    if not place.parent.is_dir():
-        raise UsageError(f"the page cannot be written to {place}: there is no folder {place.parent}")
-    write_whole(place, page(ranking))
-    return ranking, place

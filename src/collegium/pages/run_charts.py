@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from collegium.formatting import number, percent
 from collegium.pages import figures
-from collegium.pages import text as words
 from collegium.pages.colours import ACCENT, INK, Style
-from collegium.pages.html import Html, element, figure, html, section, table
-from collegium.pages.run_sections import Styles, chip, column_head, key
+from collegium.pages.html import Html, element, figure, html, section
+from collegium.pages.run_sections import Styles, chip, key
+from collegium.pages.sheet import Column, Sheet
 from collegium.results.analysis import Evidence
 from collegium.results.diversity import confusion, most_confused, reliability
 
@@ -95,19 +96,19 @@ def diversity(evidence: Evidence) -> Html:
     caption = "Test images with the same answer, in percent. The stronger the colour, the more often two differ."
     parts = [figure(picture, caption)]
     if evidence.pairs:
-        head = [
-            column_head("peers"),
-            column_head("disagree", "%", "Share of test images with different answers"),
-            column_head("kappa", "", "Cohen's kappa: agreement beyond chance"),
-            column_head("both wrong", "%", "Share of test images that both get wrong (double fault)"),
-            column_head("JS divergence", "nats", "Mean Jensen-Shannon divergence of the probabilities"),
+        columns = [
+            Column("peers", left=True),
+            Column("disagree", unit="%", meaning="Share of test images with different answers"),
+            Column("kappa", meaning="Cohen's kappa: agreement beyond chance"),
+            Column("both wrong", unit="%", meaning="Share of test images that both get wrong (double fault)"),
+            Column("JS divergence", unit="nats", meaning="Mean Jensen-Shannon divergence of the probabilities"),
         ]
         rows = [
             (
                 f"{p.first}, {p.second}",
-                words.percent(p.disagreement),
+                percent(p.disagreement),
                 f"{p.kappa:.3f}",
-                words.percent(p.double_fault),
+                percent(p.double_fault),
                 f"{p.jensen_shannon:.4f}",
             )
             for p in evidence.pairs
@@ -115,10 +116,10 @@ def diversity(evidence: Evidence) -> Html:
         notes = (
             "Kappa is agreement beyond chance: 1 when two peers always answer alike, 0 when no more often than by "
             "chance. The Jensen-Shannon divergence compares whole predictions, from 0 (equal) to 0.693 nats. "
-            f"At least one peer is right on {words.percent(evidence.any_peer_right)} % of the test images: "
+            f"At least one peer is right on {percent(evidence.any_peer_right)} % of the test images: "
             "no way of choosing among the peers' answers could do better."
         )
-        parts.append(element("div", table(head, rows), element("p", notes, class_="soft")))
+        parts.append(element("div", Sheet(columns, rows).html(), element("p", notes, class_="soft")))
     return section("Agreement and diversity", element("div", parts, class_="beside"), id="diversity")
 
 
@@ -156,9 +157,9 @@ def _most_confused(matrix: Tensor, classes: tuple[str, ...]) -> Html:
     pairs = [(i, j, n) for i, j, n in most_confused(matrix, 10 if len(classes) > 20 else 5) if n > 1]
     if not pairs:
         return Html()
-    rows = [(classes[i], element("td", classes[j], class_="text"), f"{n} of {int(totals[i])}") for i, j, n in pairs]
-    head = ["true class", element("th", "answer", class_="text", scope="col"), "images"]
-    return table(head, rows, caption="Most frequent mistakes")
+    rows = [(classes[i], classes[j], f"{n} of {int(totals[i])}") for i, j, n in pairs]
+    columns = [Column("true class", left=True), Column("answer", left=True), Column("images")]
+    return Sheet(columns, rows).html(caption="Most frequent mistakes")
 
 
 def calibration(evidence: Evidence, styles: Styles) -> Html:
@@ -173,26 +174,26 @@ def calibration(evidence: Evidence, styles: Styles) -> Html:
         description="Share of right answers against confidence, for every predictor",
     )
     caption = f"In 15 equal bins of confidence; those with fewer than {least} test images are left out."
-    head = [
-        column_head("predictor"),
-        column_head("confidence", "%", "Mean probability of the answers given"),
-        column_head("right", "%", "Share of right answers"),
-        column_head("gap", "points", "Confidence minus right answers: above 0 too sure, below 0 too modest"),
-        column_head("ECE", "%", "Expected calibration error: mean gap over the bins, weighted by images"),
+    columns = [
+        Column("predictor", left=True),
+        Column("confidence", unit="%", meaning="Mean probability of the answers given"),
+        Column("right", unit="%", meaning="Share of right answers"),
+        Column("gap", unit="points", meaning="Confidence minus right answers: above 0 too sure, below 0 too modest"),
+        Column("ECE", unit="%", meaning="Expected calibration error: mean gap over the bins, weighted by images"),
     ]
     rows = []
     for name, r in bins.items():
         sure = float((r.confidence * r.count).sum() / r.count.sum())
         right = 1 - evidence.errors[name]
-        gap = f"{100 * (sure - right):+.2f}".replace("-", "\N{MINUS SIGN}")
+        gap = number(100 * (sure - right), sign=True)
         label = html([chip(styles[name]), name])
-        rows.append((label, words.percent(sure), words.percent(right), gap, words.percent(r.ece)))
+        rows.append((label, percent(sure), percent(right), gap, percent(r.ece)))
     notes = (
         "On the thin line of the chart confidence is what it says; below it a predictor is too sure of itself, "
         "above it too modest."
     )
     parts = [
         figure(picture, caption, key(styles, list(bins))),
-        element("div", table(head, rows), element("p", notes, class_="soft")),
+        element("div", Sheet(columns, rows).html(), element("p", notes, class_="soft")),
     ]
     return section("Confidence", element("div", parts, class_="beside"), id="confidence")

@@ -1,10 +1,11 @@
 """The table of accuracies by class, where classes have different numbers of test images."""
 
-from collegium.pages import text as words
-from collegium.pages.html import Html, element, section, table
-from collegium.pages.run_sections import Styles, chip, column_head
+from collegium.formatting import number, percent
+from collegium.pages.html import Html, element, html, section
+from collegium.pages.run_sections import Styles, chip
+from collegium.pages.sheet import Cell, Column, Sheet
 from collegium.results.analysis import Evidence
-from collegium.results.scores import uneven
+from collegium.results.scores import METRICS, last, uneven
 
 
 def by_class(evidence: Evidence, styles: Styles) -> Html:
@@ -14,30 +15,24 @@ def by_class(evidence: Evidence, styles: Styles) -> Html:
     if not uneven(counts):
         return Html("")
     names = evidence.predictors
-    head = [
-        column_head("class"),
-        column_head("test images"),
-        *(element("th", chip(styles[name]), name, [element("br"), "%"], scope="col") for name in names),
-    ]
-    rows: list[list[object]] = []
+    columns = [Column("class", left=True), Column("test images")]
+    columns += [Column(name, html([chip(styles[name]), name]), "%") for name in names]
+    rows: list[list[Cell | str]] = []
     for label, (class_name, count) in enumerate(zip(result["class_names"], counts, strict=True)):
         shares = [result["class_accuracy"][name][label] for name in names]
-        rows.append([class_name, f"{count:,}", *("–" if s is None else words.percent(s) for s in shares)])
-    last = {name: words.last(evidence, name) for name in names}
-    bold = [
-        ("overall accuracy", [words.percent(1 - last[name]["top1_error"]) for name in names]),
-        ("average accuracy", [words.percent(last[name]["average_accuracy"]) for name in names]),
-        ("kappa", [f"{last[name]['kappa']:.3f}" for name in names]),
-    ]
-    rows += [[element("b", title), "", *(element("b", value) for value in values)] for title, values in bold]
+        rows.append([class_name, f"{count:,}", *(Cell() if s is None else percent(s) for s in shares)])
+    shown = ("overall_accuracy", "average_accuracy", "kappa")
+    for key in shown:
+        values = [number(last(result, name, key)) for name in names]
+        rows.append([Cell(METRICS[key].name, strong=True), "", *(Cell(value, strong=True) for value in values)])
     return section(
         "Accuracy by class",
-        table(head, rows),
+        Sheet(columns, rows).html(),
         element(
             "p",
             "Test images after the last epoch. Classes have different numbers of them, so the overall accuracy is that "
             "of the large classes; the average gives each class the same weight. Kappa is agreement with the labels "
-            "beyond what the classes' frequencies alone would give, 1 for all right.",
+            "beyond what the classes' frequencies alone would give, 100 for all right.",
             class_="soft",
         ),
         id="classes",

@@ -1,11 +1,11 @@
 """The sections of the page that show images: test images, and the map of a scene."""
 
 from collegium.data import SceneData
+from collegium.formatting import percent
 from collegium.pages import run_pictures as pictures
 from collegium.pages import run_scene_maps as scene_maps
-from collegium.pages import text as words
 from collegium.pages.html import Html, element, figure, html, section, table
-from collegium.pages.run_sections import Styles, chip, column_head
+from collegium.pages.run_sections import Styles, chip
 from collegium.results.analysis import Evidence
 from collegium.results.examples import Example
 
@@ -75,9 +75,9 @@ def attention(evidence: Evidence, styles: Styles) -> Html:
     fused = [name for name in names if name not in evidence.peers]
     also = f" Beside them stands the method's own map: {', '.join(fused)}." if fused else ""
     head = [
-        column_head("image"),
+        "image",
         *(element("th", [chip(styles[name])] if name in styles else [], name, scope="col") for name in names),
-        column_head("true class"),
+        "true class",
     ]
     return section(
         "Attention",
@@ -109,7 +109,10 @@ def classification_map(evidence: Evidence, styles: Styles) -> Html:
         [
             _map(
                 panel,
-                [chip(styles[panel.title]), f"{panel.title}, error {words.percent(evidence.errors[panel.title])} %"],
+                [
+                    chip(styles[panel.title]),
+                    f"{panel.title}, error {percent(evidence.errors[panel.title])} %",
+                ],
             )
             for panel in scene_maps.predictor_panels(data, evidence.maps, labelled=labelled)
         ]
@@ -131,10 +134,6 @@ def classification_map(evidence: Evidence, styles: Styles) -> Html:
         element("div", masked, class_=grid),
         id="map",
     )
-
-
-def _error(evidence: Evidence, name: str) -> str:
-    return f", error {words.percent(evidence.errors[name])} %"
 
 
 def _map(panel: scene_maps.Panel, caption: object) -> Html:

@@ -5,22 +5,18 @@ from statistics import fmean
 from typing import Any
 
 from collegium.data.hyperspectral.patches import PatchData
-from collegium.pages import text as words
+from collegium.formatting import count, duration, number, percent, plural
 from collegium.pages.colours import Style
 from collegium.pages.html import Html, element, html, section, table
+from collegium.pages.sheet import Cell, Column, Sheet
+from collegium.pages.text import doubt, verdict
+from collegium.results import wording
 from collegium.results.analysis import Evidence
+from collegium.results.scores import METRICS, last, wrong_labels
 
 Styles = dict[str, Style]
 
-METRIC_HEADS = {
-    "top1_error": ("top-1 error", "Share of test images whose most probable class is wrong, in percent"),
-    "top5_error": (
-        "top-5 error",
-        "Share of test images whose true class is not among the five surest, in percent",
-    ),
-    "nll": ("NLL", "Negative log-likelihood: mean of -log of the probability given to the true class, in nats"),
-    "ece": ("ECE", "Expected calibration error: mean gap between confidence and accuracy over 15 bins, in percent"),
-}
+SHOWN = [METRICS[key] for key in ("top1_error", "top5_error", "nll", "ece")]
 
 
 def chip(style: Style) -> Html:
@@ -33,18 +29,13 @@ def key(styles: Styles, names: list[str]) -> Html:
     return element("ul", [element("li", chip(styles[name]), name) for name in names], class_="key")
 
 
-def column_head(label: str, unit: str = "", tip: str | None = None) -> Html:
-    """A heading with its unit below, explained where the pointer rests."""
-    return element("th", label, [element("br"), unit] if unit else "", scope="col", title=tip)
-
-
 def heading(evidence: Evidence) -> Html:
     result, recipe = evidence.result, evidence.recipe
     facts = [
-        f"peers share {words.shared(recipe.share_until)}",
-        f"{result['training_images']:,} training and {result['test_images']:,} test images",
+        f"peers share {wording.shared(recipe.share_until)}",
+        f"{result['training_images']:,} training and {result['test_images']:,} test images{wrong_labels(result)}",
         f"seed {result['seed']}",
-        words.plural(result["epochs"], "epoch"),
+        plural(result["epochs"], "epoch"),
     ]
     if len(evidence.peers) == 1:
         del facts[0]
@@ -53,7 +44,7 @@ def heading(evidence: Evidence) -> Html:
 
 def title(evidence: Evidence) -> str:
     result = evidence.result
-    return f"{words.method_title(result['method'])} on {result['data']}, {words.networks(result['peers'])}"
+    return f"{wording.method_title(result['method'])} on {result['data']}, {wording.networks(result['peers'])}"
 
 
 def notices(evidence: Evidence) -> list[Html]:
@@ -65,7 +56,7 @@ def notices(evidence: Evidence) -> list[Html]:
             f"{result['method']}, so the numbers are those of our reading of it."
         )
     changed = [
-        f"{name} {words.percent(evidence.errors[name])} % instead of {words.percent(scores['last']['top1_error'])} %"
+        f"{name} {percent(evidence.errors[name])} % instead of {number(last(result, name, 'top1_error'))} %"
         for name, scores in result["predictors"].items()
         if name in evidence.errors and abs(evidence.errors[name] - scores["last"]["top1_error"]) > 1e-5
     ]
@@ -80,18 +71,18 @@ def notices(evidence: Evidence) -> list[Html]:
 
 def summary(evidence: Evidence) -> Html:
     result = evidence.result
-    mean, cost = result["mean_peer"]["last"]["top1_error"], result["cost"]
+    mean, cost = last(result, "mean_peer", "top1_error"), result["cost"]
     peers = len(evidence.peers)
     cards = [("one peer" + (f", mean of {peers}" if peers > 1 else ""), mean, cost["peer0"])]
-    cards += [("ensemble", words.last(evidence, "ensemble")["top1_error"], cost["ensemble"])] if peers > 1 else []
-    cards += [(name, words.last(evidence, name)["top1_error"], cost[name]) for name in evidence.own]
+    cards += [("ensemble", last(result, "ensemble", "top1_error"), cost["ensemble"])] if peers > 1 else []
+    cards += [(name, last(result, name, "top1_error"), cost[name]) for name in evidence.own]
     boxes = [
         element(
             "div",
             element("span", name),
-            element("b", words.percent(error), " %"),
-            element("span", words.count(c["parameters"]), " parameters"),
-            element("span", words.count(c["flops"]), " FLOPs"),
+            element("b", number(error), " %"),
+            element("span", count(c["parameters"]), " parameters"),
+            element("span", count(c["flops"]), " FLOPs"),
             class_="card",
         )
         for name, error, c in cards
@@ -99,9 +90,9 @@ def summary(evidence: Evidence) -> Html:
     note = "Test error after the last epoch. FLOPs are for one image, a multiply-add counts as two. "
     return html(
         [
-            element("p", words.verdict(evidence), class_="lead"),
+            element("p", verdict(evidence), class_="lead"),
             element("div", boxes, class_="cards"),
-            element("p", note, words.doubt(evidence), class_="soft"),
+            element("p", note, doubt(evidence), class_="soft"),
         ]
     )
 
@@ -109,12 +100,13 @@ def summary(evidence: Evidence) -> Html:
 def scores(evidence: Evidence, styles: Styles) -> Html:
     result = evidence.result
     chosen = result["best_chosen_on"]
-    head = [
-        column_head("predictor"),
-        *(column_head(label, "nats" if m == "nll" else "%", tip) for m, (label, tip) in METRIC_HEADS.items()),
-        column_head("parameters", "", "Numbers learned in training that the predictor needs"),
-        column_head("FLOPs", "", "For one image; a multiplication and an addition count as two"),
-        column_head("best epoch", "top-1 error, %", f"The lowest error of any epoch, chosen on the {chosen} images"),
+    best = f"The lowest error of any epoch, chosen on the {chosen} images"
+    columns = [
+        Column("predictor", left=True),
+        *(Column(metric.source, metric.name, metric.unit, metric.meaning) for metric in SHOWN),
+        Column("parameters", meaning="Numbers learned in training that the predictor needs"),
+        Column("FLOPs", meaning="For one image; a multiplication and an addition count as two"),
+        Column("best epoch", unit="top-1 error, %", meaning=best),
     ]
     rows = [_score_row(evidence, name, s, styles) for name, s in result["predictors"].items()]
     if len(evidence.peers) > 1:
@@ -126,7 +118,7 @@ def scores(evidence: Evidence, styles: Styles) -> Html:
     )
     return section(
         "Final scores",
-        table(head, rows, class_="sortable"),
+        Sheet(columns, rows).html(class_="sortable"),
         element(
             "p",
             "All scores are on the test images, after the last epoch: that is the headline. "
@@ -137,8 +129,8 @@ def scores(evidence: Evidence, styles: Styles) -> Html:
         element(
             "ul",
             [
-                element("li", element("b", label), ": ", tip[0].lower() + tip[1:] if k != 2 else tip, ".")
-                for k, (label, tip) in enumerate(METRIC_HEADS.values())
+                element("li", element("b", metric.name), ": ", metric.meaning[0].lower() + metric.meaning[1:], ".")
+                for metric in SHOWN
             ],
             class_="soft",
         ),
@@ -146,8 +138,8 @@ def scores(evidence: Evidence, styles: Styles) -> Html:
     )
 
 
-def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: Styles) -> list[Html]:
-    number = [f"{scores['last'][m]:.3f}" if m == "nll" else words.percent(scores["last"][m]) for m in METRIC_HEADS]
+def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: Styles) -> list[Cell]:
+    numbers = [number(m.value(scores["last"]), m.digits) for m in SHOWN]
     costs = evidence.result["cost"]
     if name == "mean_peer":
         cost = {k: fmean(costs[peer][k] for peer in evidence.peers) for k in ("parameters", "flops")}
@@ -156,25 +148,16 @@ def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: St
     best = scores["best"]
     label = element("i", "mean peer") if name == "mean_peer" else html([chip(styles[name]), name])
     return [
-        element("th", label, scope="row", data_value=name),
-        *(element("td", element("b", n) if k == 0 else n) for k, n in enumerate(number)),
-        *(
-            element("td", words.count(cost[k]) if cost else "–", data_value=cost[k] if cost else 0)
-            for k in ("parameters", "flops")
-        ),
-        element(
-            "td",
-            words.percent(best["top1_error"]),
-            f" (epoch {best['epoch']})",
-            class_="aside",
-            data_value=best["top1_error"],
-        ),
+        Cell(label, name),
+        *(Cell(text, strong=k == 0) for k, text in enumerate(numbers)),
+        *(Cell(count(cost[key]), cost[key]) if cost else Cell() for key in ("parameters", "flops")),
+        Cell(f"{percent(best['top1_error'])} (epoch {best['epoch']})", best["top1_error"], style="aside"),
     ]
 
 
 def trained(evidence: Evidence) -> Html:
     result, recipe = evidence.result, evidence.recipe
-    first, links = words.about_method(recipe.method_name)
+    first, links = wording.about_method(recipe.method_name)
     about = [element("p", first)] if first else []
     if links:
         anchors = [
@@ -182,22 +165,22 @@ def trained(evidence: Evidence) -> Html:
             for k, link in enumerate(links)
         ]
         about.append(element("p", "Source:", anchors, class_="soft"))
-    speed = f"{words.duration(result['seconds'])} in all, {words.duration(result['training_seconds'])} of it training, "
+    speed = f"{duration(result['seconds'])} in all, {duration(result['training_seconds'])} of it training, "
     rows = [
-        ("method", words.entry(recipe.method)),
-        ("peers", words.networks(result["peers"])),
-        ("shared", words.shared(recipe.share_until)),
-        ("data", words.entry(recipe.data)),
+        ("method", wording.entry(recipe.method)),
+        ("peers", wording.networks(result["peers"])),
+        ("shared", wording.shared(recipe.share_until)),
+        ("data", wording.entry(recipe.data)),
         (
             "training",
-            f"{words.plural(recipe.epochs, 'epoch')} of batches of {recipe.batch_size}, {recipe.optimizer}, "
+            f"{plural(recipe.epochs, 'epoch')} of batches of {recipe.batch_size}, {recipe.optimizer}, "
             f"learning rate {recipe.learning_rate:g}, {recipe.schedule} schedule",
         ),
         ("time", f"{speed}{result['images_per_second']:,.0f} images/s"),
         ("device", evidence.provenance.get("device", "unknown")),
         ("commit", evidence.provenance.get("commit") or "unknown"),
     ]
-    entries = [(k, words.entry(v)) for k, v in recipe.to_dict().items()]
+    entries = [(k, wording.entry(v)) for k, v in recipe.to_dict().items()]
     versions = list(evidence.provenance.items())
     return section(
         "What was trained",

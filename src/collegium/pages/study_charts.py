@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from collegium.formatting import count
 from collegium.pages import figures
-from collegium.pages import text as words
 from collegium.pages.colours import INK, OWN, PEERS, Style
 from collegium.pages.html import Html, element, figure, html
 from collegium.pages.run_sections import chip
@@ -170,7 +170,7 @@ def _parameter_axis(axes: "Axes", values: Sequence[float]) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 60 * min(values) else (1,), numticks=8))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: words.count(x)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))
 
 
 def _key(look: Mapping[str, Style], rows: Sequence[Row], marks: Mapping[str, str]) -> Html:

@@ -4,15 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from collegium.files import write_whole
-from collegium.pages import text as words
+from collegium.formatting import count, number, plural
 from collegium.pages.document import document
 from collegium.pages.html import Html, element, html, section
-from collegium.pages.html import table as sheet
-from collegium.pages.run_sections import chip, column_head
+from collegium.pages.html import table as pairs
+from collegium.pages.run_sections import chip
+from collegium.pages.sheet import Cell, Column, Sheet
 from collegium.pages.study_charts import charts, styles
-from collegium.pages.study_table import MISSING, Entry, StudyTable, comparison_entries, gain_text, p_value, written
+from collegium.pages.study_table import StudyTable, comparison_cells, gain_text
+from collegium.results import wording
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
-from collegium.results.scores import all_predictors
+from collegium.results.scores import last, p_value, written
 from collegium.study.study import Outcome
 
 PAGE_FILE = "report.html"
@@ -44,7 +46,7 @@ def render(table: StudyTable) -> str:
 
 def _facts(findings: Findings) -> Html:
     done = len(findings.outcomes) - len(findings.unfinished)
-    facts = [f"{done} of {words.plural(len(findings.outcomes), 'run')} done"]
+    facts = [f"{done} of {plural(len(findings.outcomes), 'run')} done"]
     facts += [f"peers {cohort}" for cohort in findings.cohorts()]
     return element("p", " · ".join(facts), class_="soft")
 
@@ -69,11 +71,11 @@ def _verdict(table: StudyTable) -> Html:
         listed = "; ".join(
             f"{c.row.label} over {c.over}, {c.verdict} ({_points(c)}, p {p_value(c.p)})" for c in decided
         )
-        of = f"Of {words.plural(len(tested), 'contrast')}, {len(decided) or 'none'} decided"
+        of = f"Of {plural(table.findings.contrasts, 'contrast')}, {len(decided) or 'none'} decided"
         told.append(f"{of}: {listed}." if decided else f"{of}.")
         told.append(table.could_show)
     best = max(found, key=lambda c: c.gain.spread.mean)
-    n = words.plural(best.gain.spread.n, "seed")
+    n = plural(best.gain.spread.n, "seed")
     told.append(f"The largest mean gain is that of {best.row.label} over {best.over}: {_points(best)}, {n}.")
     return element("p", " ".join(told), class_="lead")
 
@@ -86,46 +88,34 @@ def _comparison(table: StudyTable) -> Html:
     look = styles(table.findings)
     columns = [column for column in table.columns if column.key != "each"]  # every predictor has a table of its own
     several = len(table.findings.cohorts()) > 1
-    heads = [column_head("method")]
-    heads += [column_head(column.heading, column.unit, column.meaning or None) for column in columns]
     rows = []
     for line in table.lines:
         name = [chip(look[line.row.method]), line.row.method]
         name += [element("span", line.row.cohort, class_="peers")] if several else []
-        cells: list[object] = [element("th", name, scope="row", data_value=line.row.label)]
-        cells += [_cell(line.entries[column.key]) for column in columns]
-        rows.append(cells)
+        rows.append([Cell(html(name), line.row.label), *(line.cells[column.key] for column in columns)])
     return section(
         "Comparison",
-        sheet(heads, rows, class_="sortable"),
+        Sheet([Column("method", left=True), *columns], rows).html(class_="sortable"),
         element("p", " ".join(table.caption), class_="soft"),
         element("p", "A click on a heading, or Enter, sorts by it.", class_="soft"),
         id="comparison",
     )
 
 
-def _cell(entry: Entry) -> Html:
-    parts: list[object] = []
-    for k, text in enumerate(entry.text.split("; ")):
-        parts += [element("br")] if k else []
-        parts.append(element("b", text) if entry.best else text)
-    return element("td", parts, data_value="" if entry.value is None else entry.value)
-
-
 def _predictors(findings: Findings) -> Html:
-    heads = [
-        column_head("row"),
-        element("th", "predictor", class_="text", scope="col"),
-        column_head("n"),
-        column_head("accuracy", "%"),
-        element("th", "over", class_="text", scope="col"),
-        column_head("gain", "points", "over the same predictor of this row"),
-        column_head("wins"),
-        column_head("could show", "points", "the smallest gain that the study shows 4 times of 5"),
-        column_head("p", "", "paired t-test, corrected by Holm"),
-        element("th", "verdict", class_="text", scope="col"),
-        column_head("parameters"),
-        column_head("FLOPs", "", "For one image; a multiplication and an addition count as two"),
+    columns = [
+        Column("row", left=True),
+        Column("predictor", left=True),
+        Column("n"),
+        Column("accuracy", unit="%"),
+        Column("over", left=True),
+        Column("gain", unit="points", meaning="over the same predictor of this row"),
+        Column("wins"),
+        Column("could show", unit="points", meaning="the smallest gain that the study shows 4 times of 5"),
+        Column("p", meaning="paired t-test, corrected by Holm"),
+        Column("verdict", left=True),
+        Column("parameters"),
+        Column("FLOPs", meaning="For one image; a multiplication and an addition count as two"),
     ]
     rows = [_predictor(findings, row, predictor) for row in findings.rows for predictor in row.predictors]
     if not rows:
@@ -138,49 +128,49 @@ def _predictors(findings: Findings) -> Html:
     note = f"A method's own predictor is compared with the ensemble of the other row. {corrected}"
     return section(
         "Every predictor",
-        sheet(heads, rows, class_="sortable"),
+        Sheet(columns, rows).html(class_="sortable"),
         element("p", note, class_="soft"),
         id="predictors",
     )
 
 
-def _predictor(findings: Findings, row: Row, predictor: str) -> list[object]:
+def _predictor(findings: Findings, row: Row, predictor: str) -> list[Cell]:
     found, cost = row.spread(predictor), row.cost(predictor)
     assert found is not None
     name = row.name_of(predictor)
     name = f"{predictor}: {name}" if name not in (predictor, "one network") else name
-    cells: list[object] = [row.label, element("td", name, class_="text"), str(found.n)]
-    cells.append(element("td", written(found), data_value=found.mean))
-    cells += [_cell(entry) for entry in comparison_entries(findings.compared(row, predictor)).values()]
-    cells += [element("td", words.count(cost[key]), data_value=cost[key]) for key in ("parameters", "flops")]
-    return cells
+    return [
+        *(Cell(text) for text in (row.label, name, str(found.n))),
+        Cell(written(found), found.mean),
+        *comparison_cells(findings.compared(row, predictor)).values(),
+        *(Cell(count(cost[key]), cost[key]) for key in ("parameters", "flops")),
+    ]
 
 
 def _runs(findings: Findings) -> Html:
-    heads = [
-        column_head("row"),
-        column_head("seed"),
-        element("th", "state", class_="text", scope="col"),
-        column_head("one network", "%"),
-        column_head("ensemble", "%"),
-        column_head("training", "s"),
+    columns = [
+        Column("row", left=True),
+        Column("seed"),
+        Column("state", left=True),
+        Column("one network", unit="%"),
+        Column("ensemble", unit="%"),
+        Column("training", unit="s"),
     ]
     rows = []
     for outcome in findings.outcomes:
-        cells: list[object] = [outcome.cell.label, str(outcome.cell.seed)]
-        state = "text failed" if outcome.state == "failed" else "text"
+        failed = "failed" if outcome.state == "failed" else None
         later = ", added later" if findings.study.added_later(outcome.cell) else ""
-        cells.append(element("td", outcome.state + later, class_=state))
+        cells = [Cell(outcome.cell.label), Cell(str(outcome.cell.seed)), Cell(outcome.state + later, style=failed)]
         if outcome.result is None:
-            cells += [element("td", MISSING, data_value="")] * 3
+            cells += [Cell()] * 3
         else:
-            scores = all_predictors(outcome.result)
-            cells += [f"{100 * (1 - scores[n]['last']['top1_error']):.2f}" for n in (ONE_NETWORK, "ensemble")]
-            cells.append(f"{outcome.result['training_seconds']:.1f}")
+            scores = [last(outcome.result, name, "top1_accuracy") for name in (ONE_NETWORK, "ensemble")]
+            cells += [Cell(number(score)) for score in scores]
+            cells.append(Cell(number(outcome.result["training_seconds"], 1)))
         rows.append(cells)
     errors = [_error(findings, outcome) for outcome in findings.unfinished if outcome.state in ("failed", "broken")]
-    opened = element("details", element("summary", f"All {len(rows)} runs"), sheet(heads, rows, class_="sortable"))
-    return section("Runs", *errors, opened, id="runs")
+    opened = element("summary", f"All {len(rows)} runs"), Sheet(columns, rows).html(class_="sortable")
+    return section("Runs", *errors, element("details", *opened), id="runs")
 
 
 def _error(findings: Findings, outcome: Outcome) -> Html:
@@ -196,7 +186,7 @@ def _made(findings: Findings) -> Html:
     study = findings.study
     recipes = [cell.recipe.to_dict() for cell in study.cells]
     common = {k: v for k, v in recipes[0].items() if all(recipe[k] == v for recipe in recipes)}
-    entries = [(name, words.entry(value)) for name, value in common.items()]
+    entries = [(name, wording.entry(value)) for name, value in common.items()]
     shown = ("data", "epochs", "batch_size", "optimizer", "learning_rate", "schedule")
     rows: list[tuple[Any, ...]] = [(name, value) for name, value in entries if name in shown]
     devices = dict.fromkeys(row.device for row in findings.rows if row.device)
@@ -205,8 +195,8 @@ def _made(findings: Findings) -> Html:
     return section(
         "How it was made",
         element("p", "What all runs have in common; ", element("code", "study.yaml"), " says all of every run."),
-        sheet([], rows, class_="left"),
-        element("details", element("summary", "The whole common recipe"), sheet([], entries, class_="left")),
-        element("details", element("summary", "Versions"), sheet([], list(study.provenance.items()), class_="left")),
+        pairs([], rows, class_="left"),
+        element("details", element("summary", "The whole common recipe"), pairs([], entries, class_="left")),
+        element("details", element("summary", "Versions"), pairs([], list(study.provenance.items()), class_="left")),
         id="made",
     )

@@ -1,48 +1,27 @@
 """The table of a study: one model, and how it is written for the terminal, Markdown, LaTeX and CSV."""
 
-import csv
-import io
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from collegium.cohort import is_peer
+from collegium.data import title as data_title
 from collegium.files import write_whole
+from collegium.formatting import MISSING, count, number, plural, printable
 from collegium.networks.names import parse_peers
-from collegium.pages import text as words
+from collegium.pages.sheet import Cell, Column, Sheet, csv_text, latex, markdown, several, shown
+from collegium.results import wording
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
-from collegium.results.scores import all_predictors, uneven
+from collegium.results.scores import all_predictors, p_value, uneven, written
 from collegium.results.statistics import LEVEL, POWER, Spread
-
-MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its heading, its unit, and what it means."""
-
-    key: str
-    heading: str
-    unit: str = ""
-    meaning: str = ""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What stands in a cell of the table, and the number that it is sorted by."""
-
-    text: str
-    value: float | None = None
-    best: bool = False  # the highest of its cohort
 
 
 @dataclass(frozen=True)
@@ -50,7 +29,7 @@ class Line:
     """A row of the table."""
 
     row: Row
-    entries: Mapping[str, Entry]
+    cells: Mapping[str, Cell]
 
 
 class StudyTable:
@@ -73,10 +52,11 @@ class StudyTable:
             "cohort": len({row.cohort for row in self.rows}),
             "seed": len({cell.seed for cell in cells}),
         }
-        sizes = " × ".join(words.plural(n, what) for what, n in counts.items())
+        sizes = " × ".join(plural(n, what) for what, n in counts.items())
         epochs = {cell.recipe.epochs for cell in cells}
-        length = f", {words.plural(epochs.pop(), 'epoch')}" if len(epochs) == 1 else ""
-        return f"{sizes} on {', '.join(dict.fromkeys(cell.recipe.data_name for cell in cells))}{length}"
+        length = f", {plural(epochs.pop(), 'epoch')}" if len(epochs) == 1 else ""
+        data = dict.fromkeys(data_title(cell.recipe.data_name, cell.recipe.data_options) for cell in cells)
+        return f"{sizes} on {', '.join(data)}{length}"
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -122,50 +102,50 @@ class StudyTable:
 
     @cached_property
     def lines(self) -> list[Line]:
-        lines = [Line(row, self._entries(row)) for row in self.rows]
+        lines = [Line(row, self._cells(row)) for row in self.rows]
         best: dict[tuple[str, ...], float] = {}
         for line in lines:
             for key in ("one", "ensemble"):
-                entry = line.entries[key]
-                if entry.value is not None:
+                value = line.cells[key].value
+                if isinstance(value, float):
                     place = *line.row.rivals, key
-                    best[place] = max(best.get(place, entry.value), entry.value)
+                    best[place] = max(best.get(place, value), value)
         trained = Counter(row.rivals for row in self.rows if row.results)
         return [
             Line(
                 line.row,
                 {
-                    key: Entry(e.text, e.value, True)
+                    key: replace(cell, strong=True)
                     if trained[line.row.rivals] > 1
-                    and e.value is not None
-                    and best.get((*line.row.rivals, key)) == e.value
-                    else e
-                    for key, e in line.entries.items()
+                    and cell.value is not None
+                    and best.get((*line.row.rivals, key)) == cell.value
+                    else cell
+                    for key, cell in line.cells.items()
                 },
             )
             for line in lines
         ]
 
-    def _entries(self, row: Row) -> dict[str, Entry]:
+    def _cells(self, row: Row) -> dict[str, Cell]:
         n, all_of_them = len(row.results), len(row.cells)
         later = " added later" if len(row.later) == all_of_them else f", {len(row.later)} added later"
         told = str(n) if n == all_of_them else f"{n} of {all_of_them}"
-        count = Entry(told + (later if row.later else ""), n)
+        runs = Cell(told + (later if row.later else ""), n)
         if not n:
-            empty = {key: Entry(MISSING) for key in (*_KEYS, *_KEYS_OF_A_GAIN)}
-            return empty | {"n": count}
+            empty = {key: Cell() for key in (*_KEYS, *_KEYS_OF_A_GAIN)}
+            return empty | {"n": runs}
         ratio = self.findings.relative_cost(row)
         several = len(row.result["peers"]) > 1
         peers = [name for name in row.predictors if is_peer(name)]
         return {
-            "n": count,
+            "n": runs,
             "one": _spread(row.spread(ONE_NETWORK)),
             **(_by_class(row) if any(column.key == "average" for column in self.columns) else {}),
             "each": _named(row, peers),
-            "ensemble": _spread(row.spread("ensemble")) if several else Entry(MISSING),
+            "ensemble": _spread(row.spread("ensemble")) if several else Cell(),
             "own": _named(row, row.own),
-            **comparison_entries(self.findings.compared(row, self.findings.deployed)),
-            "cost": Entry(MISSING) if ratio is None else Entry(f"{ratio:.2f} ×", ratio),
+            **comparison_cells(self.findings.compared(row, self.findings.deployed)),
+            "cost": Cell() if ratio is None else Cell(f"{ratio:.2f} ×", ratio),
             "ece": _spread(row.spread(ONE_NETWORK, "ece"), digits=1),
         }
 
@@ -181,7 +161,7 @@ class StudyTable:
             f"Top-1 accuracy on {where} after the last epoch, mean ± sample standard deviation over n seeds; nothing "
             "was selected on test images."
         ]
-        text += [f"{c.heading}: {c.meaning}." for c in self.columns if c.key in ("one", "ensemble", "own", "each")]
+        text += [f"{c.name}: {c.meaning}." for c in self.columns if c.key in ("one", "ensemble", "own", "each")]
         if self.findings.headline:
             text += self._decided
         if any(c.key == "cost" for c in self.columns):
@@ -197,15 +177,13 @@ class StudyTable:
         """What the columns of the gain mean."""
         k, margin = self.findings.contrasts, self.findings.margin
         level = f"{LEVEL:g} / {k}" if k > 1 else f"{LEVEL:g}"
+        gain, wins = _column(self, "gain").meaning, _column(self, "wins").meaning
+        if not self.could_show:
+            return [f"gain: {gain}; wins: {wins}.", "Nothing was tested: that takes two seeds or more."]
         where = f"1 – {level}"
         if k > 1 and any(c.decision is None for c in self.findings.headline):
             where += ", of 95 % where it is descriptive"
-        text = [
-            f"gain: {_column(self, 'gain').meaning}, with its confidence interval at {where}; wins: "
-            f"{_column(self, 'wins').meaning}."
-        ]
-        if not self.could_show:
-            return [*text, "Nothing was tested: that takes two seeds or more."]
+        text = [f"gain: {gain}, with its confidence interval at {where}; wins: {wins}."]
         corrected = f", corrected for {k} tests by Holm's procedure" if k > 1 else ""
         return [
             *text,
@@ -255,7 +233,7 @@ class StudyTable:
         if not shared:
             several = any(len(parse_peers(row.cohort)) > 1 for row in self.rows)
             return ["All peers stand apart."] if several else []
-        told = [f"{', '.join(labels)}: the peers share {words.shared(until)}." for until, labels in shared.items()]
+        told = [f"{', '.join(labels)}: the peers share {wording.shared(until)}." for until, labels in shared.items()]
         rest = len(self.rows) - sum(map(len, shared.values()))
         return [*told, "All others stand apart."] if rest else told
 
@@ -280,79 +258,64 @@ class StudyTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """A table a cohort, without the columns that a narrow terminal has no room for."""
-        yield Text(self.title, style="bold")
+        yield shown(self.title, "bold")
         for sentence in self.plan:
-            yield Text(sentence)
+            yield shown(sentence)
         narrow: list[str] = []
         for key in ("", *_DISPENSABLE):
-            narrow += [column.heading for column in self.columns if column.key == key]
-            shown = [column for column in self.columns if column.heading not in narrow]
-            tables = [self._of_cohort(rows, shown) for rows in self.findings.cohorts().values()]
+            narrow += [column.name for column in self.columns if column.key == key]
+            kept = [column for column in self.columns if column.name not in narrow]
+            tables = [self._of_cohort(rows, kept) for rows in self.findings.cohorts().values()]
             wide = options.update(width=1000)
             if all(console.measure(table, options=wide).maximum <= options.max_width for table in tables):
                 break
         for cohort, table in zip(self.findings.cohorts().items(), tables, strict=True):
-            yield Text(f"\n{cohort[0]}{_size(cohort[1])}", style="bold cyan")
+            yield Text("\n").append_text(shown(f"{cohort[0]}{_size(cohort[1])}", "bold cyan"))
             yield table
         if narrow:
-            yield Text(f"In table.md, for want of room: {', '.join(narrow)}.", style="dim")
-        yield Text(" ".join(self.caption), style="dim")
+            yield shown(f"In table.md, for want of room: {', '.join(narrow)}.", "dim")
+        yield shown(" ".join(self.caption), "dim")
         for problem in self.problems:
-            yield Text(problem, style="red" if problem.startswith("Failed") else "yellow")
+            yield shown(problem, "red" if problem.startswith("Failed") else "yellow")
 
     def _of_cohort(self, rows: Sequence[Row], columns: Sequence[Column]) -> RichTable:
         lines = [line for line in self.lines if line.row in rows]
-        said = {c.key for c in columns if any(line.entries[c.key].text != MISSING for line in lines)}
-        columns = [column for column in columns if column.key in said]
-        table = RichTable(box=SIMPLE_HEAD)
-        table.add_column("method", no_wrap=True)
-        for column in columns:
-            table.add_column(f"{column.heading}\n{column.unit}".rstrip(), justify="right", no_wrap=True)
-        for line in lines:
-            entries = [line.entries[column.key] for column in columns]
-            cells = [Text(e.text.replace("; ", "\n"), style="bold" if e.best else "") for e in entries]
-            table.add_row(Text(line.row.method), *cells)
-        return table
+        said = [c for c in columns if any(line.cells[c.key].text != MISSING for line in lines)]
+        return Sheet([_METHOD, *said], [_row(line, said) for line in lines]).terminal()
 
     def __str__(self) -> str:
         return self.markdown()
 
     def markdown(self) -> str:
         """The table with its caption, in GitHub's Markdown."""
-        heads = ["method", "peers", *(f"{c.heading}, {c.unit}" if c.unit else c.heading for c in self.columns)]
-        lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * len(self.columns)]
-        for line in self.lines:
-            entries = [line.entries[column.key] for column in self.columns]
-            cells = [f"**{e.text}**" if e.best else e.text.replace("; ", "<br>") for e in entries]
-            lines.append(f"| {' | '.join([f'`{line.row.method}`', line.row.cohort, *cells])} |")
-        problems = [f"- {problem}" for problem in self.problems]
-        plan = [f"- {sentence}" for sentence in self.plan] + [""] * bool(self.plan)
-        return (
-            "\n".join([f"**{self.title}**", "", *plan, *lines, "", " ".join(self.caption), "", *problems]).rstrip()
-            + "\n"
-        )
+        columns = [_METHOD, Column("peers", left=True), *self.columns]
+        rows = [[_row(line, [])[0], Cell(line.row.cohort), *_row(line, self.columns)[1:]] for line in self.lines]
+        parts = [
+            f"**{markdown(self.title)}**",
+            _listed(self.plan),
+            Sheet(columns, rows).markdown(),
+            markdown(" ".join(self.caption)),
+            _listed(self.problems),
+        ]
+        return "\n\n".join(filter(None, parts)) + "\n"
 
     def latex(self) -> str:
         """The table with its caption, for the package booktabs."""
-        heads = ["method", *(c.heading + (f" ({c.unit})" if c.unit else "") for c in self.columns)]
+        groups = [
+            (cohort, [_row(line, self.columns) for line in self.lines if line.row in rows])
+            for cohort, rows in self.findings.cohorts().items()
+        ]
         lines = [
             "% needs \\usepackage{booktabs}",
-            *(f"% {sentence}" for sentence in self.plan),
+            *(f"% {printable(sentence)}" for sentence in self.plan),
             "\\begin{table}",
             "  \\centering",
-            f"  \\caption{{{_tex(' '.join(self.caption))}}}",
-            f"  \\begin{{tabular}}{{l{'r' * len(self.columns)}}}",
-            "    \\toprule",
-            f"    {' & '.join(map(_tex, heads))} \\\\",
+            f"  \\caption{{{latex(' '.join(self.caption))}}}",
+            indent(Sheet([_METHOD, *self.columns], groups=groups).latex(), "  "),
+            "\\end{table}",
+            "",
+            *(f"% {printable(problem)}" for problem in self.problems),
         ]
-        for cohort, rows in self.findings.cohorts().items():
-            lines += ["    \\midrule", f"    \\multicolumn{{{len(heads)}}}{{l}}{{{_tex(cohort)}}} \\\\"]
-            for line in (line for line in self.lines if line.row in rows):
-                entries = [line.entries[column.key] for column in self.columns]
-                cells = [f"\\textbf{{{_tex(e.text)}}}" if e.best else _tex(e.text) for e in entries]
-                lines.append(f"    {' & '.join([_tex(line.row.method), *cells])} \\\\")
-        lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""]
-        lines += [f"% {problem}" for problem in self.problems]
         return "\n".join(lines).rstrip() + "\n"
 
     def runs_csv(self) -> str:
@@ -375,7 +338,7 @@ class StudyTable:
                         | ({"added_later": "yes" if seed in row.later else "no"} if planned else {})
                     )
         named = ["row", "method", "peers", "data", "share_until", "seed", "predictor", "network"]
-        return _csv(
+        return csv_text(
             [*named, *metrics, "parameters", "flops", "training_seconds", "device", *["added_later"] * planned], lines
         )
 
@@ -399,7 +362,7 @@ class StudyTable:
                     )
         heads = "row method peers predictor n accuracy accuracy_std against gain gain_std pairs wins p p_holm".split()
         heads += ["relative_training_time", "parameters", "flops", "gain_low", "gain_high", "smallest_gain", "verdict"]
-        return _csv([*heads, *["added_later"] * planned], lines)
+        return csv_text([*heads, *["added_later"] * planned], lines)
 
     def write(self, folder: Path) -> list[Path]:
         """Writes table.md, table.tex, summary.csv and runs.csv, and returns where they are."""
@@ -416,25 +379,30 @@ _KEYS = ("n", "one", "average", "kappa", "each", "ensemble", "own", "cost", "ece
 _KEYS_OF_A_GAIN = ("over", "gain", "wins", "smallest", "p", "verdict")
 
 
+_METHOD = Column("method", left=True, code=True)
+
+
+def _row(line: Line, columns: Sequence[Column]) -> list[Cell]:
+    return [Cell(line.row.method), *(line.cells[column.key] for column in columns)]
+
+
+def _listed(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {markdown(sentence)}" for sentence in sentences)
+
+
 def _column(table: StudyTable, key: str) -> Column:
     return next(column for column in table.columns if column.key == key)
 
 
-def _spread(found: Spread | None, *, sign: bool = False, digits: int = 2) -> Entry:
+def _spread(found: Spread | None, *, sign: bool = False, digits: int = 2) -> Cell:
     if found is None:
-        return Entry(MISSING)
-    return Entry(written(found, sign=sign, digits=digits), found.mean)
-
-
-def written(found: Spread, *, sign: bool = False, digits: int = 2) -> str:
-    """``"31.42 ± 0.20"``, without the deviation where there is one value."""
-    mean = f"{found.mean:{'+' if sign else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
-    return mean if found.std is None else f"{mean} ± {found.std:.{digits}f}"
+        return Cell()
+    return Cell(written(found, sign=sign, digits=digits), found.mean)
 
 
 def points(value: float | None, *, sign: bool = False) -> str:
     """``"0.62"``, ``"+0.62"``."""
-    return MISSING if value is None else f"{value:{'+' if sign else ''}.2f}".replace("-", "\N{MINUS SIGN}")
+    return MISSING if value is None else number(value, sign=sign)
 
 
 def gain_text(compared: Comparison) -> str:
@@ -443,14 +411,7 @@ def gain_text(compared: Comparison) -> str:
     return points(compared.gain.spread.mean, sign=True) + bounds
 
 
-def p_value(p: float | None) -> str:
-    """``"0.041"``, ``"< 0.001"``."""
-    if p is None:
-        return MISSING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def comparison_entries(compared: Sequence[Comparison]) -> dict[str, Entry]:
+def comparison_cells(compared: Sequence[Comparison]) -> dict[str, Cell]:
     """Column -> one text for each row that a predictor's row is compared with; sorted by the first."""
     texts: dict[str, list[tuple[str, float | None]]] = {
         "over": [(c.over, None) for c in compared],
@@ -460,29 +421,26 @@ def comparison_entries(compared: Sequence[Comparison]) -> dict[str, Entry]:
         "p": [(p_value(c.p), c.p) for c in compared],
         "verdict": [(c.verdict, None) for c in compared],
     }
-    return {
-        key: Entry("; ".join(text for text, _ in found), found[0][1]) if found else Entry(MISSING)
-        for key, found in texts.items()
-    }
+    return {key: several([text for text, _ in found], found[0][1] if found else None) for key, found in texts.items()}
 
 
 def _name(predictor: str) -> str:
     return {ONE_NETWORK: "one network", "ensemble": "the ensemble"}.get(predictor, predictor)
 
 
-def _by_class(row: Row) -> dict[str, Entry]:
+def _by_class(row: Row) -> dict[str, Cell]:
     return {
         "average": _spread(row.spread(ONE_NETWORK, "average_accuracy")),
         "kappa": _spread(row.spread(ONE_NETWORK, "kappa")),
     }
 
 
-def _named(row: Row, predictors: Sequence[str]) -> Entry:
+def _named(row: Row, predictors: Sequence[str]) -> Cell:
     """Several predictors with their names; sorted by the first."""
     found = {name: row.spread(name) for name in predictors}
     texts = [f"{row.name_of(name)} {written(s)}" for name, s in found.items() if s is not None]
     first = next(iter(found.values()), None)
-    return Entry("; ".join(texts) or MISSING, first.mean if first else None)
+    return several(texts, first.mean if first else None)
 
 
 def _size(rows: Sequence[Row]) -> str:
@@ -492,7 +450,7 @@ def _size(rows: Sequence[Row]) -> str:
         return ""
     cost = finished.cost(ONE_NETWORK)
     mean = " on average" if len(set(finished.result["peers"])) > 1 else ""
-    return f" · {words.count(cost['parameters'])} parameters, {words.count(cost['flops'])} FLOPs a network{mean}"
+    return f" · {count(cost['parameters'])} parameters, {count(cost['flops'])} FLOPs a network{mean}"
 
 
 def _comparison(compared: Comparison | None) -> dict[str, Any]:
@@ -513,21 +471,3 @@ def _comparison(compared: Comparison | None) -> dict[str, Any]:
         "smallest_gain": compared.smallest,
         "verdict": compared.verdict,
     }
-
-
-def _csv(heads: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, heads, lineterminator="\n")
-    writer.writeheader()
-    for line in lines:
-        writer.writerow({k: f"{v:.8g}" if isinstance(v, float) else v for k, v in line.items()})
-    return text.getvalue()
-
-
-_TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$"}
-_TEX |= {"×": "$\\times$", "·": "$\\cdot$", "–": "--", "\N{MINUS SIGN}": "$-$", "<": "$<$", ">": "$>$"}
-_TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-
-
-def _tex(text: str) -> str:
-    return re.sub("|".join(map(re.escape, _TEX)), lambda found: _TEX[found[0]], text)

@@ -16,11 +16,12 @@ from collegium.losses import attention_map
 from collegium.results.diversity import agreement, double_fault, jensen_shannon, kappa
 from collegium.results.examples import Answer, Choice, Example, choose, unit_range
 from collegium.student import deployed_peer
-from collegium.training.recipe import Recipe, read_yaml
+from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
+from collegium.yaml_text import read_yaml
 
 if TYPE_CHECKING:
-    from collegium.training.loop import Run
+    from collegium.training.run import RestoredRun
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def gather(
         UsageError: there is no run, it is not complete, or its checkpoints are gone.
         TrainingError: the checkpoint is damaged, or does not fit the recipe.
     """
-    from collegium.training.loop import restore
+    from collegium.training.run import restore
 
     folder = RunFolder(run)
     recipe = folder.recipe()
@@ -165,7 +166,7 @@ def _epochs_done(folder: RunFolder) -> int:
     return int(rows[-1]["epoch"]) if rows else 0
 
 
-def _predict(trained: "Run") -> tuple[dict[str, Tensor], Tensor]:
+def _predict(trained: "RestoredRun") -> tuple[dict[str, Tensor], Tensor]:
     """Logits of every predictor on the whole test split, and the targets, on the CPU."""
     parts: dict[str, list[Tensor]] = {}
     for images, _ in trained.scored["test"].epoch(0):
@@ -175,12 +176,12 @@ def _predict(trained: "Run") -> tuple[dict[str, Tensor], Tensor]:
     return {name: torch.cat(part).clone() for name, part in parts.items()}, targets
 
 
-def _maps(trained: "Run") -> dict[str, Tensor]:
+def _maps(trained: "RestoredRun") -> dict[str, Tensor]:
     """Every predictor's class for every pixel of a scene (H, W), on the CPU; nothing where the data are no scene."""
     data = trained.experiment.data
     if not isinstance(data, SceneData):
         return {}
-    from collegium.training.loop import EVALUATION_BATCH
+    from collegium.training.evaluation import EVALUATION_BATCH
 
     batches = data.scene_batches(
         batch_size=EVALUATION_BATCH, device=trained.fabric.device, channels_last=trained.recipe.channels_last
@@ -193,7 +194,7 @@ def _maps(trained: "Run") -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def _examples(trained: "Run", choices: Sequence[Choice], logits: dict[str, Tensor]) -> tuple[Example, ...]:
+def _examples(trained: "RestoredRun", choices: Sequence[Choice], logits: dict[str, Tensor]) -> tuple[Example, ...]:
     data = trained.experiment.data
     split = data.test.subset(torch.tensor([choice.index for choice in choices]))
     shown = data.pictures(split)

@@ -6,16 +6,14 @@ from typing import Any
 
 from collegium.cohort import is_peer
 from collegium.errors import UsageError
-from collegium.results.scores import all_predictors
+from collegium.results.scores import all_predictors, last
 from collegium.results.statistics import Decision, Gain, Interval, Spread, decide, gain, spread
 from collegium.study.cell import Cell
 from collegium.study.plan import MARGIN, Contrast
 from collegium.study.study import Outcome, Study
-from collegium.training.recipe import read_yaml
+from collegium.yaml_text import read_yaml
 
 ONE_NETWORK = "mean_peer"
-HIGHER = {"top1_error": "accuracy", "top5_error": "top5_accuracy"}
-"""Errors, which tables of studies show as the accuracies that they leave."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +65,11 @@ class Row:
         """The method's own predictors."""
         return [name for name in self.predictors if not is_peer(name) and name not in (ONE_NETWORK, "ensemble")]
 
-    def scores(self, predictor: str, metric: str = "accuracy") -> dict[int, float]:
-        """Seed -> a metric in the last epoch; shares in percent, errors as the accuracies that they leave."""
-        error = next((name for name, better in HIGHER.items() if better == metric), None)
-        found = {}
-        for seed, result in self.results.items():
-            value = all_predictors(result)[predictor]["last"][error or metric]
-            found[seed] = value if metric == "nll" else 100 * (1 - value if error else value)
-        return found
+    def scores(self, predictor: str, metric: str = "top1_accuracy") -> dict[int, float]:
+        """Seed -> a metric in the last epoch, in its unit."""
+        return {seed: last(result, predictor, metric) for seed, result in self.results.items()}
 
-    def spread(self, predictor: str, metric: str = "accuracy") -> Spread | None:
+    def spread(self, predictor: str, metric: str = "top1_accuracy") -> Spread | None:
         values = self.scores(predictor, metric)
         return spread(list(values.values())) if values else None
 

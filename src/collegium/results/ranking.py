@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,11 @@ from collegium import methods
 from collegium.cohort import is_peer
 from collegium.errors import CollegiumError, UsageError
 from collegium.options import keywords
-from collegium.pages.text import entry, method_title, networks
 from collegium.results import papers as tables
-from collegium.results.published import Published, published
-from collegium.results.scores import all_predictors, uneven
+from collegium.results.published import LACKING, Published, published
+from collegium.results.scores import METRICS, all_predictors, last, uneven
 from collegium.results.statistics import ranks, spread
+from collegium.results.wording import entry, method_title, networks
 from collegium.study.cell import changed
 from collegium.study.study import Study
 from collegium.training.recipe import Recipe
@@ -28,24 +28,10 @@ Deployed = Literal["one network", "several networks", "not known"]
 DEPLOYED = ("one network", "several networks", "not known")
 
 TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167, "tiny_imagenet": 100_000}
-METRICS = {
-    "top-1 error": "lower",
-    "top-5 error": "lower",
-    "overall accuracy": "higher",
-    "average accuracy": "higher",
-    "kappa × 100": "higher",
-    "accuracy of one class": "higher",
-}
-"""What is ranked, all in percent -> which side is better."""
+_RANKED = ("top1_error", "top5_error", "overall_accuracy", "average_accuracy", "kappa", "class_accuracy")
+RANKED = {METRICS[key].name: METRICS[key] for key in _RANKED}
+"""What is ranked, by name and in order; all are in percent."""
 
-_PUBLISHED_AS = {
-    "top1_error": "top-1 error",
-    "top1_accuracy": "top-1 error",
-    "top5_error": "top-5 error",
-    "overall_accuracy": "overall accuracy",
-    "average_accuracy": "average accuracy",
-    "class_accuracy": "accuracy of one class",
-}
 TRIAL = "a trial at a reduced scale"
 _SEEDS = ("seed", "weight_seed", "data_seed")
 _ELSEWHERE = (
@@ -71,7 +57,7 @@ class Standing:
         data: the data set.
         network: what is deployed, or what the deployed networks are.
         peers: what trained together.
-        metric: a key of METRICS.
+        metric: a key of RANKED.
         predictor: what was scored.
         deployed: how many networks that takes.
         value: in percent.
@@ -131,7 +117,7 @@ def of_papers() -> list[Standing]:
 
 def _of_paper(number: Published) -> Standing:
     table = tables.get(number.table)
-    flipped = number.metric == "top1_accuracy"
+    flipped = number.metric == "top1_accuracy"  # ranked as the error that it leaves
     remark = ""
     if number.predictor == "unknown":
         remark = "the source does not say what was scored"
@@ -147,7 +133,7 @@ def _of_paper(number: Published) -> Standing:
         data=number.data,
         network=number.network,
         peers=_peers(number) + taught + trunk,
-        metric=_PUBLISHED_AS[number.metric],
+        metric=METRICS["top1_error" if flipped else number.metric].name,
         predictor=number.predictor,
         deployed=deployed(number.predictor, ["leader"]),
         value=100 - number.value if flipped else number.value,
@@ -238,6 +224,13 @@ def _method_defaults(name: str) -> dict[str, Any]:
         return {}
 
 
+def _data_title(recipe: Recipe) -> str:
+    try:
+        return datasets.title(recipe.data_name, recipe.data_options)
+    except UsageError:  # data from Python
+        return recipe.data_name
+
+
 def _data_defaults(name: str) -> dict[str, Any]:
     try:
         return datasets.options(name)
@@ -315,17 +308,16 @@ def _of_row(runs: Sequence[Finished], told_apart: str) -> Iterator[Standing]:
         index = int(predictor.removeprefix("peer")) if is_peer(predictor) else one_network.get(predictor, 0)
         kind = deployed(predictor, list(one_network))
         several = len(set(names)) > 1 and kind == "several networks"
-        for metric, (key, flip) in _metrics(first.result).items():
-            values = [100 * float(all_predictors(run.result)[predictor]["last"][key]) for run in runs]
-            values = [100 - value if flip else value for value in values]
+        for metric in _metrics(first.result):
+            values = [last(run.result, predictor, metric) for run in runs]
             found = spread(values)
             yield Standing(
                 origin="ours",
                 method=first.method + (f", {told_apart}" if told_apart else ""),
-                data=first.recipe.data_name,
+                data=_data_title(first.recipe),
                 network=networks(names) if several else names[index],
                 peers=first.peers,
-                metric=metric,
+                metric=METRICS[metric].name,
                 predictor=predictor,
                 deployed=kind,
                 value=found.mean,
@@ -338,22 +330,6 @@ def _of_row(runs: Sequence[Finished], told_apart: str) -> Iterator[Standing]:
                 remark=TRIAL if any(run.trial for run in runs) else "",
                 scores={run.seeds: value for run, value in zip(runs, values, strict=True)},
             )
-
-
-def in_order(group: Sequence[Standing]) -> list[Standing]:
-    """A group by its values, the best first, with ranks; what is not compared with others comes last.
-
-    Ranks are those of our rows of two seeds or more, where there are two such rows. All else is placed by its value
-    alone: without its runs nobody can tell whether it is better than its neighbours.
-    """
-    sign = 1 if METRICS[group[0].metric] == "lower" else -1
-    placed = sorted(group, key=lambda s: (bool(s.remark), sign * s.value, s.origin, s.method))
-    tested = [k for k, s in enumerate(placed) if not s.remark and len(s.scores) > 1]
-    if len(tested) > 1:
-        found = ranks([{seed: -sign * value for seed, value in placed[k].scores.items()} for k in tested])
-        for k, rank in zip(tested, found, strict=True):
-            placed[k] = replace(placed[k], rank=rank, tied=found.count(rank) > 1)
-    return placed
 
 
 def _predictors(result: Mapping[str, Any]) -> list[str]:
@@ -372,15 +348,11 @@ def _one_network(method: str) -> dict[str, int]:
         return {}
 
 
-def _metrics(result: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
-    """Metric -> its key in a result, and whether 100 minus it is meant; by class where classes are uneven."""
+def _metrics(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics that are ranked; those by class where classes are uneven."""
     if uneven(result.get("test_images_per_class") or [1]):
-        return {
-            "overall accuracy": ("top1_error", True),
-            "average accuracy": ("average_accuracy", False),
-            "kappa × 100": ("kappa", False),
-        }
-    return {"top-1 error": ("top1_error", False), "top-5 error": ("top5_error", False)}
+        return "overall_accuracy", "average_accuracy", "kappa"
+    return "top1_error", "top5_error"
 
 
 def _places(runs: Sequence[Finished]) -> str:
@@ -392,4 +364,44 @@ def _settings(recipe: Recipe) -> str:
     return (
         f"{recipe.optimizer} {recipe.learning_rate:g}, batches of {recipe.batch_size}, weight decay "
         f"{recipe.weight_decay:g}, {recipe.schedule} schedule"
+    )
+
+
+def ranked(standings: Iterable[Standing]) -> dict[tuple[str, str, str, str, int], list[Standing]]:
+    """Group -> its values, see :func:`in_order`. Large groups come first."""
+    groups: dict[tuple[str, str, str, str, int], list[Standing]] = {}
+    for standing in standings:
+        groups.setdefault(standing.group, []).append(standing)
+    ordered = sorted(groups.items(), key=lambda item: _place(item[0], len(item[1])))
+    return {key: in_order(group) for key, group in ordered}
+
+
+def in_order(group: Sequence[Standing]) -> list[Standing]:
+    """A group by its values, the best first, with ranks; what is not compared with others comes last.
+
+    Ranks are those of our rows of two seeds or more, where there are two such rows. All else is placed by its value
+    alone: without its runs nobody can tell whether it is better than its neighbours.
+    """
+    sign = 1 if RANKED[group[0].metric].better == "lower" else -1
+    placed = sorted(group, key=lambda s: (bool(s.remark), sign * s.value, s.origin, s.method))
+    tested = [k for k, s in enumerate(placed) if not s.remark and len(s.scores) > 1]
+    if len(tested) > 1:
+        found = ranks([{seed: -sign * value for seed, value in placed[k].scores.items()} for k in tested])
+        for k, rank in zip(tested, found, strict=True):
+            placed[k] = replace(placed[k], rank=rank, tied=found.count(rank) > 1)
+    return placed
+
+
+def _place(key: tuple[str, str, str, str, int], size: int) -> tuple[object, ...]:
+    data, network, metric, deployed, images = key
+    reduced = images < TRAINING_IMAGES.get(data, 0)
+    return (
+        reduced,
+        data,
+        network in LACKING,
+        network,
+        list(RANKED).index(metric),
+        DEPLOYED.index(deployed),
+        -images,
+        -size,
     )

@@ -1,65 +1,84 @@
-"""Results as tables for the terminal."""
+"""What is measured of a predictor: names, units, which side is better, and how values are read and written."""
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
-from typing import Any
-
-from rich.table import Table
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from collegium.cohort import is_peer
+from collegium.formatting import MISSING, number
+from collegium.results.statistics import Spread
 
 Result = Mapping[str, Any]
 """The content of a run's result.json."""
 
-
 UNEVEN = 1.5  # times as many test images of one class as of another
 
 
-def uneven(images_per_class: Sequence[int]) -> bool:
-    """Whether some classes have so many more test images that the average over classes tells something of its own."""
-    return max(images_per_class) > UNEVEN * min(images_per_class)
+@dataclass(frozen=True)
+class Metric:
+    """A measure of a predictor.
 
-
-def predictor_table(
-    title: str,
-    scores: Mapping[str, Mapping[str, float]],
-    cost: Mapping[str, Mapping[str, int]],
-    images_per_class: Sequence[int],
-) -> Table:
-    """One run: predictor -> metric -> value, and predictor -> parameters and FLOPs, as rows.
-
-    Where test classes are uneven, accuracies over all and by class and kappa take the place of the top-5 error.
+    Args:
+        name: as tables show it.
+        better: which side is.
+        source: its key among the scores in result.json, "" where runs do not say it.
+        complement: whether it is 1 minus the source, as an accuracy is of an error.
+        unit: of its values; all but those in nats are hundredths of what the source holds.
+        meaning: in a sentence.
     """
-    table = Table(title=title, title_justify="left")
-    table.add_column("predictor", min_width=max(len(name) for name in scores))
-    by_class = uneven(images_per_class)
-    shares = (
-        ("overall\nacc. %", "average\nacc. %", "kappa\nx 100") if by_class else ("top-1\nerror %", "top-5\nerror %")
-    )
-    for heading in (*shares, "NLL", "ECE\n%", "parameters", "MFLOPs"):
-        table.add_column(heading, justify="right")
-    for name, values in scores.items():
-        known = cost.get(name)
-        if by_class:
-            cells = [1 - values["top1_error"], values["average_accuracy"], values["kappa"]]
-        else:
-            cells = [values["top1_error"], values["top5_error"]]
-        table.add_row(
-            name,
-            *(f"{100 * value:.2f}" for value in cells),
-            f"{values['nll']:.3f}",
-            f"{100 * values['ece']:.1f}",
-            f"{known['parameters']:,}" if known else "",
-            f"{known['flops'] / 1e6:.1f}" if known else "",
-        )
-    return table
+
+    name: str
+    better: Literal["lower", "higher"]
+    source: str
+    complement: bool = False
+    unit: str = "%"
+    meaning: str = ""
+
+    @property
+    def digits(self) -> int:
+        """After the point, as tables show them."""
+        return 3 if self.unit == "nats" else 2
+
+    def value(self, scores: Mapping[str, float]) -> float:
+        """The metric in its unit, of a predictor's scores in result.json."""
+        found = float(scores[self.source])
+        found = 1 - found if self.complement else found
+        return found if self.unit == "nats" else 100 * found
 
 
-def result_table(result: Result) -> Table:
-    """One complete run: the last epoch's scores of every predictor."""
-    scores = {name: values["last"] for name, values in all_predictors(result).items()}
-    title = f"{result['method']} on {result['data']}, {', '.join(result['peers'])}, last of {result['epochs']} epochs"
-    return predictor_table(title, scores, result["cost"], result["test_images_per_class"])
+METRICS = {
+    "top1_error": Metric(
+        "top-1 error",
+        "lower",
+        "top1_error",
+        meaning="Share of test images whose most probable class is wrong, in percent",
+    ),
+    "top5_error": Metric(
+        "top-5 error",
+        "lower",
+        "top5_error",
+        meaning="Share of test images whose true class is not among the five surest, in percent",
+    ),
+    "nll": Metric(
+        "NLL",
+        "lower",
+        "nll",
+        unit="nats",
+        meaning="Negative log-likelihood: mean of -log of the probability given to the true class, in nats",
+    ),
+    "ece": Metric(
+        "ECE",
+        "lower",
+        "ece",
+        meaning="Expected calibration error: mean gap between confidence and accuracy over 15 bins, in percent",
+    ),
+    "top1_accuracy": Metric("top-1 accuracy", "higher", "top1_error", complement=True),
+    "overall_accuracy": Metric("overall accuracy", "higher", "top1_error", complement=True),
+    "average_accuracy": Metric("average accuracy", "higher", "average_accuracy"),
+    "kappa": Metric("kappa × 100", "higher", "kappa", unit=""),
+    "class_accuracy": Metric("accuracy of one class", "higher", ""),
+}
+"""The metrics of results, of tables and of published values, by their keys there."""
 
 
 def all_predictors(result: Result) -> dict[str, Any]:
@@ -68,37 +87,30 @@ def all_predictors(result: Result) -> dict[str, Any]:
     return peers | {"mean_peer": result["mean_peer"]} | dict(result["predictors"])
 
 
-def spread(results: Sequence[Result], metric: str = "top1_error") -> dict[str, tuple[float, float]]:
-    """Runs that differ in the seed alone: predictor -> (mean, sample standard deviation) in the last epoch.
-
-    The standard deviation of a single run is not a number.
-    """
-    summary = {}
-    for name in all_predictors(results[0]):
-        values = [all_predictors(result)[name]["last"][metric] for result in results]
-        summary[name] = (fmean(values), stdev(values) if len(values) > 1 else float("nan"))
-    return summary
+def last(result: Result, predictor: str, metric: str) -> float:
+    """A predictor's metric in the last epoch, in its unit."""
+    return METRICS[metric].value(all_predictors(result)[predictor]["last"])
 
 
-def comparison_table(title: str, rows: Mapping[str, Sequence[Result]]) -> Table:
-    """Rows of runs over seeds: top-1 error of the predictors, mean ± standard deviation, in percent.
-
-    Where the peers of every row are alike, each of them is as good a sample as the others, and only their mean
-    is shown.
-    """
-    columns = list(dict.fromkeys(name for results in rows.values() for name in all_predictors(results[0])))
-    if all(len(set(results[0]["peers"])) == 1 for results in rows.values()):
-        columns = [name for name in columns if not is_peer(name)]
-    table = Table(title=title, title_justify="left")
-    table.add_column("", min_width=max(len(row) for row in rows))
-    for name in columns:
-        table.add_column(name, justify="right")
-    for row, results in rows.items():
-        summary = spread(results)
-        table.add_row(row, *(percent(*summary[name]) if name in summary else "" for name in columns))
-    return table
+def wrong_labels(result: Result) -> str:
+    """ ", 27.2 % of the training labels wrong", "" where that is not known to be so."""
+    share = result.get("wrong_labels")
+    return "" if share is None else f", {100 * share:.1f} % of the training labels wrong"
 
 
-def percent(mean: float, deviation: float) -> str:
-    """A share with its standard deviation as percent: ``"5.44 ± 0.31"``."""
-    return f"{100 * mean:.2f} ± {100 * deviation:.2f}"
+def uneven(images_per_class: Sequence[int]) -> bool:
+    """Whether some classes have so many more test images that the average over classes tells something of its own."""
+    return max(images_per_class) > UNEVEN * min(images_per_class)
+
+
+def written(found: Spread, *, sign: bool = False, digits: int = 2) -> str:
+    """``"31.42 ± 0.20"``, without the deviation where there is one value."""
+    mean = number(found.mean, digits, sign=sign)
+    return mean if found.std is None else f"{mean} ± {found.std:.{digits}f}"
+
+
+def p_value(p: float | None) -> str:
+    """``"0.041"``, ``"< 0.001"``."""
+    if p is None:
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -7,11 +7,11 @@ logs/KEY.txt    what a run's process printed
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import yaml
@@ -21,12 +21,13 @@ from collegium.errors import UsageError
 from collegium.files import locked, write_whole
 from collegium.study.cell import Cell
 from collegium.study.executors.local import Event, Executor, Job, LocalExecutor
-from collegium.study.live import LiveView
 from collegium.study.plan import Contrast, Plan, PlanOptions, check_unchanged, make_plan
 from collegium.study.trial import Trial
 from collegium.training.experiment import resolve
-from collegium.training.recipe import Recipe, provenance, read_yaml
+from collegium.training.provenance import provenance
+from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
+from collegium.yaml_text import read_yaml
 
 State = Literal["done", "failed", "broken", "waiting"]
 
@@ -47,6 +48,13 @@ class Outcome:
     state: State
     result: dict[str, Any] | None = None
     error: str | None = None
+
+
+class View(AbstractContextManager[Any], Protocol):
+    """What shows a person how a study goes, see :class:`collegium.study.live.LiveView`."""
+
+    def happened(self, cell: Cell, event: Event) -> None:
+        """Something happened to a run."""
 
 
 class Study:
@@ -215,15 +223,21 @@ class Study:
                 except UsageError as error:
                     raise UsageError(f"{cell.label}: {error}") from error
 
-    def run(self, executor: Executor | None = None, *, checked: bool = False, quiet: bool = False) -> list[Outcome]:
-        """Computes every cell that is not done, shows how it goes, and returns how far every cell is.
+    def run(
+        self,
+        executor: Executor | None = None,
+        *,
+        checked: bool = False,
+        view: "Callable[[Study], View] | None" = None,
+    ) -> list[Outcome]:
+        """Computes every cell that is not done, and returns how far every cell is.
 
         Finished runs are left as they are, interrupted ones go on, and failed ones are tried again.
 
         Args:
             executor: where; by default this machine's processes.
             checked: every row is known to be buildable; see :meth:`check`.
-            quiet: show nothing.
+            view: shows how it goes, such as :class:`collegium.study.live.LiveView`; by default nothing does.
 
         Raises:
             UsageError: a row cannot be built, or another process runs the study; nothing is computed.
@@ -240,10 +254,12 @@ class Study:
             cells = {cell.key: cell for cell in left}
             jobs = [self._job(cell) for cell in left]
             try:
-                with LiveView(self, quiet=quiet) as view, closing((executor or LocalExecutor()).run(jobs)) as events:
+                shown = None if view is None else view(self)
+                with shown or nullcontext(), closing((executor or LocalExecutor()).run(jobs)) as events:
                     for event in events:
                         self._record(cells[event.key], event)
-                        view.happened(cells[event.key], event)
+                        if shown is not None:
+                            shown.happened(cells[event.key], event)
             except KeyboardInterrupt:
                 done = sum(outcome.state == "done" for outcome in self.outcomes())
                 raise Interrupted(

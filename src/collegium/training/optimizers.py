@@ -1,4 +1,4 @@
-"""Optimizers and schedules. A schedule is a pure function of progress, so there is no state to resume."""
+"""Optimizers and learning rate schedules. A schedule is a function of progress alone and has no state."""
 
 import math
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from collegium.training.recipe import Recipe
 
 
 def make_optimizer(recipe: Recipe, groups: list[ParameterGroup], kind: str | None = None) -> Optimizer:
-    """One player's optimizer, the run's own where ``kind`` names no other.
+    """One player's optimizer, of the recipe's kind where ``kind`` is None.
 
-    Groups keep what the method sets; "base" holds their own top rate.
+    What a group does not set comes from the recipe; its entry "base" is its highest learning rate.
     """
     kind = kind or recipe.optimizer
     groups = [group for group in groups if group["params"]]
-    # One kernel for all parameters, where torch has it; it would unscale fp16 gradients too late to clip them.
-    # Otherwise torch is left to choose: False would mean one parameter at a time.
+    # One kernel for all parameters, where torch has it; with fp16 it would unscale gradients too late for clipping.
+    # None lets torch choose; False would update one parameter at a time.
     fused = (recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")) or None
     resolved = []
     for group in groups:
@@ -33,7 +33,7 @@ def make_optimizer(recipe: Recipe, groups: list[ParameterGroup], kind: str | Non
 
 
 def learning_rate_factor(recipe: Recipe, fraction: float) -> float:
-    """What the learning rate is multiplied by after a share ``fraction`` of all steps.
+    """The factor of the highest learning rate after a share ``fraction`` of all steps.
 
     one_cycle follows Smith, "Super-Convergence", https://arxiv.org/abs/1708.07120, with cosine annealing: up from
     1/25 over the first 30 %, then down to 1/250000 (the values of torch.optim.lr_scheduler.OneCycleLR).
@@ -58,6 +58,7 @@ def _anneal(start: float, end: float, share: float) -> float:
 
 
 def set_learning_rate(optimizers: Mapping[str, Optimizer], factor: float) -> None:
+    """Sets every group's learning rate to so much of its highest."""
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * factor

@@ -1,11 +1,11 @@
-"""The folder of a run: the contract between training and everything after it.
+"""The folder of a run, which training writes and everything else reads.
 
-recipe.yaml        everything resolved, with versions, commit, hardware
-metrics.csv        one row an epoch: every term, every predictor
+recipe.yaml        the recipe with all defaults, versions, commit, hardware
+metrics.csv        one row per epoch: every term, every predictor
 tensorboard/       the same as events
-split.csv          which pixels of a scene train and score
+split.csv          which pixels of a scene are for training and for testing
 teacher/           a copy of the frozen teacher, where the method has one
-checkpoints/       the training state, the newest few
+checkpoints/       the newest training states
 peers/peer0/       a trained peer: model.safetensors and config.json
 result.json        last and best scores of every predictor, cost, time; written when the run is complete
 report.html        self-contained page
@@ -32,7 +32,7 @@ from collegium.training.recipe import Recipe
 
 
 class RunFolder:
-    """Reads and writes a run's folder. Files are written whole under a temporary name, then renamed."""
+    """Reads and writes a run's folder. Files are written under a temporary name and then renamed."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
@@ -44,7 +44,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
 
     def keep_teacher(self, path: str) -> None:
-        """Copies a trained network here, so that the run can go on and be looked at without the original."""
+        """Copies a trained network into the folder, so that the run no longer needs the original."""
         target = self.path / "teacher"
         if not target.exists():
             temporary = self.path / "teacher.part"
@@ -61,13 +61,13 @@ class RunFolder:
         return self.path / "peers" / f"peer{index}"
 
     def check(self, recipe: Recipe, *, overwrite: bool = False) -> None:
-        """Whether a recipe may train here; writes nothing.
+        """Whether a recipe may be trained in this folder; writes nothing.
 
         Raises:
-            UsageError: the folder holds another recipe's run, or something that is no run.
+            UsageError: the folder holds a run of another recipe, or something else.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path} is a file; name a folder for the run")
+            raise UsageError(f"{self.path} is a file; give a folder for the run")
         if self.recipe_file.exists():
             differences = [] if overwrite else recipe.differences(self.recipe())
             if differences:
@@ -79,12 +79,12 @@ class RunFolder:
             raise UsageError(f"{self.path} is not empty and holds no run; choose another folder with --run")
 
     def open(self, recipe: Recipe, provenance: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        """Makes the folder for a recipe, where it does not hold that recipe's run already."""
+        """Prepares the folder for a recipe, unless it holds a run of that recipe already."""
         if self.recipe_file.exists() and not overwrite:
             return
         content = {**recipe.to_dict(), "provenance": dict(provenance)}
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        # In an order that a kill cannot turn into a run that seems finished, or into no run at all.
+        # In this order a kill leaves neither a run that seems finished nor a folder that is no run.
         self.result_file.unlink(missing_ok=True)
         for old in self._content():
             if old != self.recipe_file:
@@ -92,7 +92,7 @@ class RunFolder:
         write_whole(self.recipe_file, text)
 
     def _content(self) -> list[Path]:
-        """All but the lock and what a kill has left half written."""
+        """Everything but the lock and files that a kill has left half written."""
         return [entry for entry in self.path.iterdir() if entry.name != ".lock" and entry.suffix != ".part"]
 
     def recipe(self) -> Recipe:
@@ -106,7 +106,7 @@ class RunFolder:
         return Recipe.read(self.recipe_file)
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a complete run, None before that."""
+        """The result of a complete run; None before that."""
         if not self.result_file.is_file():
             return None
         try:
@@ -120,7 +120,7 @@ class RunFolder:
         write_whole(self.result_file, json.dumps(result, indent=2) + "\n")
 
     def write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
-        """One row an epoch; a column stays empty in epochs that did not measure it."""
+        """Writes a row per epoch; columns that an epoch did not measure stay empty in it."""
         columns = list(dict.fromkeys(key for row in history for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -169,7 +169,18 @@ class RunFolder:
         return state
 
     @contextmanager
+    def translate_misfit(self) -> Iterator[None]:
+        """Turns errors of ``load_state_dict`` within it into a TrainingError that names the checkpoints."""
+        try:
+            yield
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise TrainingError(
+                f"the checkpoints in {self.checkpoints} do not fit the recipe's networks: "
+                f"{str(error).splitlines()[0]}; start over with --overwrite"
+            ) from error
+
+    @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from training in the same folder; the lock ends with the process."""
+        """Keeps other processes from training in this folder; the lock ends with the process."""
         with locked(self.path, f"another process is training in {self.path}"):
             yield

@@ -98,6 +98,6 @@ def test_what_is_not_the_file_s_own_fault_is_tried_again(tmp_path, write_images,
         raise error
 
     with monkeypatch.context() as now:
-        now.setattr(*((module.Path, "read_bytes") if isinstance(error, OSError) else (module, "read_image")), fails)
+        now.setattr(module, "read_plain" if isinstance(error, OSError) else "examine_image", fails)
         assert sorted(verify(tmp_path, names, record).broken) == [0, 1]
     assert verify(tmp_path, names, record).broken == {}

@@ -36,6 +36,8 @@ def cache_folder(data: Path) -> Path | None:
     """
     name = hashlib.sha1(os.fsencode(data.absolute()), usedforsecurity=False).hexdigest()[:16]
     for folder in (data / ".collegium", data_root(None) / ".collegium" / name):
+        if folder.is_symlink():  # made by someone else: what is written would land elsewhere
+            continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -59,6 +61,8 @@ def cached(file: Path | None, key: str, make: Callable[[], Split]) -> Split:
 def _load(file: Path, key: str) -> Split | None:
     from safetensors import SafetensorError, safe_open
 
+    if not file.is_file():
+        return None
     try:
         with safe_open(file, framework="pt") as tensors:
             told = tensors.metadata() or {}

@@ -1,55 +1,147 @@
 """Any picture, file or array, as pixels."""
 
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from collegium.errors import DataError, UsageError
+from collegium.errors import CollegiumError, DataError, UsageError
 
-from ..interface import describe
+from ..interface import check_order, describe
+from ..plain_files import read_plain
+
+Shape: TypeAlias = tuple[int, int, int]
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL converts
 
 
-def read_image(file: Path | str | Any, channels: int | None = 3) -> Tensor:
-    """The pixels of an image file, upright, as (C, H, W) uint8; `channels` as for :func:`to_pixels`.
+MOST_PIXELS = 100_000_000  # of an image file: a few bytes can stand for more than memory holds
+MOST_BYTES = 256 << 20  # of an image file
+
+# What the endings that torchvision knows can stand for. PIL tells a file's kind by its content, and would start another
+# program for some others, such as PostScript.
+_FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+TRANSPARENT, CMYK, FRAMES = 1, 2, 4
+
+
+class Found(NamedTuple):
+    """What an image file holds.
+
+    Attributes:
+        shape: (C, H, W), upright; C is 1 or 3.
+        peak: the largest value where the file has 16 bits a channel, else 0.
+        traits: the sum of TRANSPARENT (parts of the image are), CMYK and FRAMES (it has more than one).
+    """
+
+    shape: Shape
+    peak: int
+    traits: int
+
+
+def read_image(file: Path | str | Any, channels: int | None = 3, bit_depth: int | None = None) -> Tensor:
+    """The pixels of an image file, upright, as (C, H, W) uint8; `channels` and `bit_depth` as for :func:`to_pixels`.
+
+    Of an animation, or a file of several pages, the first one.
 
     Args:
         file: its path, or an open binary file.
 
     Raises:
-        DataError: it cannot be decoded to its end.
+        DataError: it is no plain file, has more than 256 MiB or 100 million pixels, or cannot be decoded to its end.
+        UsageError: it has larger values than `bit_depth` allows.
     """
+    with _opened(file) as (image, raw):
+        if bit_depth not in (None, 16) and _deep_colour(image):
+            return _converted(_from_16_bit_colour(raw, image.format, bit_depth), channels)
+        return to_pixels(image, channels, bit_depth)
+
+
+def examine_image(file: Path | str | Any) -> Found:
+    """What an image file holds, which is decoded to its end.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    with _opened(file) as (image, _):
+        deep_colour, frames = _deep_colour(image), bool(getattr(image, "is_animated", False))
+        image.load()
+        traits = TRANSPARENT * _transparent(image) + CMYK * (image.mode == "CMYK") + FRAMES * frames
+        peak = 0
+        if deep_colour:  # PIL reads the upper byte of each value
+            peak = max(high for _, high in _extrema(image.convert("RGB"))) << 8 | 255
+        elif _deep_grey(image):
+            peak = int(np.asarray(image).max())
+        channels, height, width = to_pixels(image).shape
+        return Found((channels, height, width), peak, traits)
+
+
+@contextmanager
+def _opened(file: Path | str | Any) -> Iterator[tuple[Any, bytes]]:
+    """A PIL image and the file's content."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as image:
-            return to_pixels(image, channels)
-    except UsageError:
+        if isinstance(file, Path | str):
+            raw = read_plain(file, MOST_BYTES)
+        else:
+            file.seek(0)
+            raw = file.read()
+        Image.init()  # else PIL does not know all of the formats yet
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, which are checked here, and of harmless flaws
+            with Image.open(io.BytesIO(raw), formats=_FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise Image.DecompressionBombError
+                yield image, raw
+    except (CollegiumError, MemoryError, ImportError):
         raise
     except UnidentifiedImageError:
         raise DataError("no image of a known kind") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"it has more than {MOST_PIXELS // 10**6} million pixels") from None
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from error
     except Exception as error:  # PIL's readers raise several kinds
         raise DataError(str(error) or type(error).__name__) from error
 
 
-def to_pixels(image: Any, channels: int | None = None) -> Tensor:
+def to_pixels(image: Any, channels: int | None = None, bit_depth: int | None = None) -> Tensor:
     """A picture as uint8 (C, H, W).
 
     Args:
         image: a PIL image (turned upright as its EXIF data say); a tensor (H, W) or (C, H, W), or an array (H, W) or
-            (H, W, C), of uint8, of uint16 (divided by 257), or of floating point in [0, 1]. Of transparency only the
-            colours are kept.
+            (H, W, C), of uint8, of uint16, or of floating point in [0, 1]. Of transparency only the colours are kept,
+            and CMYK is converted without a colour profile.
         channels: 1 for grey or 3 for colour, converted where needed; None for as many as there are, of a PIL image
             1 or 3.
+        bit_depth: how many bits the values of 16-bit images have, so that 2^bit_depth - 1 is white; None for 16.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is none of these, or has larger values than `bit_depth` allows.
     """
-    pixels = _from_array(image) if isinstance(image, Tensor | np.ndarray) else _from_pil(image)
+    depth = bit_depth or 16
+    pixels = _from_array(image, depth) if isinstance(image, Tensor | np.ndarray) else _from_pil(image, depth)
+    return _converted(pixels, channels)
+
+
+def peak(image: Any) -> int:
+    """The largest value of a PIL image, a tensor or an array where it has 16 bits a channel, else 0."""
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().numpy()
+    if isinstance(image, np.ndarray):
+        return int(image.max()) if image.dtype == np.uint16 and image.size else 0
+    return int(np.asarray(image).max()) if _deep_grey(image) else 0
+
+
+def _converted(pixels: Tensor, channels: int | None) -> Tensor:
     have = len(pixels)
     if channels is None or have == channels:
         return pixels
@@ -61,17 +153,62 @@ def to_pixels(image: Any, channels: int | None = None) -> Tensor:
     return (pixels * weights).sum(0, keepdim=True).round().to(torch.uint8)
 
 
-def _from_pil(image: Any) -> Tensor:
+def _deep_grey(image: Any) -> bool:
+    return str(image.mode) == "I" or str(image.mode).startswith("I;16")
+
+
+def _deep_colour(image: Any) -> bool:
+    """Whether a file that has been opened, and not loaded, has 16 bits a channel of which PIL will keep 8."""
+    return ";16" in str(image.tile) and not _deep_grey(image)
+
+
+def _extrema(image: Any) -> list[tuple[int, int]]:
+    """(smallest, largest) of each channel"""
+    found = image.getextrema()
+    return list(found) if isinstance(found[0], tuple) else [found]
+
+
+def _transparent(image: Any) -> bool:
+    if "A" in image.getbands() or "a" in image.getbands():
+        return int(_extrema(image)[-1][0]) < 255
+    return "transparency" in image.info
+
+
+def _scaled(values: Any, bits: int) -> NDArray[np.uint8]:
+    """Integers up to 2^bits - 1 as bytes."""
+    values = np.asarray(values, dtype=np.int64)
+    for value in (values.min(initial=0), values.max(initial=0)):
+        if not 0 <= value < 1 << bits:
+            do = "give another bit_depth" if bits < 16 else "convert it to 16 bits"
+            raise UsageError(f"an image has the value {value}, outside 0 to {(1 << bits) - 1}: {do}")
+    scaled: NDArray[np.uint8] = (values * 255 // ((1 << bits) - 1)).astype(np.uint8)
+    return scaled
+
+
+def _from_16_bit_colour(raw: bytes, kind: str, bits: int) -> Tensor:
+    if kind != "PNG":
+        raise DataError(f"16-bit colour is read with a bit_depth from PNG files alone, not from {kind}: convert it")
+    from torchvision.io import ImageReadMode, decode_image
+
+    values = decode_image(torch.frombuffer(bytearray(raw), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    colours = values[: 3 if len(values) > 2 else 1]  # without transparency
+    return torch.from_numpy(_scaled(colours.numpy(), bits))
+
+
+def _from_pil(image: Any, bits: int) -> Tensor:
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):
         raise UsageError(f"an image is {describe(image)}: expected a PIL image, a tensor or a NumPy array")
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data: the pixels are whole
+        pass
     if image.mode == "F":
         raise UsageError("an image has floating point pixels (PIL's mode F), whose black and white are unknown")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # PIL would clip all that is above 255.
-        array = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
+    if _deep_grey(image):
+        array = _scaled(image, bits)  # PIL would clip all that is above 255
     elif image.mode in ("1", "L", "LA", "La"):
         array = np.asarray(image.convert("L"))
     else:
@@ -81,10 +218,11 @@ def _from_pil(image: Any) -> Tensor:
     return torch.from_numpy(array.astype(np.uint8)).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
-def _from_array(given: Any) -> Tensor:
+def _from_array(given: Any, bits: int) -> Tensor:
     image = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.array(given, order="C"))
     if image.ndim not in (2, 3):
         raise UsageError(f"an image is {describe(given)}: expected (H, W), a tensor (C, H, W) or an array (H, W, C)")
+    check_order("an image", given)
     if image.ndim == 2:
         image = image.unsqueeze(0)
     elif not isinstance(given, Tensor):
@@ -97,7 +235,7 @@ def _from_array(given: Any) -> Tensor:
             )
         return (image * 255).round().to(torch.uint8)
     if image.dtype == torch.uint16:
-        return (image.to(torch.int32) // 257).to(torch.uint8)
+        return torch.from_numpy(_scaled(image.numpy(), bits))
     if image.dtype != torch.uint8:
         raise UsageError(f"an image is {describe(given)}: expected uint8, uint16, or floating point in [0, 1]")
     return image

@@ -48,7 +48,11 @@ class Reading:
         std: as `mean`.
         flip: mirror training images at random.
         scale, ratio, augment, erasing, crop_ratio: see :class:`Views`; not for images in memory.
+        bit_depth: how many bits the values of 16-bit images have, so that 2^bit_depth - 1 is white; None for 16.
         workers: processes that decode; None for one for each CPU but one.
+
+    Raises:
+        UsageError: `bit_depth` is not from 9 to 16.
     """
 
     image_size: int | None = None
@@ -61,9 +65,12 @@ class Reading:
     augment: Policy = "none"
     erasing: float = 0.0
     crop_ratio: float = 0.875
+    bit_depth: int | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        if self.bit_depth is not None and not 9 <= self.bit_depth <= 16:
+            raise UsageError(f"bit_depth is {self.bit_depth}: give how many bits of 16-bit images are used, 9 to 16")
         for name in ("mean", "std", "scale", "ratio"):  # lists where they come from a recipe
             value = getattr(self, name)
             object.__setattr__(self, name, value and tuple(value))
@@ -127,10 +134,11 @@ def hold_out_test(name: str, train: StreamedSplit, share: float, seed: int) -> t
     """
     if not 0 < share < 1:
         raise UsageError(f"test_share is {share}: give the share of each class to hold out, between 0 and 1")
-    rest, test = hold_out(train, share, seed)
+    rest, test = hold_out(train, share, seed, "test")
     note = (
-        f"{name} has no test images of its own: {len(test)} of its {len(train)} images ({share:g} of each class, "
-        f"split_seed {seed}) are held out of training and score."
+        f"{name} has no test images of its own: {len(test)} of its {len(train)} images ({share:g} of each class"
+        f"{'' if train.keys is None else ' on average, by file name'}, split_seed {seed}) are held out of training and "
+        "score."
     )
     return rest, test, note
 
@@ -217,8 +225,26 @@ def read_all(
     def read() -> Split:
         return Split(_gather(split.source, split.indices, view, workers, title), split.targets)
 
-    which = hashlib.sha1(split.indices.numpy().tobytes()).hexdigest()
-    return cached(file, f"{key} {which} resized to {size}", read)
+    # Labels are part of the key: they are kept with the pixels.
+    which = hashlib.sha1(split.indices.numpy().tobytes() + split.targets.numpy().tobytes()).hexdigest()
+    return replace(cached(file, f"{key} {which} resized to {size}", read), keys=split.keys)
+
+
+def depth_note(name: str, peak: int, bit_depth: int | None) -> tuple[str, ...]:
+    """What must be said of 16-bit images whose largest value is `peak`, 0 where there are none.
+
+    Raises:
+        UsageError: `bit_depth` is too small for them.
+    """
+    bits = peak.bit_length()
+    if bit_depth is not None and bits > bit_depth:
+        raise UsageError(f"16-bit images of {name} reach {peak}, more than bit_depth {bit_depth} allows: give {bits}")
+    if bit_depth is not None or not 0 < bits < 16:
+        return ()
+    return (
+        f"16-bit images of {name} reach {peak} of 65535: at most {(peak >> 8) + 1} of 256 grey levels are left. "
+        f"Give bit_depth (such as {max(bits, 9)}) to have 2^bit_depth - 1 as white.",
+    )
 
 
 class Unequal(UsageError):

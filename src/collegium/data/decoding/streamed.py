@@ -43,24 +43,27 @@ class StreamedSplit:
         indices: (N,) int64, which images of the source.
         targets: (N,) int64, the class of each.
         true_targets: (N,) int64, the right classes, where `targets` are known to be wrong in part; else None.
+        keys: (N,) int64, see :class:`collegium.data.splits.Keyed`.
     """
 
     source: Source
     indices: Tensor
     targets: Tensor
     true_targets: Tensor | None = None
+    keys: Tensor | None = None
 
     @classmethod
-    def of(cls, source: Source, targets: Tensor) -> "StreamedSplit":
+    def of(cls, source: Source, targets: Tensor, keys: Tensor | None = None) -> "StreamedSplit":
         """All images of a source."""
-        return cls(source, torch.arange(len(source)), targets)
+        return cls(source, torch.arange(len(source)), targets, keys=keys)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def subset(self, indices: Tensor) -> "StreamedSplit":
         """The images at `indices` (K,), in that order."""
-        return StreamedSplit(self.source, self.indices[indices], self.targets[indices], at(self.true_targets, indices))
+        truth, keys = at(self.true_targets, indices), at(self.keys, indices)
+        return StreamedSplit(self.source, self.indices[indices], self.targets[indices], truth, keys)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import os
+import stat
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,17 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collegium.errors import DataError
 from collegium.files import write_whole
 
+from ..plain_files import read_plain
 from .passes import counted
-from .pixels import read_image
+from .pixels import MOST_BYTES, examine_image
 from .workers import Crew, default_workers
 
 _CHUNK = 64
 _FEW = 512  # files that are decoded before other processes have started
-_ROW = np.dtype(
-    [("size", "i8"), ("time", "i8"), ("done", "?"), ("digest", "u8"), *((side, "i4") for side in "CHW")]  # of a file
-)
+_CONTENT = [("digest", "u8"), *((side, "i4") for side in "CHW"), ("peak", "i4"), ("traits", "i4")]
+_ROW = np.dtype([("size", "i8"), ("time", "i8"), ("done", "?"), *_CONTENT])  # of a file
+NOT_PLAIN = -2  # in place of a size
+_RECORD = 1 << 30  # bytes that a record may unpack to
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,15 @@ class Verified:
     Attributes:
         shapes: (N, 3) channels (1 or 3), height and width, upright; 0 where the file is broken.
         digests: (N,) uint64 of the files' contents.
+        peaks: (N,) the largest value where a file has 16 bits a channel, else 0.
+        traits: (N,) what else is special, see :class:`Found`.
         broken: index of a file that cannot be decoded -> why.
     """
 
     shapes: NDArray[np.int32]
     digests: NDArray[np.uint64]
+    peaks: NDArray[np.int32]
+    traits: NDArray[np.int32]
     broken: dict[int, str]
 
 
@@ -52,7 +61,7 @@ def verify(root: Path, names: Sequence[str], record: Path | None, workers: int |
     Returns:
         What each file holds.
     """
-    rows, broken = _recall(record, names, _looked_up(root, names))
+    rows, broken = _recall(record, names, looked_up(root, names))
     missing = np.flatnonzero(~rows["done"])
     if len(missing):
         chunks = np.split(missing, range(_CHUNK, len(missing), _CHUNK))
@@ -60,46 +69,52 @@ def verify(root: Path, names: Sequence[str], record: Path | None, workers: int |
         crew = Crew(_Reader(root, names), count if len(missing) > _FEW else 0)
         try:
             for chunk, found in zip(chunks, counted(crew.run(chunks), "Checking images", len(chunks)), strict=True):
-                for index, (shape, digest, reason, lasting) in zip(chunk.tolist(), found, strict=True):
-                    rows[["C", "H", "W"]][index] = shape
-                    rows["digest"][index], rows["done"][index] = digest, lasting
+                for index, (content, reason, lasting) in zip(chunk.tolist(), found, strict=True):
+                    rows[[name for name, _ in _CONTENT]][index] = content
+                    rows["done"][index] = lasting
                     if reason:
                         broken[index] = reason
         finally:
             _keep(record, names, rows, broken)
-    return Verified(np.stack([rows[side] for side in "CHW"], axis=1), rows["digest"], broken)
+    shapes = np.stack([rows[side] for side in "CHW"], axis=1)
+    return Verified(shapes, rows["digest"], rows["peak"], rows["traits"], broken)
 
 
 class _Reader:
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self.root, self.names = root, names
 
-    def __call__(self, chunk: NDArray[np.int64]) -> list[tuple[tuple[int, ...], int, str, bool]]:
+    def __call__(self, chunk: NDArray[np.int64]) -> list[tuple[tuple[int, ...], str, bool]]:
         return [self._read(self.root / self.names[index]) for index in chunk]
 
-    def _read(self, path: Path) -> tuple[tuple[int, ...], int, str, bool]:
-        """Shape, digest, what is wrong if something is, and whether that lies in the file's own content."""
+    def _read(self, path: Path) -> tuple[tuple[int, ...], str, bool]:
+        """What the record tells of a file, what is wrong if something is, and whether that lies in its own content."""
+        nothing = (0,) * (len(_CONTENT) - 1)
         try:
-            raw = path.read_bytes()
+            raw = read_plain(path, MOST_BYTES)
         except OSError as error:
-            return (0, 0, 0), 0, str(error.strerror), False  # permissions, a network disk: tried again next time
+            return (0, *nothing), str(error.strerror), False  # permissions, a network disk: tried again next time
+        except DataError as error:
+            return (0, *nothing), str(error), False
         digest = int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
         try:
-            return tuple(read_image(io.BytesIO(raw), channels=None).shape), digest, "", True
+            found = examine_image(io.BytesIO(raw))
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            return (0, 0, 0), digest, reason, not isinstance(error, MemoryError | ImportError)
+            return (digest, *nothing), reason, not isinstance(error, MemoryError | ImportError)
+        return (digest, *found.shape, found.peak, found.traits), "", True
 
 
-def _looked_up(root: Path, names: Sequence[str]) -> NDArray[Any]:
-    """A row for each file with its size and time of change, -1 where it cannot be looked up."""
+def looked_up(root: Path, names: Sequence[str]) -> NDArray[Any]:
+    """A row for each file with its size and time of change; -1 where it cannot be looked up, NOT_PLAIN for a pipe or
+    the like."""
 
     def look(name: str) -> tuple[int, int]:
         try:
             found = os.stat(os.path.join(root, name))
         except OSError:
             return -1, -1
-        return found.st_size, found.st_mtime_ns
+        return (found.st_size if stat.S_ISREG(found.st_mode) else NOT_PLAIN), found.st_mtime_ns
 
     rows = np.zeros(len(names), _ROW)
     with ThreadPoolExecutor(32) as pool:  # each waits for the disk or the network
@@ -113,7 +128,11 @@ def _recall(record: Path | None, names: Sequence[str], rows: NDArray[Any]) -> tu
     if record is None:
         return rows, {}
     try:
-        with record.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        raw = io.BytesIO(read_plain(record, _RECORD))
+        with zipfile.ZipFile(raw) as parts:
+            if sum(part.file_size for part in parts.infolist()) > _RECORD:
+                return rows, {}
+        with np.load(raw, allow_pickle=False) as file:
             old = {key: file[key] for key in ("names", "rows", "broken", "reasons")}
         if old["rows"].dtype != _ROW:
             return rows, {}

@@ -25,7 +25,7 @@ Array: TypeAlias = NDArray[Any]
 _PIXELS, _BLOCKS = 0, 1  # what a stream of random numbers is for
 SIDES = (64, 48, 32, 24, 16, 12, 8, 6, 4)  # of blocks, in pixels: the largest that serves every class is taken
 BALANCE = (0.5, 0.0)  # how much of its due each class must have on either side, at least; the second where no side can
-TRIES, ROUND = 96, 12  # of a search, throws in all, and throws on one grid of blocks
+TRIES, ROUND = 60, 12  # of a search, throws in all, and throws on one grid of blocks
 LEFT = 0.1  # of each class, what a search wants to leave to test
 
 
@@ -336,30 +336,26 @@ class _Task:
         spread = (grid.counts > 0).sum(1)
         for label in sorted(range(len(draws)), key=lambda c: (spread[c], c)):
             blocks = np.flatnonzero(grid.counts[label])
-            total = int(grid.counts[label].sum())
             size = dict(zip(blocks.tolist(), grid.counts[label, blocks].tolist(), strict=True))
+            total = sum(size.values())
             inside = sum(count for b, count in size.items() if training[b] == 1)
             outside = sum(count for b, count in size.items() if training[b] == 0)
-            if draws[label]:
+            along: Array = place[blocks]
+            if cut := draws[label] > 0:
                 random = generator(self.seed, _BLOCKS, grid.side, label, draws[label])
-                angle, cut = torch.rand(2, generator=random, dtype=torch.float64).tolist()
-                along = math.cos(2 * math.pi * angle) * (blocks // grid.columns)
-                along = along + math.sin(2 * math.pi * angle) * (blocks % grid.columns)
-                needed = min(self.wanted[label] / (1 - self.validation) / total, self.share)
-                due = (needed + cut * (self.share - needed)) * total
-            else:
-                along, due = place[blocks], 0.0
+                turn, part = torch.rand(2, generator=random, dtype=torch.float64).tolist()
+                rows, columns = np.divmod(blocks, grid.columns)
+                along = math.cos(2 * math.pi * turn) * rows + math.sin(2 * math.pi * turn) * columns
+                needed = min(self.wanted[label] / (1 - self.validation), self.share * total)
+                due = needed + part * (self.share * total - needed)
             for b in blocks[np.argsort(along, kind="stable")].tolist():
                 if training[b] >= 0:
                     continue
-                if draws[label]:
-                    trains = inside < due
-                else:
-                    trains = self.share * total - inside >= (1 - self.share) * total - outside
-                training[b] = int(trains)
-                inside += size[b] * trains
-                outside += size[b] * (not trains)
-        return np.array(training) == 1
+                behind = self.share * total - inside >= (1 - self.share) * total - outside
+                training[b] = int(inside < due if cut else behind)
+                inside += size[b] * training[b]
+                outside += size[b] * (1 - training[b])
+        return np.array([side == 1 for side in training])
 
     def _judge(self, training: Array, side: int) -> _Dealt:
         """The split that blocks for training (H W,) bool lead to."""

@@ -14,7 +14,8 @@ from typing import Any, cast
 from collegium.errors import UsageError, nearest
 from collegium.results.published import Published, in_table
 from collegium.study.cell import Cell
-from collegium.training.recipe import Recipe, read_yaml
+from collegium.training.recipe import Recipe
+from collegium.yaml_text import read_yaml
 
 FOLDER = Path(__file__).parent
 
@@ -32,7 +33,7 @@ COUNTED_IN_STEPS = ("interval",)
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """One row of a table.
 
     Args:
@@ -55,7 +56,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Target:
     """One published number of a table, and the run that stands beside it.
 
     Args:
@@ -65,7 +66,7 @@ class Entry:
         missing: why there are none.
     """
 
-    row: Row
+    row: PaperRow
     number: Published
     label: str
     missing: str
@@ -97,22 +98,22 @@ class PaperTable:
     recipe: Mapping[str, Any]
     epochs: int | None
     for_networks: Mapping[str, Mapping[str, Any]]
-    rows: tuple[Row, ...]
+    rows: tuple[PaperRow, ...]
     certain: tuple[str, ...]
     reconstructed: tuple[str, ...]
 
-    def entries(self, scale: float = 1.0) -> list[Entry]:
+    def targets(self, scale: float = 1.0) -> list[Target]:
         """Every row with every published number that it stands beside."""
         numbers = in_table(self.name)
         return [
-            Entry(row, number, "" if why else self._label(row, number, scale), why)
+            Target(row, number, "" if why else self._label(row, number, scale), why)
             for row in self.rows
             for number in numbers
             if number.method in row.published
             for why in [self._missing(row, number)]
         ]
 
-    def _missing(self, row: Row, number: Published) -> str:
+    def _missing(self, row: PaperRow, number: Published) -> str:
         if row.missing or number.lacking:
             return row.missing or number.lacking
         return "the source does not say which predictor it is of" if number.predictor == "unknown" else ""
@@ -130,18 +131,18 @@ class PaperTable:
         _check_scale(scale)
         made: dict[tuple[str, int], Cell] = {}
         for seed in seeds:
-            for entry in self.entries(scale):
-                if entry.missing:
+            for target in self.targets(scale):
+                if target.missing:
                     continue
                 teacher = None
-                if entry.number.teacher:
-                    cell = self._teacher(entry.number, seed, scale)
+                if target.number.teacher:
+                    cell = self._teacher(target.number, seed, scale)
                     teacher = made.setdefault((cell.label, seed), cell).label
-                recipe = scaled(self._recipe(entry.row, entry.number, seed), scale)
-                made.setdefault((entry.label, seed), Cell(entry.label, recipe, teacher))
+                recipe = scaled(self._recipe(target.row, target.number, seed), scale)
+                made.setdefault((target.label, seed), Cell(target.label, recipe, teacher))
         return list(made.values())
 
-    def _label(self, row: Row, number: Published, scale: float) -> str:
+    def _label(self, row: PaperRow, number: Published, scale: float) -> str:
         several = len({other.data for other in in_table(self.name)}) > 1
         return " · ".join([row.label, *([number.data] if several else []), *mark(scale), peers(row, number)])
 
@@ -151,7 +152,7 @@ class PaperTable:
         label = " · ".join(["teacher", *mark(scale), number.teacher])
         return Cell(label, scaled(Recipe.from_dict(recipe, self.name), scale))
 
-    def _recipe(self, row: Row, number: Published, seed: int) -> Recipe:
+    def _recipe(self, row: PaperRow, number: Published, seed: int) -> Recipe:
         own = self.for_networks.get(number.network, {})
         recipe = _merged(self.recipe, {"method": row.method, "data": {"name": number.data}})
         recipe = _merged(recipe, own) | {"peers": peers(row, number), "seed": seed}
@@ -167,13 +168,13 @@ def _merged(recipe: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     return {**recipe, **own, **both}
 
 
-def _count(row: Row, number: Published) -> int:
+def _count(row: PaperRow, number: Published) -> int:
     if len(number.networks) > 1:
         return len(number.networks)
     return row.peers if row.peers is not None and number.peers != "1" else int(number.peers)
 
 
-def peers(row: Row, number: Published) -> str:
+def peers(row: PaperRow, number: Published) -> str:
     """The peers of a row beside a published number, as a recipe names them."""
     count = _count(row, number)
     if len(number.networks) > 1:
@@ -287,7 +288,7 @@ def _read(file: Path) -> list[PaperTable]:
     return tables
 
 
-def _row(label: str, row: Mapping[str, Any]) -> Row:
+def _row(label: str, row: Mapping[str, Any]) -> PaperRow:
     method = row.get("method", {})
     values = {"published": (label,), **row, "method": {"name": method} if isinstance(method, str) else method}
-    return Row(label=label, **cast(dict[str, Any], values | {"published": tuple(values["published"])}))
+    return PaperRow(label=label, **cast(dict[str, Any], values | {"published": tuple(values["published"])}))

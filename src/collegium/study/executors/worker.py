@@ -26,8 +26,8 @@ def work(recipe: dict[str, Any], folder: str, patience: float = PATIENCE) -> dic
             from torch import OutOfMemoryError
 
             from collegium.errors import Interrupted
-            from collegium.training.loop import train
             from collegium.training.recipe import Recipe
+            from collegium.training.run import train
             from collegium.training.run_folder import RunFolder
     except Exception as error:
         return _failure("failed", error)

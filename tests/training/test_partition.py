@@ -13,12 +13,12 @@ from torch import Tensor
 from collegium import methods
 from collegium.errors import UsageError
 from collegium.method import Progress
+from collegium.training.checks import check_peer_layout
+from collegium.training.devices import Devices
 from collegium.training.experiment import build
-from collegium.training.peer_layout import peer_groups
-from collegium.training.places import Places
 from collegium.training.run_folder import RunFolder
 
-ALONE = Places()
+ALONE = Devices()
 LOGITS_ONLY = [name for name in methods.names() if methods.get(name).logits_only]
 
 
@@ -45,7 +45,7 @@ def test_a_method_that_may_be_parted_reads_logits_alone(name: str) -> None:
     assert not list(method.parameters()) and (method.shadow is None or not method.shadow.hybrid)
 
 
-def together(found: list[dict[str, Tensor]], expected: dict[str, Tensor]) -> None:
+def assert_union(found: list[dict[str, Tensor]], expected: dict[str, Tensor]) -> None:
     """What all processes have found of their peers is what one process found of all."""
     assert {name for rank in found for name in rank} == expected.keys()
     for rank in found:
@@ -73,18 +73,18 @@ def test_gradients_and_statistics_are_those_of_one_process(
     processes: int, cases: list[str], expected: dict[str, dict[str, Tensor]]
 ) -> None:
     # Two processes have a peer each, or two; of four each has one, or two share the batches of one peer.
-    told = on_ranks(processes, parted, cases)
+    found = on_ranks(processes, parted, cases)
     for case in cases:
-        together([rank[case] for rank in told], expected[case])
-        own = [frozenset(rank[case]) for rank in told]
+        assert_union([rank[case] for rank in found], expected[case])
+        own = [frozenset(rank[case]) for rank in found]
         assert len(set(own)) == (processes if case == "four peers" else 2)
 
 
 def test_a_run_is_that_of_one_process_and_goes_on_anywhere(tmp_path: Path) -> None:
     whole, stopped, alone = tmp_path / "whole", tmp_path / "stopped", tmp_path / "alone"
     changes: dict[str, Any] = dict(method={"name": "codistillation", "every": 3}, share_until=None)
-    said = on_ranks(2, stopped_and_repeated, whole, stopped, "peers", changes)
-    assert all("stopped after epoch 1, step 5" in sentence for sentence in said), said
+    messages = on_ranks(2, stopped_and_repeated, whole, stopped, "peers", changes)
+    assert all("stopped after epoch 1, step 4" in message for message in messages), messages
     assert_same_run(whole, stopped)
     run(alone, **GENTLE, **changes, sync_batchnorm=True)
     run(tmp_path / "copy", **GENTLE, **changes, sync_batchnorm=True)  # what two processes began one may end
@@ -106,13 +106,17 @@ def test_a_run_is_that_of_one_process_and_goes_on_anywhere(tmp_path: Path) -> No
     ("changes", "processes", "message"),
     [
         ({}, 2, "ffl reads more of its peers than their logits, .* or one of the methods cl_ilr, codistillation, dml"),
-        ({"method": {"name": "dml"}}, 2, "peers that share stages cannot be parted; leave out --share-until"),
-        ({"method": {"name": "dml"}, "share_until": None}, 1, "needs several processes; say --devices too"),
-        ({"method": {"name": "dml"}, "share_until": None}, 3, "2 peers cannot be laid out evenly on 3 processes"),
-        ({"method": {"name": "independent"}, "share_until": None, "peers": "resnet8"}, 2, "1 peer cannot be laid out"),
-        ({"method": {"name": "dml"}, "share_until": None, "compile": True}, 2, "neither with --compile nor with fp16"),
+        (
+            {"method": {"name": "dml"}},
+            2,
+            "peers that share stages cannot be .*; leave out --share-until",
+        ),
+        ({"method": {"name": "dml"}, "share_until": None}, 1, "needs several processes; give --devices too"),
+        ({"method": {"name": "dml"}, "share_until": None}, 3, "2 peers cannot be divided evenly among 3 processes"),
+        ({"method": {"name": "independent"}, "share_until": None, "peers": "resnet8"}, 2, "1 peer cannot be divided"),
+        ({"method": {"name": "dml"}, "share_until": None, "compile": True}, 2, "supports neither --compile nor fp16"),
     ],
 )
-def test_what_cannot_be_laid_out_is_refused(changes: dict[str, Any], processes: int, message: str) -> None:
+def test_peers_that_cannot_be_divided_are_refused(changes: dict[str, Any], processes: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        peer_groups(build(tiny(**changes)), processes)
+        check_peer_layout(build(tiny(**changes)), processes)

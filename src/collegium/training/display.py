@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar on a terminal, a line an evaluation elsewhere."""
+"""What a run shows while it trains: a progress bar on a terminal, elsewhere a line for each evaluation."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Display:
-    """Shows epochs, time left, the loss, and the newest accuracy of every predictor."""
+    """Shows epochs, remaining time, loss, and the latest accuracy of every predictor."""
 
     def __init__(self, title: str, epochs: int, steps: int, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
@@ -38,18 +38,18 @@ class Display:
         self.bar.stop()
 
     def note(self, text: str) -> None:
-        """A sentence to read before training."""
+        """Prints a sentence above the bar."""
         self.console.print(text, soft_wrap=True, highlight=False)
 
     def step(self, epoch: int, step: int, loss: float, accuracy: Mapping[str, float]) -> None:
-        """After some steps: the loss and accuracy on training batches, over the last evaluation's scores."""
+        """Shows the loss and accuracy on training batches so far, above the scores of the last evaluation."""
         if self.task is not None:
             training = "training " + _percent(accuracy)
             status = f"loss {loss:.3f}  {training}\n{self.scores}"
             self.bar.update(self.task, completed=epoch + step / self.steps, status=status)
 
     def evaluated(self, epoch: int, loss: float, seconds: float, errors: Mapping[str, float]) -> None:
-        """After an evaluation: the accuracy of every predictor."""
+        """Shows the accuracy of every predictor after an evaluation."""
         self.scores = "test " + _percent({name: 1 - error for name, error in errors.items()})
         if not self.live:
             digits = len(str(self.epochs))

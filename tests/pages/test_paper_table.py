@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from chromium import needs_chromium, visit
+from collegium.api import reproduce
 from collegium.cli import main
 from collegium.errors import UsageError
 from collegium.pages.paper_page import page
 from collegium.pages.paper_table import Reproduction
 from collegium.results import papers as tables
-from collegium.results.reproduction import reproduce
 from collegium.study.cell import Cell
 from collegium.study.study import Outcome, Study
 from made_up_runs import write_study
@@ -46,7 +46,7 @@ def found(tmp_path: Path) -> Reproduction:
 
 def test_ours_stands_beside_the_published_value(found: Reproduction) -> None:
     line = found.lines[0]
-    assert (line.entry.row.label, line.number.predictor, line.number.value) == ("A (all)", "fused", 25.56)
+    assert (line.target.row.label, line.number.predictor, line.number.value) == ("A (all)", "fused", 25.56)
     assert line.ours is not None and line.ours.n == 2
     assert line.ours.mean == pytest.approx(26.5)
     assert line.difference == pytest.approx(26.5 - 25.56)
@@ -149,7 +149,7 @@ def test_a_table_of_which_nothing_can_be_trained_shows_the_published_values() ->
 def test_rows_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Cell] = []
 
-    def run(study: Study, executor: object, quiet: bool) -> list[object]:
+    def run(study: Study, executor: object, view: object) -> list[object]:
         seen.extend(study.cells)
         study.write()
         return []
