@@ -125,7 +125,7 @@ class Run:
             now = time.perf_counter()
             read, stop = self.votes.agree(now - shown > DISPLAY_EVERY, self.stop_requested)
             if read or stop or self.step == steps:
-                self._read_tally()
+                self.read_tally()
                 display.step(self.epoch, self.step, self.tally.loss(), self.tally.accuracy())
                 shown = now
             if stop and self.step < steps:
@@ -202,7 +202,12 @@ class Run:
         display.evaluated(self.epoch, self.tally.loss(), sum(self.seconds.values()), errors)
         return columns
 
-    def _read_tally(self) -> None:
+    def read_tally(self) -> None:
+        """Adds the steps since the last call to the tally; waits for the device.
+
+        Raises:
+            TrainingError: a term was not finite.
+        """
         try:
             self.tally.read(self.epoch)
         except TrainingError as error:
@@ -228,7 +233,7 @@ class Run:
         Raises:
             TrainingError: a term or a weight is not finite; nothing is written.
         """
-        self._read_tally()
+        self.read_tally()
         if self.partition.groups > 1:
             gather_to_rank0(self.learner, self.players.optimizers, self.players.parameters)
         if not _all_finite(self.learner.state_dict().values()):
