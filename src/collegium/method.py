@@ -68,6 +68,9 @@ class Method(nn.Module, abc.ABC):
     """Players that take no step, weight decay and momentum included, in a batch in which their terms are all 0."""
     own_views: bool = False
     """Whether every peer sees its own random view of each training image."""
+    views: int = 1
+    """How many random views of each training image every peer sees, where not each its own: view after view in one
+    batch, so that the logits are (M, views B, C) for targets of B."""
     images_per_class: int = 1
     """How many images at least a training batch holds of every class that is in it."""
     shadow: Shadow | None = None

@@ -284,7 +284,7 @@ class Run:
             seed=recipe.resolved_data_seed,
             device=fabric.device,
             channels_last=recipe.channels_last,
-            views=experiment.spec.num_peers if learner.method.own_views else 1,
+            views=experiment.spec.num_peers if learner.method.own_views else learner.method.views,
             images_per_class=learner.method.images_per_class,
             share=self.share,
         )
