@@ -28,6 +28,9 @@ class ParameterGroup(TypedDict):
     weight_decay: NotRequired[float]
     learning_rate_scale: NotRequired[float]  # relative to the run's
     learning_rate: NotRequired[float]  # in place of the run's; the schedule multiplies it alike
+    milestones: NotRequired[
+        tuple[float, ...]
+    ]  # shares of training where the rate drops to a tenth, not by the schedule
 
 
 class Shadow(NamedTuple):

@@ -31,7 +31,7 @@ from collegium.training.launch import elsewhere, launch
 from collegium.training.memory import freed_memory_kept
 from collegium.training.metrics import score, summary
 from collegium.training.mixing import Mixing
-from collegium.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate, soften
+from collegium.training.optimizers import make_optimizer, set_learning_rate, soften
 from collegium.training.peer_layout import bring_home, peer_groups
 from collegium.training.places import Layout, Places, places
 from collegium.training.progress import Display
@@ -419,7 +419,7 @@ class Run:
     def _one_step(self, images: Tensor, target: Tensor, fraction: float) -> None:
         self.progress.epoch.fill_(self.epoch)
         self.progress.fraction.fill_(fraction)
-        set_learning_rate(self.optimizers, learning_rate_factor(self.recipe, fraction))
+        set_learning_rate(self.optimizers, self.recipe, fraction)
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
         mixed, soft = self.mixing(images, soft)
         step = self.epoch * len(self.training_batches) + self.step
