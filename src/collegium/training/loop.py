@@ -26,7 +26,7 @@ from collegium.training.experiment import Experiment, Learner
 from collegium.training.gradients import Players
 from collegium.training.metrics import summary
 from collegium.training.mixing import Mixing
-from collegium.training.optimizers import learning_rate_factor, soften
+from collegium.training.optimizers import soften
 from collegium.training.partition import gather_to_rank0, make_partition
 from collegium.training.result import make_result
 from collegium.training.run_folder import RunFolder
@@ -72,7 +72,7 @@ class Run:
             seed=recipe.resolved_data_seed,
             device=device,
             channels_last=recipe.channels_last,
-            views=experiment.spec.num_peers if self.learner.method.own_views else 1,
+            views=experiment.spec.num_peers if self.learner.method.own_views else self.learner.method.views,
             images_per_class=self.learner.method.images_per_class,
             share=self.share,
         )
@@ -144,7 +144,7 @@ class Run:
         steps_before = self.epoch * len(self.training_batches) + self.step
         self.progress.epoch.fill_(self.epoch)
         self.progress.fraction.fill_(fraction)
-        self.players.set_learning_rate(learning_rate_factor(self.recipe, fraction))
+        self.players.set_learning_rate(self.recipe, fraction)
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
         images, soft = self.mixing(images, soft)
         with self.fabric.autocast(), self._own_draws(steps_before):
