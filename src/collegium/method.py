@@ -28,9 +28,7 @@ class ParameterGroup(TypedDict):
     weight_decay: NotRequired[float]
     learning_rate_scale: NotRequired[float]  # relative to the run's
     learning_rate: NotRequired[float]  # instead of the run's; the schedule multiplies it too
-    milestones: NotRequired[tuple[float, ...]]  # shares of training at which the rate falls to a tenth, in its place
-        tuple[float, ...]
-    ]  # shares of training at which the rate drops to a tenth; no schedule then
+    milestones: NotRequired[tuple[float, ...]]  # shares of training where its rate drops to a tenth; no schedule then
 
 
 class Shadow(NamedTuple):
