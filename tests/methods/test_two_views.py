@@ -67,7 +67,7 @@ def test_a_network_sees_two_views_of_every_image_in_one_batch(tmp_path):
     terms, logits = running.learner.train()(images, target, running.progress)
     assert torch.equal(seen[0], images.flatten(0, 1)) and logits.shape == (1, 20, 10)
     assert terms["peers"]["consistency"].item() > 0
-    assert running.predict(images[0])["peer0"].shape == (20, 10)
+    assert running.evaluator.predict(images[0])["peer0"].shape == (20, 10)
 
 
 @pytest.mark.parametrize("mixing", [{}, {"mixup": 0.4, "cutmix": 1.0}])
