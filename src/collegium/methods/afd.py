@@ -87,8 +87,8 @@ class AFD(Method):
     Known from: secondary accounts of the paper, one of which writes the losses out; two others agree on the roles and
     the separate optimizers. ``discriminator="reimplemented"``, ``adversarial_weight_decay=0.1`` and
     ``adversarial_milestones=(0.25, 0.5)`` are read in the first version of a re-implementation by students,
-    https://github.com/yechanp/self_kd, which differs otherwise: one Adam of networks and discriminators descends the
-    sum of L_D, and the predictions that are imitated are no constants.
+    https://github.com/yechanp/self_kd. It differs otherwise: one Adam of networks and discriminators descends the sum
+    of L_D, and the predictions that are imitated are no constants.
 
     Reconstructed: as no text at hand states them, the layers of D (a 3x3 convolution of stride 2 to twice the
     channels, norm, leaky ReLU, then a linear layer on the pooled map) and of T (for peers of unlike widths a 1x1
