@@ -2,6 +2,7 @@
 
 python benchmarks/studies.py list                 the studies, and how far each is
 python benchmarks/studies.py tune NAME            learning rate and weight decay of networks alone, by validation images
+python benchmarks/studies.py plan NAME            writes the plan and trains nothing
 python benchmarks/studies.py run NAME [--workers N]   trains, or goes on where it was interrupted
 python benchmarks/studies.py check NAME --row dml --seed 0   one run again, beside the recorded one
 python benchmarks/studies.py pages                writes the tables, figures and pages from the committed runs
@@ -153,6 +154,20 @@ STUDIES: dict[str, Planned] = {
     ),
 }
 
+STUDIES |= {
+    f"indian_pines_{pixels}": Planned(
+        title=f"Indian Pines with {pixels} labelled pixels of each class",
+        recipe="indian_pines",
+        hypothesis=f"With {pixels} labelled pixels of each class, and test pixels elsewhere in the scene, one network "
+        "is more accurate when two networks teach each other than when it trains alone.",
+        methods=(ALONE, "independent:label_smoothing=0.1", DML3, "ffl", "kdcl", "afd"),
+        contrasts=(f"ffl vs {ALONE}", f"{DML3} vs {ALONE}", f"kdcl vs {ALONE}", f"afd vs {ALONE}"),
+        seeds=16,
+        data={"per_class": pixels},
+    )
+    for pixels in (5, 10, 20)
+}
+
 
 def tune(name: str, workers: int | None) -> None:
     """Trains one network of the study alone with every learning rate and weight decay, then with label smoothing."""
@@ -174,10 +189,10 @@ def tune(name: str, workers: int | None) -> None:
         )
 
 
-def run(name: str, workers: int | None) -> None:
+def run(name: str, workers: int | None, *, plan_only: bool = False) -> None:
     """Writes the plan if there is none, and trains what is left."""
-    table = collegium.compare(**STUDIES[name].options, study=RESULTS / name / "study", workers=workers)
-    print(table)
+    folder = RESULTS / name / "study"
+    print(collegium.compare(**STUDIES[name].options, study=folder, workers=workers, plan_only=plan_only))
 
 
 def check(name: str, row: str, seed: int) -> None:
@@ -461,14 +476,14 @@ def progress(names: Sequence[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["list", "tune", "run", "check", "pages"])
+    parser.add_argument("command", choices=["list", "tune", "plan", "run", "check", "pages"])
     parser.add_argument("name", nargs="?", choices=list(STUDIES))
     parser.add_argument("--workers", type=int)
     parser.add_argument("--row", default=ALONE)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     names = list(STUDIES) if options.name is None else [options.name]
-    if options.command in ("tune", "run", "check") and options.name is None:
+    if options.command in ("tune", "plan", "run", "check") and options.name is None:
         parser.error(f"{options.command} needs the name of a study: {', '.join(STUDIES)}")
     if options.command == "list":
         progress(names)
@@ -479,7 +494,7 @@ def main() -> None:
     elif options.command == "tune":
         tune(options.name, options.workers)
     else:
-        run(options.name, options.workers)
+        run(options.name, options.workers, plan_only=options.command == "plan")
 
 
 if __name__ == "__main__":

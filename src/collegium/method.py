@@ -28,6 +28,7 @@ class ParameterGroup(TypedDict):
     weight_decay: NotRequired[float]
     learning_rate_scale: NotRequired[float]  # relative to the run's
     learning_rate: NotRequired[float]  # instead of the run's; the schedule multiplies it too
+    milestones: NotRequired[tuple[float, ...]]  # shares of training where its rate drops to a tenth; no schedule then
 
 
 class Shadow(NamedTuple):
@@ -68,6 +69,9 @@ class Method(nn.Module, abc.ABC):
     """Players that take no step, weight decay and momentum included, in a batch in which their terms are all 0."""
     own_views: bool = False
     """Whether every peer sees its own random view of each training image."""
+    views: int = 1
+    """How many random views of each training image every peer sees, where not each its own: view after view in one
+    batch, so that the logits are (M, views B, C) for targets of B."""
     images_per_class: int = 1
     """The smallest number of images that a training batch holds of each class in it."""
     shadow: Shadow | None = None

@@ -11,8 +11,8 @@ from collegium.errors import UsageError
 from collegium.methods.okdph import OKDPH, PRESETS, Preset
 from collegium.networks import build
 from collegium.training.experiment import Learner
-from collegium.training.loop import restore, train
 from collegium.training.recipe import Recipe
+from collegium.training.run import restore, train
 
 PEERS = pytest.mark.parametrize("peers", [2, 3])
 

@@ -38,6 +38,8 @@ def test_the_recipe_says_every_default_and_where_it_ran(trained: Path) -> None:
     assert recipe.data == tiny().data | {
         "validation": 0.0,
         "split_seed": 0,
+        "label_noise": 0.0,
+        "noise_kind": "symmetric",
         "padding": None,
         "padding_mode": None,
         "flip": None,

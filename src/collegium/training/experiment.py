@@ -61,9 +61,12 @@ class Learner(nn.Module):
         return tuple(f"{part}.branches.{k}." for part in ("cohort", "shadow") for k in self.cohort.local_peers)
 
     def forward(self, images: Tensor, target: Tensor, progress: Progress) -> tuple[dict[str, Terms], Tensor]:
-        """Loss terms by player, and the peers' logits (M, B, C), detached; images as for :meth:`Cohort.forward`."""
-        out = self._outputs(images)
-        return self.method(out, target, progress), out.logits.detach()
+        """Loss terms by player, and the peers' logits (M, B, C) of the first view, detached.
+
+        Images are as for :meth:`Cohort.forward`, or (views, B, in_channels, H, W) where every peer sees several.
+        """
+        out = self._outputs(images if self.method.own_views or images.ndim == 4 else images.flatten(0, 1))
+        return self.method(out, target, progress), out.logits[:, : len(target)].detach()
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         """Logits (B, C) of every predictor: the peers, their mean ("ensemble"), and the method's own."""

@@ -99,9 +99,9 @@ class Players:
         own = nn.utils.get_total_norm([p.grad for p in reached if p.grad is not None]).to(self.fabric.device)
         nn.utils.clip_grads_with_norm_(reached, max_norm, ranks.norm_over_peers(own))
 
-    def set_learning_rate(self, factor: float) -> None:
-        """Multiplies the top learning rate of every group of parameters."""
-        set_learning_rate(self.optimizers, factor)
+    def set_learning_rate(self, recipe: Recipe, fraction: float) -> None:
+        """Sets the learning rate of every group of parameters after a share ``fraction`` of all steps."""
+        set_learning_rate(self.optimizers, recipe, fraction)
 
     @property
     def learning_rate(self) -> float:

@@ -26,7 +26,7 @@ from collegium.training.experiment import Experiment, Learner
 from collegium.training.gradients import Players
 from collegium.training.metrics import summary
 from collegium.training.mixing import Mixing
-from collegium.training.optimizers import learning_rate_factor, soften
+from collegium.training.optimizers import soften
 from collegium.training.partition import gather_to_rank0, make_partition
 from collegium.training.result import make_result
 from collegium.training.run_folder import RunFolder
@@ -72,7 +72,7 @@ class Run:
             seed=recipe.resolved_data_seed,
             device=device,
             channels_last=recipe.channels_last,
-            views=experiment.spec.num_peers if self.learner.method.own_views else 1,
+            views=experiment.spec.num_peers if self.learner.method.own_views else self.learner.method.views,
             images_per_class=self.learner.method.images_per_class,
             share=self.share,
         )
@@ -125,7 +125,7 @@ class Run:
             now = time.perf_counter()
             read, stop = self.votes.agree(now - shown > DISPLAY_EVERY, self.stop_requested)
             if read or stop or self.step == steps:
-                self._read_tally()
+                self.read_tally()
                 display.step(self.epoch, self.step, self.tally.loss(), self.tally.accuracy())
                 shown = now
             if stop and self.step < steps:
@@ -144,7 +144,7 @@ class Run:
         steps_before = self.epoch * len(self.training_batches) + self.step
         self.progress.epoch.fill_(self.epoch)
         self.progress.fraction.fill_(fraction)
-        self.players.set_learning_rate(learning_rate_factor(self.recipe, fraction))
+        self.players.set_learning_rate(self.recipe, fraction)
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
         images, soft = self.mixing(images, soft)
         with self.fabric.autocast(), self._own_draws(steps_before):
@@ -202,7 +202,12 @@ class Run:
         display.evaluated(self.epoch, self.tally.loss(), sum(self.seconds.values()), errors)
         return columns
 
-    def _read_tally(self) -> None:
+    def read_tally(self) -> None:
+        """Adds the steps since the last call to the tally; waits for the device.
+
+        Raises:
+            TrainingError: a term was not finite.
+        """
         try:
             self.tally.read(self.epoch)
         except TrainingError as error:
@@ -228,7 +233,7 @@ class Run:
         Raises:
             TrainingError: a term or a weight is not finite; nothing is written.
         """
-        self._read_tally()
+        self.read_tally()
         if self.partition.groups > 1:
             gather_to_rank0(self.learner, self.players.optimizers, self.players.parameters)
         if not _all_finite(self.learner.state_dict().values()):

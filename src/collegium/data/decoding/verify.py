@@ -25,6 +25,7 @@ _CHUNK = 64
 _FEW = 512  # files that are decoded before other processes have started
 _CONTENT = [("digest", "u8"), *((side, "i4") for side in "CHW"), ("peak", "i4"), ("traits", "i4")]
 _ROW = np.dtype([("size", "i8"), ("time", "i8"), ("done", "?"), *_CONTENT])  # of a file
+_LOOKED = 256  # files that a thread looks up at a time
 NOT_PLAIN = -2  # in place of a size
 _RECORD = 1 << 30  # bytes that a record may unpack to
 
@@ -113,9 +114,13 @@ def looked_up(root: Path, names: Sequence[str]) -> NDArray[Any]:
             return -1, -1
         return (found.st_size if stat.S_ISREG(found.st_mode) else NOT_PLAIN), found.st_mtime_ns
 
+    def look_all(begin: int) -> list[tuple[int, int]]:
+        return list(map(look, names[begin : begin + _LOOKED]))
+
     rows = np.zeros(len(names), _ROW)
     with ThreadPoolExecutor(32) as pool:  # each waits for the disk or the network
-        found = np.array(list(pool.map(look, names, chunksize=256)), np.int64).reshape(-1, 2)
+        looked = [pair for part in pool.map(look_all, range(0, len(names), _LOOKED)) for pair in part]
+    found = np.array(looked, np.int64).reshape(-1, 2)
     rows["size"], rows["time"] = found.T
     return rows
 
