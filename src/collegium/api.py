@@ -1,27 +1,38 @@
-"""Train, compare, reproduce, rank, evaluate, report."""
+"""What the library does: train, compare, reproduce, rank, evaluate, report, export, publish.
+
+The commands of the command line call these functions, and their options are these parameters, described here.
+"""
 
 import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from torch import nn
 
+from collegium import data as datasets
 from collegium.data import OwnData, as_data
 from collegium.errors import UsageError
+from collegium.exporting import export as export
+from collegium.files import check_can_make
+from collegium.loading import quick_imports
 from collegium.networks import name_of
+from collegium.study.grid import Vary
 from collegium.training.devices import Layout
 from collegium.training.recipe import Recipe
+from collegium.training.run_folder import RunFolder
+from collegium.typing import RunEntries, RunResult, StudyEntries
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from collegium.pages.paper_table import Reproduction
     from collegium.pages.rank_table import Ranking
     from collegium.pages.study_table import StudyTable
     from collegium.results.papers import PaperTable
     from collegium.study.executors.local import Executor
-    from collegium.study.grid import Vary
 
 
 def train(
@@ -37,8 +48,8 @@ def train(
     num_nodes: int | None = None,
     layout: Layout = "data",
     fastest: bool = False,
-    **recipe: Any,
-) -> dict[str, Any]:
+    **recipe: Unpack[RunEntries],
+) -> RunResult:
     """Trains a cohort, or goes on where the same call was interrupted.
 
     Args:
@@ -71,11 +82,10 @@ def train(
         DataError: the data cannot be read; nothing is written.
         TrainingError: training cannot go on.
     """
-    from collegium.training.run import train as run_training
+    with quick_imports():
+        from collegium.training.run import train as run_training
 
-    base = {} if config is None else Recipe.read(config).to_dict()
-    values: dict[str, Any] = dict(base)
-    values |= recipe
+    values: dict[str, Any] = {**recipe}
     own: dict[str, Any] = {}
     if isinstance(data, str | Mapping):
         values["data"] = data
@@ -92,10 +102,10 @@ def train(
         values["teacher"] = _describe(teacher)
     elif teacher is not None:
         values["teacher"] = teacher
-    resolved = Recipe.from_dict(_with_options(values, base), "the call")
-    return run_training(
+    resolved = start_from_config(config, values)
+    return run_training(  # type: ignore[return-value]  # what it writes to result.json
         resolved,
-        run or default_run(resolved),
+        run_folder(resolved, run).path,
         **own,
         overwrite=overwrite,
         quiet=quiet,
@@ -106,10 +116,28 @@ def train(
     )
 
 
-def _with_options(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, in which a method's or data set's name alone has the options that the base has for it."""
-    kept = {part: base[part] for part in ("method", "data") if part in base and values[part] == base[part]["name"]}
-    return {**values, **kept}
+def start_from_config(config: str | Path | None, given: Mapping[str, Any]) -> Recipe:
+    """The recipe that a call asks for.
+
+    Where a method or data set is given by its name alone, it has the options that the config says for it; another
+    data set than the config's has those of them that it knows.
+
+    Args:
+        config: a recipe to start from: a YAML file, or the name of one that comes with the library.
+        given: the entries that the call gives.
+    """
+    base = {} if config is None else Recipe.read(config).to_dict()
+    values = {**base, **given}
+    for part in ("method", "data"):
+        name = given.get(part)
+        if part not in base or not isinstance(name, str):
+            continue
+        if name == base[part]["name"]:
+            values[part] = base[part]
+        elif part == "data":
+            known = datasets.options(name)
+            values[part] = {key: value for key, value in base[part].items() if key in known} | {"name": name}
+    return Recipe.from_dict(values, "the call")
 
 
 def _describe(network: object) -> str:
@@ -120,44 +148,91 @@ def _describe(network: object) -> str:
     return f"python:{name_of(network)}#{hashlib.sha1(repr(shapes).encode()).hexdigest()[:8]}"
 
 
-def default_run(recipe: Recipe) -> Path:
-    """Where a run goes that was given no folder."""
-    named = recipe.method_name.removeprefix("module:"), recipe.data_name.removeprefix("python:")
-    method, data = (re.sub(r"[^\w.-]+", "-", name) for name in named)
-    return Path("runs") / f"{method}-{data}-seed{recipe.seed}"
+def run_folder(recipe: Recipe, run: str | Path | None = None) -> RunFolder:
+    """Where a run goes: to its folder, or where none is given to one that is called after the recipe.
+
+    Raises:
+        UsageError: the folder cannot be made.
+    """
+    if run is None:
+        named = recipe.method_name.removeprefix("module:"), recipe.data_name.removeprefix("python:")
+        method, data = (re.sub(r"[^\w.-]+", "-", name) for name in named)
+        run = Path("runs") / f"{method}-{data}-seed{recipe.seed}"
+    check_can_make(run)
+    return RunFolder(run)
 
 
-def evaluate(run: str | Path, *, data: OwnData | None = None, **given: Any) -> dict[str, dict[str, float]]:
-    """Scores every predictor of a trained run again on test images: predictor -> metric -> value.
+class Evaluation(dict[str, dict[str, float]]):
+    """Scores on test images: predictor -> metric -> value. A rich console prints the table."""
+
+    def __init__(self, scores: Mapping[str, dict[str, float]], table: "Table") -> None:
+        super().__init__(scores)
+        self.table = table
+
+    def __rich__(self) -> "Table":
+        return self.table
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: OwnData | None = None,
+    peers: Sequence[nn.Module] | None = None,
+    teacher: nn.Module | None = None,
+) -> Evaluation:
+    """Scores every predictor of a trained run again on test images.
 
     Args:
         run: the run's folder.
         data: the data, where the run was given data from Python; or other data of the same classes.
-        **given: ``peers`` and ``teacher``, the untrained networks, where the run was given networks from Python.
+        peers: the untrained networks, where the run was given networks from Python.
+        teacher: the same for the teacher.
 
     Raises:
         UsageError: there is no run, or it has not been trained yet.
     """
+    from collegium.pages.run_table import predictor_table
+    from collegium.training.cost import costs
     from collegium.training.run import restore
 
-    trained = restore(run, data=None if data is None else as_data(data), **given)
-    return trained.evaluate(trained.scored["test"])
+    trained = restore(run, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
+    scores, used = trained.evaluate(trained.scored["test"]), trained.experiment.data
+    title = f"{run} after {trained.epoch} of {trained.recipe.epochs} epochs, {len(used.test)} test images"
+    counts = used.test.targets.bincount(minlength=used.num_classes).tolist()
+    return Evaluation(scores, predictor_table(title, scores, costs(trained.learner, used.image_shape), counts))
 
 
-def report(run: str | Path, *, data: OwnData | None = None, **given: Any) -> Path:
-    """Writes the page of a finished run, RUN/report.html, and returns where it is. Arguments as :func:`evaluate`."""
+def report(
+    run: str | Path,
+    *,
+    data: OwnData | None = None,
+    peers: Sequence[nn.Module] | None = None,
+    teacher: nn.Module | None = None,
+) -> Path:
+    """Writes the page of a finished run, RUN/report.html, and returns where it is.
+
+    Args:
+        run: the run's folder.
+        data: the data, where the run was given data from Python.
+        peers: the untrained networks, where the run was given networks from Python.
+        teacher: the same for the teacher.
+
+    Raises:
+        UsageError: there is no run, or it is not finished.
+    """
     from collegium.pages.run_page import write_report
 
-    return write_report(run, data=None if data is None else as_data(data), **given)
+    return write_report(run, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
 
 
 def compare(
     *,
     methods: str,
-    peers: str,
     study: str | Path,
+    peers: str | None = None,
+    data: str | Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
-    vary: "Vary" = "training",
+    vary: Vary = "training",
     teacher: str | None = None,
     config: str | Path | None = None,
     workers: int | None = None,
@@ -168,7 +243,7 @@ def compare(
     margin: float | None = None,
     plan_only: bool = False,
     quiet: bool = False,
-    **recipe: Any,
+    **recipe: Unpack[StudyEntries],
 ) -> "StudyTable":
     """Trains every method with every cohort and seed, or goes on where the same call was interrupted.
 
@@ -179,9 +254,10 @@ def compare(
         methods: names, with options after colons: "independent,dml,ffl:ekd=false"; where a ";" is among them it
             separates in place of ",". An option is the method's own, or else an entry of the recipe:
             "independent:label_smoothing=0.1".
-        peers: cohorts, separated by ";": "2xresnet20; resnet20,wrn_16_2".
         study: the study's folder.
-        seeds: of the runs.
+        peers: cohorts, separated by ";": "2xresnet20; resnet20,wrn_16_2". By default that of the recipe.
+        data: a name, or a name with options ({"name": "cifar100", "per_class": 50}).
+        seeds: of the runs; on the command line like 0,1,2 or 0-7.
         vary: what a run's seed draws: initial weights, order and augmentation ("training"), or the split of the data
             too ("split"): which images are held out and taken, and which labels are made wrong. Every method gets the
             same.
@@ -199,7 +275,7 @@ def compare(
         margin: in points, the largest difference that may be called no difference; by default 1.
         plan_only: write the plan and train nothing.
         quiet: show nothing.
-        **recipe: everything else a :class:`Recipe` says, for all runs: ``data``, ``epochs`` and so on.
+        **recipe: everything else a :class:`Recipe` says, for all runs: ``epochs``, ``batch_size`` and so on.
             ``share_until`` holds for every method but ``independent``, if the method's own options do not say it:
             "independent:share_until=stage2" is one more row that those on this trunk are compared with.
 
@@ -211,21 +287,20 @@ def compare(
         DataError: the data cannot be read; nothing is written.
         TrainingError: all was interrupted. A run that fails does not stop the others; the table says it.
     """
-    from collegium.study.executors.local import LocalExecutor
     from collegium.study.grid import make_grid
     from collegium.study.live import LiveView
     from collegium.study.plan import PlanOptions
     from collegium.study.study import Study
     from collegium.study.trial import Trial
 
-    base = {} if config is None else Recipe.read(config).to_dict()
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers must be 1 or more, got {workers}")
-    if workers is not None and executor is not None:
-        raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
+    check_can_make(study)
+    executor = _executor(workers, executor)
     trial = Trial()
-    given = Recipe.from_dict(_with_options(base | recipe, base), "the call")
-    grid = make_grid(given, methods, peers, list(seeds), teacher=teacher, vary=vary, trial=trial)
+    values: dict[str, Any] = {**recipe} | ({} if data is None else {"data": data})
+    given = start_from_config(config, values)
+    grid = make_grid(
+        given, methods, given.peers if peers is None else peers, list(seeds), teacher=teacher, vary=vary, trial=trial
+    )
     whole = Study(
         study,
         grid.cells,
@@ -239,8 +314,19 @@ def compare(
             raise UsageError("there is no plan to write: say with --hypothesis or --contrasts what is to be found out")
         whole.save()
         return publish(study)
-    whole.run(executor or LocalExecutor(workers), checked=True, view=None if quiet else LiveView)
+    whole.run(executor, checked=True, view=None if quiet else LiveView)
     return publish(study)
+
+
+def _executor(workers: int | None, executor: "Executor | None") -> "Executor":
+    """Where runs are computed: by default on this machine."""
+    from collegium.study.executors.local import LocalExecutor
+
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers must be 1 or more, got {workers}")
+    if workers is not None and executor is not None:
+        raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
+    return executor or LocalExecutor(workers)
 
 
 def publish(study: str | Path) -> "StudyTable":
@@ -280,14 +366,13 @@ def reproduce(
 
     Args:
         name: of the table, as ``collegium list tables`` shows it.
-        seeds: every row is trained with each.
+        seeds: every row is trained with each; on the command line like 0,1,2 or 0-7.
         scale: below 1 a trial: this share of the epochs and of each class's training images.
         study: the study's folder; by default studies/PAPER/TABLE, which tables of the same runs share.
         only: train only the rows whose names hold all these words.
         train: False sets what the folder holds beside the published values and trains nothing.
-        precision: of the networks' arithmetic; the papers' is fp32. The table says another.
-        compile: compile the training step.
-        cuda_graphs: replay what is compiled as CUDA graphs.
+        precision, compile, cuda_graphs: as a :class:`Recipe` says. The papers' precision is fp32; the table says
+            another.
         workers: so many runs at once; by default as many as cores and memory allow.
         executor: where to train; by default this machine's processes.
         quiet: show nothing meanwhile.
@@ -303,14 +388,10 @@ def reproduce(
     from collegium.pages.paper_page import write_files
     from collegium.pages.paper_table import Reproduction
     from collegium.results import papers
-    from collegium.study.executors.local import LocalExecutor
     from collegium.study.live import LiveView
     from collegium.study.study import Study
 
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers must be 1 or more, got {workers}")
-    if workers is not None and executor is not None:
-        raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
+    executor = _executor(workers, executor)
     table = papers.get(name)
     computed: dict[str, Any] = {"precision": precision, "compile": compile, "cuda_graphs": cuda_graphs}
     cells = [
@@ -327,9 +408,11 @@ def reproduce(
     folder = Path(study) if study is not None else _paper_study(table, scale)
     if not train and not (folder / "study.yaml").is_file():
         return Reproduction(table, scale, []), None
+    if train:
+        check_can_make(folder)
     grid = Study(folder, wanted) if train else Study.open(folder)
     view = None if quiet else LiveView
-    outcomes = grid.run(executor or LocalExecutor(workers), view=view) if train else grid.outcomes()
+    outcomes = grid.run(executor, view=view) if train else grid.outcomes()
     found = Reproduction(table, scale, outcomes)
     write_files(found, grid.folder)
     return found, grid.folder
@@ -365,6 +448,8 @@ def rank(
     ours, left_out = of_runs(folder)
     ranking = Ranking([*ours, *of_papers()], left_out, data=data, network=peers)
     place = Path(out) if out is not None else Path(folder).expanduser() / "rank.html"
+    if not place.name or place.is_dir():
+        raise UsageError(f"the page is a file, and {str(out)!r} names none")
     if not place.parent.is_dir():
         raise UsageError(f"the page cannot be written to {place}: there is no folder {place.parent}")
     write_whole(place, page(ranking))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from filelock import FileLock, Timeout
 
@@ -171,6 +172,25 @@ def inside(folder: Path, *names: str) -> Path:
 def is_plain_name(name: str) -> bool:
     """Whether a text names something within a folder: letters, digits, and ``._-`` after the first."""
     return re.fullmatch(r"\w[\w.-]{0,200}", name) is not None
+
+
+def check_can_make(folder: str | Path) -> None:
+    """Whether a folder is there or can be made, which is tried in a temporary folder beside it; nothing is left.
+
+    Raises:
+        UsageError: it has no name, or cannot be made.
+    """
+    if not os.fspath(folder):
+        raise UsageError("the folder's name is empty")
+    try:
+        path = Path(folder).expanduser()
+        if not path.exists():
+            parent = next(parent for parent in path.parents if parent.exists())
+            with TemporaryDirectory(dir=parent) as trial:
+                (Path(trial) / path.relative_to(parent)).mkdir(parents=True)
+    except (OSError, RuntimeError, ValueError) as error:  # no permission, no such user, a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"the folder {str(folder)!r} cannot be made: {reason}; choose another") from error
 
 
 @contextmanager

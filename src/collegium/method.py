@@ -72,6 +72,8 @@ class Method(nn.Module, abc.ABC):
     """The smallest number of images that a training batch holds of each class in it."""
     shadow: Shadow | None = None
     """How a copy of the peers follows them, where the method learns from one: :attr:`PeerOutputs.shadow`."""
+    starts_alike: bool = False
+    """Whether every peer starts as a copy of the first; the peers must be of one kind."""
     deployed_peer: int = 0
     """The index of the peer that is deployed unless the user names another."""
     one_network: Mapping[str, int] = {}

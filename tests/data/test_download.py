@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from collegium.data import download
 from collegium.data.download import data_root, fetch, fetch_folder, file_md5
 from collegium.errors import DataError
 
 CONTENT = bytes(range(256)) * 100
+AWAY = {"/insecure": "http://localhost:{port}/whole", "/file": "file:///etc/hostname", "/near": "/whole"}
 
 
 def md5(content: bytes) -> str:
@@ -29,10 +32,20 @@ def archive(path: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def server():
-    """The address of a server that announces the whole of CONTENT at /short and breaks off half-way."""
+    """The address of a server that announces the whole of CONTENT at /short and breaks off half-way, and leads away."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path in AWAY:
+                self.send_response(302)
+                self.send_header("Location", AWAY[self.path].format(port=self.server.server_port))
+                self.end_headers()
+                return
+            if self.path == "/endless":
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(CONTENT * 50)
+                return
             found = self.path in ("/whole", "/short")
             self.send_response(200 if found else 404)
             self.send_header("Content-Length", str(len(CONTENT) if found else 0))
@@ -141,3 +154,92 @@ def test_a_broken_zip_archive(tmp_path):
     with pytest.raises(DataError, match="could not be unpacked"):
         fetch_folder("http://127.0.0.1:9/set.zip", tmp_path / "set", file_md5(path))
     assert [path.name for path in tmp_path.iterdir()] == ["set.zip"]
+
+
+@pytest.mark.parametrize("url", ["http://example.org/set.zip", "ftp://example.org/a", "file:/etc/hostname", "set.zip"])
+def test_nothing_but_https_is_downloaded(monkeypatch, tmp_path, url):
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="is not an https address: nothing was downloaded"):
+        fetch(url, tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["/insecure", "/file"])
+def test_a_redirect_to_another_kind_of_address_is_refused(server, tmp_path, path):
+    with pytest.raises(DataError):
+        fetch(server + path, tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+    fetch(f"{server}/near", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("path", ["/whole", "/endless"])
+def test_a_download_is_no_larger_than_expected(server, tmp_path, path):
+    with pytest.raises(DataError, match="has more than the 0 MiB expected and was not downloaded"):
+        fetch(server + path, tmp_path / "file", most=len(CONTENT) - 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_through_a_link_in_the_place_of_the_partial_file(server, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("precious")
+    (tmp_path / f".file.{os.getpid()}.part").symlink_to(other)
+    fetch(f"{server}/whole", tmp_path / "file")
+    assert other.read_text() == "precious" and (tmp_path / "file").read_bytes() == CONTENT
+
+
+def special(kind: bytes, name: str = "set/x", link: str = "") -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, link
+    return entry
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        special(tarfile.SYMTYPE, link="/etc"),
+        special(tarfile.SYMTYPE, link="a"),
+        special(tarfile.LNKTYPE, link="set/a"),
+        special(tarfile.FIFOTYPE),
+        special(tarfile.CHRTYPE),
+        special(tarfile.REGTYPE, name="/set/x"),
+        special(tarfile.REGTYPE, name="set/../../x"),
+    ],
+)
+def test_a_tar_archive_holds_files_and_folders_within_it_alone(tmp_path, entry):
+    source = tmp_path / "set.tar.gz"
+    with tarfile.open(source, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("set/a"))
+        tar.addfile(entry)
+    with pytest.raises(DataError, match="could not be unpacked .* is no file or folder within it") as error:
+        fetch_folder(source.as_uri(), tmp_path / "root" / "set", file_md5(source))
+    assert len(str(error.value).replace(str(tmp_path), "")) < 300
+    assert not (tmp_path / "root" / "set").exists() and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("name", "mode"), [("set/../../x", 0), ("/set/x", 0), ("C:/x", 0), ("set/x", 0o120777)])
+def test_so_does_a_zip_archive(tmp_path, name, mode):
+    source = tmp_path / "set.zip"
+    with zipfile.ZipFile(source, "w") as file:
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = mode << 16
+        file.writestr(entry, "/etc/hostname")
+    with pytest.raises(DataError, match="is no file or folder within it"):
+        fetch_folder(source.as_uri(), tmp_path / "root" / "set", file_md5(source))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+@pytest.mark.parametrize("limit", ["_UNPACKED", "_MEMBERS"])
+def test_an_archive_that_unpacks_to_too_much_is_refused(monkeypatch, tmp_path, kind, limit):
+    source = tmp_path / f"set.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as file:
+            for name in "abc":
+                file.writestr(f"set/{name}", bytes(100_000))
+    else:
+        archive(source, {f"set/{name}": bytes(100_000) for name in "abc"})
+    assert source.stat().st_size < 2000
+    monkeypatch.setattr(download, limit, {"_UNPACKED": 200_000, "_MEMBERS": 2}[limit])
+    with pytest.raises(DataError, match="it holds more than"):
+        fetch_folder(source.as_uri(), tmp_path / "root" / "set", file_md5(source))
+    assert not (tmp_path / "root" / "set").exists()

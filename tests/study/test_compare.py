@@ -44,7 +44,7 @@ def call(command: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
         ("--methods dml --data digit --study s", "there is no data set 'digit'; did you mean 'digits'"),
         ("--methods dml,ffl --method.temperature 3 --study s", "--method.OPTION is for a single method"),
         ("--methods dml --epoch 3 --study s", "compare has no option --epoch; did you mean '--epochs'"),
-        ("--methods dml --epochs many --study s", "--epochs expects int, got many"),
+        ("--methods dml --epochs many --study s", "--epochs must be a whole number, not .many."),
         ("--methods dml --workers 0 --study s", "workers must be 1 or more, got 0"),
         ("--methods kd --peers resnet8 --study s", "KD needs a trained teacher"),
         ("--methods dml --study full", "full holds something that is no study; choose another folder with --study"),
@@ -91,7 +91,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         process.send_signal(number)
         said = process.communicate()[1]
         if number == signal.SIGINT:
-            assert process.returncode == 1
+            assert process.returncode == 130
             assert re.search(r"collegium: stopped with \d of 3 runs done; repeat the command to go on", said)
     return folder
 

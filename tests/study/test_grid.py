@@ -72,6 +72,7 @@ def test_a_split_that_nothing_draws_is_refused() -> None:
 def test_cohorts_and_seeds() -> None:
     assert parse_cohorts("2xresnet32; resnet32 , wrn_16_2;") == ["2xresnet32", "resnet32,wrn_16_2"]
     assert parse_seeds("0, 1,12") == [0, 1, 12]
+    assert parse_seeds("0-3,7, 9-10") == [0, 1, 2, 3, 7, 9, 10]
 
 
 def test_who_shares_a_trunk() -> None:
@@ -157,7 +158,11 @@ def test_what_does_not_exist_or_fit_is_refused(arguments: tuple[str, ...], sente
 def test_other_refusals() -> None:
     with pytest.raises(UsageError, match="none of the methods dml learns from a teacher"):
         grid("dml", teacher="resnet20")
-    with pytest.raises(UsageError, match="whole numbers like 0,1,2, got 'x'"):
-        parse_seeds("0,x")
+    for text in ("0,x", "-1", "1-", "0-2-4"):
+        with pytest.raises(UsageError, match="--seeds expects whole numbers like 0,1,2 or a range like 0-7, got "):
+            parse_seeds(text)
+    for text in ("3-0", "0-999999999"):
+        with pytest.raises(UsageError, match="--seeds expects a range from the lower to the higher, .*, got "):
+            parse_seeds(text)
     with pytest.raises(UsageError, match="names 1 twice"):
-        parse_seeds("0,1,1")
+        parse_seeds("0-2,1")

@@ -147,3 +147,19 @@ def test_a_method_must_deploy_a_peer_that_there_is(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(FFL, "deployed_peer", 2, raising=False)
     with pytest.raises(UsageError, match="FFL.deployed_peer must be the index of one of 2 peers, not 2"):
         build(tiny())
+
+
+def test_peers_of_one_seed_start_alike_under_every_method() -> None:
+    def start_of(method: str) -> list[Tensor]:
+        return list(build(tiny(method=method, share_until=None)).learner.cohort.parameters())
+
+    for a, b in zip(start_of("independent"), start_of("ffl"), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_building_leaves_the_random_state_of_the_user_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    build(tiny())
+    assert torch.equal(torch.rand(2), expected)

@@ -6,16 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import assert_same_run, run, tiny, weights
+from helpers import assert_same_run, run, weights
 from many import CASES, GENTLE, PARTED, in_float64, on_ranks, parted, running, stopped_and_repeated, whole_gradients
 from torch import Tensor
 
 from collegium import methods
-from collegium.errors import UsageError
 from collegium.method import Progress
-from collegium.training.checks import check_peer_layout
 from collegium.training.devices import Devices
-from collegium.training.experiment import build
 from collegium.training.run_folder import RunFolder
 
 ALONE = Devices()
@@ -39,9 +36,10 @@ def test_a_method_that_may_be_parted_reads_logits_alone(name: str) -> None:
         expected = method(out, target, progress)
         method.load_state_dict(state)
         found = method(nothing, target, progress)
-    assert found.keys() == expected.keys() == {"peers"}
-    for term, value in expected["peers"].items():
-        assert torch.equal(found["peers"][term], value), term
+    assert found.keys() == expected.keys()
+    for player, terms in expected.items():
+        for term, value in terms.items():
+            assert torch.equal(found[player][term], value), term
     assert not list(method.parameters()) and (method.shadow is None or not method.shadow.hybrid)
 
 
@@ -100,23 +98,3 @@ def test_a_run_is_that_of_one_process_and_goes_on_anywhere(tmp_path: Path) -> No
         found = result["predictors"][predictor]["last"]["nll"]
         assert found == pytest.approx(scores["last"]["nll"], rel=1e-4), predictor
     assert "layout: peers" in (whole / "recipe.yaml").read_text()
-
-
-@pytest.mark.parametrize(
-    ("changes", "processes", "message"),
-    [
-        ({}, 2, "ffl reads more of its peers than their logits, .* or one of the methods cl_ilr, codistillation, dml"),
-        (
-            {"method": {"name": "dml"}},
-            2,
-            "peers that share stages cannot be .*; leave out --share-until",
-        ),
-        ({"method": {"name": "dml"}, "share_until": None}, 1, "needs several processes; give --devices too"),
-        ({"method": {"name": "dml"}, "share_until": None}, 3, "2 peers cannot be divided evenly among 3 processes"),
-        ({"method": {"name": "independent"}, "share_until": None, "peers": "resnet8"}, 2, "1 peer cannot be divided"),
-        ({"method": {"name": "dml"}, "share_until": None, "compile": True}, 2, "supports neither --compile nor fp16"),
-    ],
-)
-def test_peers_that_cannot_be_divided_are_refused(changes: dict[str, Any], processes: int, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        check_peer_layout(build(tiny(**changes)), processes)

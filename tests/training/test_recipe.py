@@ -59,6 +59,7 @@ def test_provenance_of_an_earlier_run_is_not_part_of_its_recipe() -> None:
         ("milestones", (0.5, 1.5), "milestones must be shares between 0 and 1"),
         ("gradient_clip", -1.0, "gradient_clip must be more than 0"),
         ("weight_seed", -1, "weight_seed must be 0 or more"),
+        ("seed", 10**23, "seed must be 0 or more, and below 2"),
         ("method", {}, "the recipe's method has no name"),
         ("epochs", "many", "epochs must be a whole number, not 'many'"),
         ("epochs", True, "epochs must be a whole number"),
@@ -66,7 +67,7 @@ def test_provenance_of_an_earlier_run_is_not_part_of_its_recipe() -> None:
         ("schedule", "linear", "schedule must be one of step, cosine"),
         ("precision", "fp8", "precision must be one of fp32, bf16, fp16"),
         ("peers", ["resnet8", "resnet8"], "peers must be a text"),
-        ("milestones", ("half",), "milestones must be a list of a number"),
+        ("milestones", ("half",), "milestones must be a list of numbers"),
     ],
 )
 def test_a_wrong_entry_is_named(entry: str, value: Any, sentence: str) -> None:
@@ -84,3 +85,5 @@ def test_a_file_that_is_no_recipe_is_named(content: str, tmp_path: Path) -> None
 
 def test_differences_say_both_values() -> None:
     assert Recipe(seed=1).differences(Recipe(epochs=7)) == ["epochs: 30 here, 7 there", "seed: 1 here, 0 there"]
+    mine, theirs = Recipe(method={"name": "dml", "temperature": 2.0}), Recipe(method={"name": "dml"})
+    assert mine.differences(theirs) == ["method.temperature: 2.0 here, absent there"]

@@ -1,230 +1,46 @@
-"""Runs of several processes as a user starts, kills and repeats them."""
+"""A trained run is restored for prediction."""
 
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from functools import partial
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import tiny
-from torch import nn
+import yaml
+from helpers import run
 
-from collegium import networks
 from collegium.errors import UsageError
-from collegium.training import devices as found
-from collegium.training.devices import Devices, detect_devices, first_process
-from collegium.training.engine import make_fabric
-from collegium.training.launch import call_in_subprocess
-from collegium.training.loop import Interrupted, Run
-from collegium.training.run import train
+from collegium.training.run import restore
 from collegium.training.run_folder import RunFolder
 
-OPTIONS = "--method independent --peers 2xresnet8 --data digits --data.per_class 8 --batch-size 20 --device cpu"
-COLLEGIUM = f"import sys; from collegium.cli import main; main(['train', *'{OPTIONS}'.split(), *sys.argv[1:]])"
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    run(folder)
+    return folder
 
 
-def until(true: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+def test_a_trained_run_can_be_restored_and_scores_the_same(trained: Path) -> None:
+    result = RunFolder(trained).result()
+    assert result is not None
+    again = restore(trained)
+    scores = again.evaluate(again.scored["test"])
+    assert scores.pop("mean_peer") == result["mean_peer"]["last"]
+    assert scores == {name: values["last"] for name, values in result["predictors"].items()}
 
 
-def ranks_of(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that a run has started for its devices."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(c) for c in children if "--multiprocessing-fork" in Path(f"/proc/{c}/cmdline").read_text()]
+def test_what_is_no_run_cannot_be_restored(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a run"):
+        restore(tmp_path)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_killed_rank_ends_the_run_which_goes_on_with_another_number_of_ranks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = RunFolder(tmp_path / "run")
-    command = [sys.executable, "-c", COLLEGIUM, "--epochs", "500", "--devices", "2", "--run", str(folder.path)]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            until(folder.saved_checkpoints)
-            begun = time.monotonic()
-            os.kill(ranks_of(process)[1], signal.SIGKILL)
-            _, said = process.communicate(timeout=60)
-            assert time.monotonic() - begun < 9
-        finally:
-            process.kill()
-    assert process.returncode == 1
-    assert "2 processes share every batch of 20 images, 10 each. The learning rate 0.1 applies to the whole" in said
-    assert said.splitlines()[-1].startswith("collegium: another process of this run ended; repeat the command to go on")
-    done = torch.load(folder.saved_checkpoints()[-1], weights_only=True)["epoch"]
-    end_epoch = Run.end_epoch
-
-    def stop_then(self: Run, *arguments: Any) -> None:
-        self.stop_requested = True
-        end_epoch(self, *arguments)
-
-    monkeypatch.setattr(Run, "end_epoch", stop_then)
-    with pytest.raises(Interrupted, match=f"stopped after epoch {done + 1}, step 0"):
-        train(folder.recipe(), folder.path, quiet=True)
-
-
-def test_networks_from_python_are_trained_in_place(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    own = [nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 10)) for _ in range(2)]
-    before = [p.clone() for p in own[0].parameters()]
-    recipe = tiny(method={"name": "dml"}, share_until=None, peers="python:own", epochs=1)
-    result = train(recipe, tmp_path / "run", peers=own, devices=2, quiet=True)
-    assert result["processes"] == 2 and result == RunFolder(tmp_path / "run").result()
-    state = torch.load(RunFolder(tmp_path / "run").saved_checkpoints()[-1], weights_only=True)["learner"]
-    for old, (name, new) in zip(before, own[0].named_parameters(), strict=True):
-        assert not torch.equal(old, new)
-        assert any(torch.equal(new, tensor) for tensor in state.values()), name
-
-
-def test_an_error_of_all_ranks_is_raised_once_and_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="3 processes cannot share batches of 20 images equally; .* 18 or 21"):
-        train(tiny(), tmp_path / "run", devices=3, quiet=True)
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_cannot_be_sent_is_refused(tmp_path: Path) -> None:
-    network = nn.Linear(2, 2)
-    network.extra = lambda: None  # type: ignore[assignment]
-    with pytest.raises(UsageError, match="cannot be sent to another process .* define its class in a module"):
-        train(tiny(peers="python:own"), tmp_path / "run", peers=[network], devices=2, quiet=True)
-
-
-def test_a_call_in_a_subprocess_is_in_a_process_of_its_own() -> None:
-    assert call_in_subprocess(partial(os.getppid)) == os.getpid()
-    with pytest.raises(UsageError, match="not 999"):
-        call_in_subprocess(partial(networks.check, "resnet999"))
-    with pytest.raises(UsageError, match="cannot be sent to another process"):
-        call_in_subprocess(partial(len, (lambda: None,)))
-
-
-@pytest.mark.parametrize(
-    ("started", "message"),
-    [
-        (False, "this machine has 1 of 4 GPUs; use fewer --devices"),
-        (True, "4 processes were started .* make all GPUs visible to each"),
-    ],
-)
-def test_more_processes_than_gpus_are_refused(started: bool, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match=message):
-        make_fabric(tiny(device="auto"), Devices(4, 1, started))
-
-
-@pytest.mark.parametrize(
-    ("environment", "devices", "nodes", "expected"),
-    [
-        ({}, None, None, Devices()),
-        ({}, 3, None, Devices(3)),
-        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}, None, None, Devices(2, 2, True)),
-        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}, 2, 2, Devices(2, 2, True)),
-        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS_PER_NODE": "4"}, 4, 2, Devices(4, 2, True)),
-        ({"SLURM_NTASKS": "8"}, None, None, Devices()),  # a shell of SLURM's, without srun
-    ],
-)
-def test_where_a_run_computes_is_found(
-    environment: dict[str, str],
-    devices: int | None,
-    nodes: int | None,
-    expected: Devices,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(found.os, "environ", environment)
-    assert detect_devices(devices, nodes) == expected
-
-
-@pytest.mark.parametrize(
-    ("environment", "devices", "nodes", "message"),
-    [
-        ({}, 0, None, "devices must be 1 or more, got 0"),
-        ({}, 2, 2, "a run on 2 machines is started on each of them by torchrun or srun"),
-        (
-            {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"},
-            4,
-            None,
-            "2 processes were started on each of 2 machines, which is not --devices 4 --num-nodes 2",
-        ),
-        ({"SLURM_STEP_NUM_TASKS": "8"}, None, None, "give their number per machine with --ntasks-per-node"),
-    ],
-)
-def test_what_was_not_started_is_refused(
-    environment: dict[str, str], devices: int | None, nodes: int | None, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(found.os, "environ", environment)
-    with pytest.raises(UsageError, match=re.escape(message)):
-        detect_devices(devices, nodes)
-
-
-def test_one_process_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for environment, speaks in (
-        ({"RANK": "3"}, True),
-        ({"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4", "RANK": "2"}, False),
-        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "0"}, True),
-        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "1"}, False),
-    ):
-        monkeypatch.setattr(found.os, "environ", environment)
-        assert first_process() == speaks
-
-
-@pytest.fixture
-def hosts() -> Iterator[list[list[str]]]:
-    """Two network namespaces joined by a cable, as commands that run another one within."""
-    names = [f"collegium{os.getpid()}{side}" for side in "ab"]
-    cables = [f"cable{os.getpid() % 10**7}{side}" for side in "ab"]
-
-    def ip(*arguments: str) -> None:
-        done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"network namespaces cannot be made here: {done.stderr.strip()}")
-
-    with ExitStack() as undo:
-        try:
-            for name in names:
-                ip("netns", "add", name)
-                undo.callback(subprocess.run, ["ip", "netns", "del", name], check=True)
-            ip("link", "add", cables[0], "type", "veth", "peer", "name", cables[1])
-            for k, (name, cable) in enumerate(zip(names, cables, strict=True), 1):
-                ip("link", "set", cable, "netns", name)
-                for settings in (f"addr add 10.77.0.{k}/24 dev {cable}", f"link set {cable} up", "link set lo up"):
-                    ip("-n", name, *settings.split())
-        except FileNotFoundError:
-            pytest.skip("network namespaces cannot be made here: there is no command ip")
-        yield [
-            ["ip", "netns", "exec", name, "env", f"GLOO_SOCKET_IFNAME={cable}"]
-            for name, cable in zip(names, cables, strict=True)
-        ]
-
-
-def test_two_hosts_train_by_torchrun(hosts: list[list[str]], tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(COLLEGIUM)
-    start = partial(subprocess.Popen, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    with ExitStack() as ends:
-        processes = []
-        for node, inside in enumerate(hosts):
-            torchrun = f"-m torch.distributed.run --nnodes 2 --nproc-per-node 1 --node-rank {node}".split()
-            meeting = "--master-addr 10.77.0.1 --master-port 29500".split()
-            options = f"--epochs 2 --devices 1 --num-nodes 2 --run {tmp_path / f'host{node}'}".split()
-            process = start([*inside, sys.executable, *torchrun, *meeting, "--", str(script), *options])
-            ends.enter_context(process)
-            ends.callback(process.kill)
-            processes.append(process)
-        said = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    result = RunFolder(tmp_path / "host0").result()
-    assert result is not None and result["complete"] and result["processes"] == 2
-    assert not (tmp_path / "host1").exists() and "top-1" in said[0] and "top-1" not in said[1]
-    provenance = (tmp_path / "host0" / "recipe.yaml").read_text()
-    assert "devices: 1" in provenance and "nodes: 2" in provenance
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+@pytest.mark.parametrize("asked", [{"precision": "fp16"}, {"precision": "bf16", "compile": True, "cuda_graphs": True}])
+def test_a_run_of_a_gpu_is_restored_where_there_is_none(trained: Path, tmp_path: Path, asked: dict[str, Any]) -> None:
+    folder = shutil.copytree(trained, tmp_path / "from_a_gpu")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) | {"device": "cuda"} | asked
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    again = restore(folder)
+    assert again.fabric.device.type == "cpu" and again.epoch == again.recipe.epochs
+    assert set(again.evaluate(again.scored["test"])) >= {"peer0", "peer1", "ensemble"}

@@ -16,6 +16,7 @@ from .decoding.views import Policy
 from .download import data_root
 from .folder import read_folder
 from .interface import ClassificationData
+from .plain_files import read_plain
 
 _CLASSES, _COUNTS = 1000, {"train": 1_281_167, "test": 50_000}
 _NAMES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt", "imagenet_class_index.json")
@@ -106,9 +107,10 @@ def _words(folder: Path) -> dict[str, str]:
     if file is None:
         return {}
     try:
+        text = read_plain(file, 64 << 20).decode()
         if file.suffix == ".json":
-            return {synset: word for synset, word in json.loads(file.read_text()).values()}
-        pairs = (line.replace("\t", " ").partition(" ") for line in file.read_text().splitlines())
+            return {synset: word for synset, word in json.loads(text).values()}
+        pairs = (line.replace("\t", " ").partition(" ") for line in text.splitlines())
         return {synset: words.split(",")[0].strip() for synset, _, words in pairs}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(f"the class names in {file} cannot be read ({error}): repair or remove it") from error

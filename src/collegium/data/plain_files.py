@@ -1,5 +1,6 @@
 """Files that someone else may have made: read only where they are plain files of a bounded size."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -15,16 +16,15 @@ def read_plain(path: Path | str, most: int) -> bytes:
         most: bytes that it may have.
 
     Raises:
-        DataError: it is a pipe, a socket, a device or a folder, or has more bytes.
-        OSError: it cannot be read.
+        OSError: it is a pipe, a socket, a device or a folder, has more bytes, or cannot be read.
     """
     # Opened without waiting: a pipe that nobody writes to would be waited for without end.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise DataError("it is no plain file")
-        if found.st_size > most or len(content := file.read(most + 1)) > most:
-            raise DataError(f"it has {found.st_size} bytes, more than {most >> 20} MiB")
+            raise OSError(errno.EINVAL, "no plain file")
+        if found.st_size > most or len(content := file.read(found.st_size + 1)) > most:
+            raise OSError(errno.EFBIG, f"more than {most >> 20} MiB")
     return content
 
 

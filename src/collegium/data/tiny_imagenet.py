@@ -17,13 +17,14 @@ from .decoding.reading import read_all
 from .decoding.streamed import StreamedSplit
 from .download import data_root, fetch_folder
 from .images import ImageData, pixel_statistics
+from .plain_files import read_plain
 
 
 @dataclass(frozen=True)
 class _Published:
     """What is in the published archive."""
 
-    url: str = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+    url: str = "https://cs231n.stanford.edu/tiny-imagenet-200.zip"
     md5: str = "90528d7ca1a48142e341f4ef8d21d0de"
     folder: str = "tiny-imagenet-200"
     classes: int = 200
@@ -113,9 +114,8 @@ def _class_names(file: Path, synsets: tuple[str, ...]) -> tuple[str, ...]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line for line in file.read_text().splitlines() if line.strip()]
-    except OSError as error:
+        return [line for line in read_plain(file, 64 << 20).decode().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{file} cannot be read ({error.strerror}): delete {file.parent} and repeat the command to download it "
-            "again"
+            f"{file} cannot be read ({error}): delete {file.parent} and repeat the command to download it again"
         ) from error

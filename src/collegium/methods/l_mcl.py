@@ -213,6 +213,8 @@ class LMCL(Method):
         peer = torch.arange(spec.num_peers).repeat_interleave(self.stages)
         self.pairs: Tensor  # (2, P), layers of two different peers
         self.register_buffer("pairs", (peer[:, None] != peer).nonzero().T, persistent=False)
+        # Second derivatives are not compiled. As a decorator this would load the compiler with every import.
+        self._uncompiled_meta = torch.compiler.disable(self._meta)  # type: ignore[no-untyped-call]
         # How many batches of the epoch are over: a tensor for checkpoints, a number that is read without waiting.
         self.batches: Tensor
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
@@ -240,7 +242,7 @@ class LMCL(Method):
         }
         meta = torch.zeros_like(terms["ce"], requires_grad=False)
         if self._batches % self.meta_interval == 0 and out.rerun is not None:
-            meta = self._meta(out.rerun, target, progress.fraction)
+            meta = self._uncompiled_meta(out.rerun, target, progress.fraction)
         return {"peers": terms, "matching": {"ce": meta}}
 
     def _last(self, out: PeerOutputs) -> list[tuple[Tensor, ...]]:
@@ -268,7 +270,6 @@ class LMCL(Method):
             "soft_icl": 2 * self.soft_icl * distill(between, s[b, a], self.temperature, w),
         }
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # second derivatives are not compiled
     def _meta(self, rerun: Rerun, target: Tensor, fraction: Tensor) -> Tensor:
         """The labels' loss after the unrolled steps, as a function of the matching."""
         rate = self.meta_learning_rate * (1 + torch.cos(math.pi * fraction)) / 2

@@ -15,6 +15,8 @@ from collegium.networks.names import untrained as untrained
 from collegium.networks.network import Network as Network
 from collegium.networks.network import Task
 
+_MOST_PARAMETERS = 10**10
+
 
 def _families() -> list[ModuleType]:
     modules = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
@@ -41,7 +43,8 @@ def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: tupl
     examples = [
         word for text in forms().values() for word in re.findall(r"(?<![=\w/])[a-z][\w/]*\d\w*", text.partition(":")[2])
     ]
-    raise UsageError(f"no network is called {name!r}{nearest(name, examples)}")
+    said = name if len(name) <= 60 else f"{name[:57]}..."
+    raise UsageError(f"no network is called {said!r}{nearest(said, examples)}")
 
 
 def name_of(module: nn.Module) -> str:
@@ -55,8 +58,12 @@ def as_network(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
 
 
 def check(name: str) -> None:
-    """Raises UsageError where there is no network of this name, without making its weights."""
+    """Raises UsageError where there is no network of this name, or one too large, without making its weights."""
     if any(family.check(name) for family in _families() if "check" in vars(family)):
         return
     with torch.device("meta"):
-        build(name, num_classes=2)
+        network = build(name, num_classes=2)
+    if (size := sum(p.numel() for p in network.parameters())) > _MOST_PARAMETERS:
+        raise UsageError(
+            f"{name[:60]} has {size:.2g} parameters, more than the {_MOST_PARAMETERS:.0e} allowed; take less"
+        )

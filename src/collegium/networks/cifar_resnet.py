@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.networks.names import MOST_LAYERS, bounded
 from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
 
 Block = Literal["basic", "bottleneck"]
@@ -113,7 +114,12 @@ def build(name: str, task: Task) -> Network | None:
     match = re.fullmatch(r"resnet(\d+)(x4)?(?:_(bottleneck))?", name)
     if match is None:
         return None
+    depth = bounded(match[1], f"layers of {name[:40]}", MOST_LAYERS)
     block = cast(Block, match[3] or "basic")
     return cifar_resnet(
-        int(match[1]), task.num_classes, in_channels=task.in_channels, block=block, widen=4 if match[2] else 1
+        depth,
+        task.num_classes,
+        in_channels=task.in_channels,
+        block=block,
+        widen=4 if match[2] else 1,
     )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.networks.names import MOST_LAYERS, MOST_WIDTH, bounded
 from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
 
 
@@ -88,5 +89,13 @@ def build(name: str, task: Task) -> Network | None:
     match = re.fullmatch(r"densenet_(\d+)_(\d+)(_bc)?", name)
     if match is None:
         return None
+    depth = bounded(match[1], f"layers of {name[:40]}", MOST_LAYERS)
+    growth = bounded(match[2], f"the growth of {name[:40]}", MOST_WIDTH)
     bottleneck = match[3] is not None
-    return densenet(int(match[1]), int(match[2]), task.num_classes, in_channels=task.in_channels, bottleneck=bottleneck)
+    return densenet(
+        depth,
+        growth,
+        task.num_classes,
+        in_channels=task.in_channels,
+        bottleneck=bottleneck,
+    )

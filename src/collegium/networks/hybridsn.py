@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from collegium.errors import UsageError
 from collegium.networks.cubes import AsCube, MergeBands, convolution3d
+from collegium.networks.names import MOST_WIDTH, bounded
 from collegium.networks.network import GlobalPoolClassifier, Network, Task
 
 SPECTRAL_KERNELS = (7, 5, 3)
@@ -105,8 +106,9 @@ def build(name: str, task: Task) -> Network | None:
     match = re.fullmatch(r"hybridsn_(\d+)(_bn)?", name)
     if match is None:
         return None
+    width = bounded(match[1], f"the width of {name[:40]}", MOST_WIDTH)
     return hybridsn(
-        int(match[1]),
+        width,
         task.num_classes,
         in_channels=task.in_channels,
         image_size=task.image_size,

@@ -14,6 +14,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.networks.names import MOST_WIDTH, bounded
 from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
 
 # stage -> its groups of blocks: (expansion, channels, number of blocks, stride of the first)
@@ -88,4 +89,6 @@ def build(name: str, task: Task) -> Network | None:
     match = re.fullmatch(r"mobilenet_v2_x(\d+_\d+)", name)
     if match is None:
         return None
-    return mobilenet_v2(float(match[1].replace("_", ".")), task.num_classes, in_channels=task.in_channels)
+    whole, _, part = match[1].partition("_")
+    width = float(f"{bounded(whole, f'the width of {name[:40]}', MOST_WIDTH)}.{part[:9]}")
+    return mobilenet_v2(width, task.num_classes, in_channels=task.in_channels)

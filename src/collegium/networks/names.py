@@ -6,19 +6,39 @@ from typing import Any
 from collegium.errors import UsageError
 from collegium.yaml_text import parse_yaml
 
+MOST_PEERS = 1000
+MOST_LAYERS = 2000  # the deepest published networks of these families have 1202
+MOST_WIDTH = 1000  # times as wide, or kernels
+
+
+def bounded(digits: str, what: str, most: int) -> int:
+    """The number that a name holds.
+
+    Raises:
+        UsageError: it is larger than `most`; the sentence begins with `what`.
+    """
+    digits = digits.lstrip("0") or "0"
+    if len(digits) > len(str(most)) or int(digits) > most:
+        said = digits if len(digits) <= 20 else f"{digits[:17]}..."
+        raise UsageError(f"{what}: {said} is more than the {most} allowed; give less")
+    return int(digits)
+
 
 def parse_peers(peers: str) -> list[str]:
     """``"2xresnet20,wrn_16_2"`` -> ``["resnet20", "resnet20", "wrn_16_2"]``.
 
     Raises:
-        UsageError: an entry is empty or asks for none.
+        UsageError: an entry is empty or asks for none, or there are more than 1000 peers.
     """
     names: list[str] = []
     for entry in (part.strip() for part in peers.split(",")):
         match = re.fullmatch(r"(?:(\d+)x)?(.+)", entry)
-        if match is None or int(match[1] or 1) == 0:
-            raise UsageError(f"cannot read the peers {peers!r}: write them as '2xresnet20' or 'resnet32,wrn_16_2'")
-        names += [match[2]] * int(match[1] or 1)
+        count = 0 if match is None else bounded(match[1] or "1", f"the number of peers in {entry[:60]!r}", MOST_PEERS)
+        if match is None or count == 0:
+            said = peers if len(peers) <= 100 else f"{peers[:97]}..."
+            raise UsageError(f"cannot read the peers {said!r}: write them as '2xresnet20' or 'resnet32,wrn_16_2'")
+        names += [match[2]] * count
+        bounded(str(len(names)), "the number of peers", MOST_PEERS)
     return names
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.networks.names import MOST_WIDTH, bounded
 from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
 
 # width -> channels of stages 1 to 4. The code behind the distillation tables has 224 for 244, against the paper.
@@ -98,4 +99,6 @@ def build(name: str, task: Task) -> Network | None:
     match = re.fullmatch(r"shufflenet_v2_x(\d+_\d+)", name)
     if match is None:
         return None
-    return shufflenet_v2(float(match[1].replace("_", ".")), task.num_classes, in_channels=task.in_channels)
+    whole, _, part = match[1].partition("_")
+    width = float(f"{bounded(whole, f'the width of {name[:40]}', MOST_WIDTH)}.{part[:9]}")
+    return shufflenet_v2(width, task.num_classes, in_channels=task.in_channels)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.networks.names import MOST_LAYERS, bounded
 from collegium.networks.network import GlobalPoolClassifier, Network, Task
 
 STEM_KERNEL = 7
@@ -91,4 +92,5 @@ def build(name: str, task: Task) -> Network | None:
     match = re.fullmatch(r"spectral_resnet(\d+)", name)
     if match is None:
         return None
-    return spectral_resnet(int(match[1]), task.num_classes, in_channels=task.in_channels)
+    depth = bounded(match[1], f"layers of {name[:40]}", MOST_LAYERS)
+    return spectral_resnet(depth, task.num_classes, in_channels=task.in_channels)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from collegium.errors import UsageError
 from collegium.networks.cubes import AsCube, MergeBands, convolution3d
+from collegium.networks.names import MOST_WIDTH, bounded
 from collegium.networks.network import Network, Task
 
 KERNEL = 7  # of the convolutions along the bands
@@ -115,4 +116,10 @@ def build(name: str, task: Task) -> Network | None:
     match = re.fullmatch(r"ssrn_(\d+)", name)
     if match is None:
         return None
-    return ssrn(int(match[1]), task.num_classes, in_channels=task.in_channels, image_size=task.image_size)
+    width = bounded(match[1], f"the width of {name[:40]}", MOST_WIDTH)
+    return ssrn(
+        width,
+        task.num_classes,
+        in_channels=task.in_channels,
+        image_size=task.image_size,
+    )

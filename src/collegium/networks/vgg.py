@@ -19,6 +19,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.networks.names import MOST_LAYERS, bounded
 from collegium.networks.network import GlobalPoolClassifier, Network, Task
 
 Head = Literal["linear", "fc3"]
@@ -98,7 +99,12 @@ def build(name: str, task: Task) -> Network | None:
     match = re.fullmatch(r"vgg(\d+)(?:(_bn)(_fc3)?)?", name)
     if match is None:
         return None
+    depth = bounded(match[1], f"layers of {name[:40]}", MOST_LAYERS)
     head: Head = "fc3" if match[3] else "linear"
     return vgg(
-        int(match[1]), task.num_classes, in_channels=task.in_channels, batch_norm=match[2] is not None, head=head
+        depth,
+        task.num_classes,
+        in_channels=task.in_channels,
+        batch_norm=match[2] is not None,
+        head=head,
     )

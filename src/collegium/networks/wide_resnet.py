@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.networks.names import MOST_LAYERS, MOST_WIDTH, bounded
 from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
 
 
@@ -86,7 +87,13 @@ def build(name: str, task: Task) -> Network | None:
     match = re.fullmatch(r"wrn_(\d+)_(\d+)(_pre)?", name)
     if match is None:
         return None
+    depth = bounded(match[1], f"layers of {name[:40]}", MOST_LAYERS)
+    width = bounded(match[2], f"the width of {name[:40]}", MOST_WIDTH)
     point: Literal["post", "pre"] = "pre" if match[3] else "post"
     return wide_resnet(
-        int(match[1]), int(match[2]), task.num_classes, in_channels=task.in_channels, feature_point=point
+        depth,
+        width,
+        task.num_classes,
+        in_channels=task.in_channels,
+        feature_point=point,
     )

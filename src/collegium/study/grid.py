@@ -1,6 +1,7 @@
 """A grid as it is written on the command line: methods, cohorts and seeds become the cells of a study."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,16 +98,23 @@ def parse_cohorts(text: str) -> list[str]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``"0,1,2"`` -> ``[0, 1, 2]``.
+    """``"0,1,4-6"`` -> ``[0, 1, 4, 5, 6]``.
 
     Raises:
         UsageError: one is not a whole number, or written twice.
     """
-    entries = _entries(text, ",")
-    for entry in entries:
-        if not entry.isdecimal():
-            raise UsageError(f"--seeds expects whole numbers like 0,1,2, got {entry!r}")
-    return _each_once("seeds", [int(entry) for entry in entries], entries)
+    seeds: list[int] = []
+    for entry in _entries(text, ","):
+        written = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", entry, re.ASCII)
+        if written is None:
+            raise UsageError(f"--seeds expects whole numbers like 0,1,2 or a range like 0-7, got {entry!r}")
+        first, last = int(written[1]), int(written[2] or written[1])
+        if not first <= last < first + 1000:
+            raise UsageError(
+                f"--seeds expects a range from the lower to the higher, of up to 1000 seeds, got {entry!r}"
+            )
+        seeds += range(first, last + 1)
+    return _each_once("seeds", seeds, [str(seed) for seed in seeds])
 
 
 def make_grid(

@@ -244,7 +244,7 @@ class Study:
             DataError: the data cannot be read; nothing is computed.
             Interrupted: Ctrl-C or SIGTERM came; every run has saved its state, the same call goes on.
         """
-        from collegium.training.loop import Interrupted
+        from collegium.errors import Interrupted
 
         left = [outcome.cell for outcome in self.outcomes() if outcome.state != "done"]
         if not checked:

@@ -35,10 +35,13 @@ class Learner(nn.Module):
         except (IndexError, TypeError):
             wrong = f"{type(method).__name__}.deployed_peer must be the index of one of {cohort.num_peers} peers"
             raise UsageError(f"{wrong}, not {method.deployed_peer!r}") from None
+        if method.starts_alike or (method.shadow is not None and method.shadow.hybrid):
+            _check_alike(cohort, type(method).__name__)
+        if method.starts_alike:
+            for k in range(1, cohort.num_peers):
+                cohort.peer(k).load_state_dict(cohort.peer(0).state_dict())
         self.shadow: Cohort | None = None
         if method.shadow is not None:
-            if method.shadow.hybrid:
-                _check_alike(cohort, type(method).__name__)
             followed = Cohort([cohort.peer(0)]) if method.shadow.hybrid else cohort
             self.shadow = copy.deepcopy(followed).requires_grad_(False)
             self._follow(method.shadow, 0.0)
@@ -142,7 +145,8 @@ def build(
     """Builds everything that a recipe names; what is given from Python replaces it.
 
     Each peer starts from random weights of its own, which are the same for every method, so that methods can be
-    compared peer by peer. The global random state is left unchanged.
+    compared peer by peer; or as a copy of the first, where the method asks for that. The global random state is left
+    unchanged.
 
     Args:
         recipe: the run.

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from collegium import ranks
-from collegium.errors import TrainingError, UsageError
+from collegium.errors import Interrupted, TrainingError, UsageError
 from collegium.files import write_whole
 from collegium.method import Progress
 from collegium.seeds import generator
@@ -36,10 +36,6 @@ from collegium.training.votes import Votes
 
 NETWORK_DRAWS = 2  # the use of a stream of random numbers, see collegium.seeds; the data have the uses before it
 DISPLAY_EVERY = 0.5  # seconds
-
-
-class Interrupted(TrainingError):
-    """A signal stopped the run; its state is saved."""
 
 
 class Run:

@@ -105,10 +105,11 @@ class Recipe:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("learning_rate", "decay"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
-        for name in ("weight_decay", "mixup", "cutmix", "seed"):
+        for name in ("weight_decay", "mixup", "cutmix"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        for name in ("weight_seed", "data_seed"):
-            _check(name, getattr(self, name), getattr(self, name) is None or getattr(self, name) >= 0, "0 or more")
+        for name in ("seed", "weight_seed", "data_seed"):
+            seed = getattr(self, name)
+            _check(name, seed, seed is None or 0 <= seed < 2**63, "0 or more, and below 2**63")
         for name in ("momentum", "warmup", "label_smoothing"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 up to, but not, 1")
         _check("gradient_clip", self.gradient_clip, self.gradient_clip is None or self.gradient_clip > 0, "more than 0")
@@ -183,11 +184,20 @@ class Recipe:
         return cls.from_dict(read_yaml(path), str(path))
 
     def differences(self, other: "Recipe") -> list[str]:
-        """The entries in which two recipes differ: ``["epochs: 30 here, 40 there"]``."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        for plain in (mine, theirs):
-            plain["data"].pop("workers", None)  # the number of processes that read images changes no result
-        return [f"{key}: {mine[key]} here, {theirs[key]} there" for key in mine if mine[key] != theirs[key]]
+        """Where two recipes differ: ``["epochs: 30 here, 40 there", "method.temperature: 3.0 here, absent there"]``."""
+        mine, theirs = _leaves(self.to_dict()), _leaves(other.to_dict())
+        for leaves in (mine, theirs):
+            leaves.pop("data.workers", None)  # how many processes read the images changes none of them
+        both = [(key, mine.get(key, "absent"), theirs.get(key, "absent")) for key in mine | theirs]
+        return [f"{key}: {here} here, {there} there" for key, here, there in both if here != there]
+
+
+def _leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"method": {"name": "dml"}}`` -> ``{"method.name": "dml"}``"""
+    leaves: dict[str, Any] = {}
+    for key, value in plain.items():
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return leaves
 
 
 def _lists(value: Any) -> Any:

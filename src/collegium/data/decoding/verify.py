@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collegium.errors import DataError
 from collegium.files import write_whole
 
 from ..plain_files import read_plain
@@ -94,8 +93,6 @@ class _Reader:
             raw = read_plain(path, MOST_BYTES)
         except OSError as error:
             return (0, *nothing), str(error.strerror), False  # permissions, a network disk: tried again next time
-        except DataError as error:
-            return (0, *nothing), str(error), False
         digest = int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
         try:
             found = examine_image(io.BytesIO(raw))

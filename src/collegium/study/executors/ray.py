@@ -15,6 +15,7 @@ from typing import Any
 
 from collegium import data as datasets
 from collegium.errors import CollegiumError, DataError, TrainingError, UsageError
+from collegium.extras import how_to_install
 from collegium.study.executors.local import POLL, Event, Job, terminated_as_interrupted
 from collegium.study.executors.worker import work
 from collegium.training.run_folder import RunFolder
@@ -395,5 +396,5 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("Ray is not installed; pip install 'collegium[ray]' installs it") from error
+        raise UsageError(f"Ray is not installed; to install it: {how_to_install('ray')}") from error
     return ray

@@ -25,7 +25,7 @@ def work(recipe: dict[str, Any], folder: str, patience: float = PATIENCE) -> dic
         with quick_imports():
             from torch import OutOfMemoryError
 
-            from collegium.training.loop import Interrupted
+            from collegium.errors import Interrupted
             from collegium.training.recipe import Recipe
             from collegium.training.run import train
             from collegium.training.run_folder import RunFolder
