@@ -15,7 +15,12 @@ from collegium.training.run_folder import RunFolder
 
 def result_of(recipe: Recipe, errors: Mapping[str, float]) -> dict[str, Any]:
     """A result.json with these top-1 errors of predictors, as shares; top-5 errors are half of them."""
-    scores = {name: {"last": {"top1_error": error, "top5_error": error / 2}} for name, error in errors.items()}
+    scores = {}
+    for name, error in errors.items():
+        last = {"top1_error": error, "top5_error": error / 2, "nll": 2 * error, "ece": 0.02}
+        last |= {"average_accuracy": 1 - error, "kappa": 1 - error}
+        scores[name] = {"last": last, "best": last | {"epoch": recipe.epochs}}
+    predictors = {name: value for name, value in scores.items() if name != "mean_peer"}
     return {
         "method": recipe.method_name,
         "reconstructed": "",
@@ -25,8 +30,16 @@ def result_of(recipe: Recipe, errors: Mapping[str, float]) -> dict[str, Any]:
         "data": recipe.data_name,
         "training_images": 100 * recipe.data.get("per_class", 500),
         "test_images": 10_000,
-        "predictors": {name: value for name, value in scores.items() if name != "mean_peer"},
+        "predictors": predictors,
         "mean_peer": scores["mean_peer"],
+        "best_chosen_on": "test",
+        "class_names": ["a", "b"],
+        "test_images_per_class": [5000, 5000],
+        "class_accuracy": {name: [1 - errors[name]] * 2 for name in predictors},
+        "cost": {name: {"parameters": 1000, "flops": 5000} for name in predictors},
+        "seconds": 11.0,
+        "training_seconds": 10.0,
+        "images_per_second": 100.0,
     }
 
 

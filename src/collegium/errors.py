@@ -21,6 +21,10 @@ class TrainingError(CollegiumError, RuntimeError):
     """Training cannot go on: a loss that is not finite, a checkpoint that cannot be read."""
 
 
+class StorageError(CollegiumError, OSError):
+    """A file or folder that cannot be written: the disk is full, or permission is lacking."""
+
+
 class Interrupted(TrainingError):
     """A signal stopped training; its state is saved, and the same call goes on from there."""
 

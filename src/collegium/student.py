@@ -6,30 +6,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from collegium import networks
 from collegium.cohort import is_peer
 from collegium.errors import DataError, UsageError
-from collegium.files import write_whole
+from collegium.files import check_whole, inside, storing, write_checked
 from collegium.networks import Network
+from collegium.schemas import read_config as read_config_file
+from collegium.schemas import read_result
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 def save_peer(network: Network, folder: Path, **description: Any) -> None:
-    """Writes model.safetensors and config.json.
+    """Writes model.safetensors and config.json, and the checksum of each beside it.
 
     The weights of a timm, torchvision or user network keep their names there, so that it can load them without
     Collegium. ``description`` must hold num_classes; other entries (class names, normalisation) are for the user.
+
+    Raises:
+        StorageError: they cannot be written.
     """
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.plain().state_dict().items()
     }
     config = {"network": network.name, "in_channels": network.in_channels, **description}
-    write_whole(folder / "model.safetensors", save(weights))
-    write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_checked(folder / WEIGHTS, save(weights))
+    write_checked(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def peer_folder(path: str | Path) -> Path:
@@ -37,19 +45,30 @@ def peer_folder(path: str | Path) -> Path:
 
     Raises:
         UsageError: ``path`` is neither.
+        DataError: the run does not say which of its peers is deployed.
     """
-    path = Path(path)
-    for folder in (path, path / "peers" / deployed_peer(_result(path))):
-        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
-            return folder
-    raise UsageError(f"{path} is neither a peer's folder (config.json, model.safetensors) nor a finished run")
-
-
-def _result(run: Path) -> dict[str, Any]:
+    path = Path(path).expanduser()
+    if _is_peer_folder(path):
+        return path
+    if not (path / "peers").is_dir():
+        raise UsageError(f"{path} is neither a peer's folder ({CONFIG}, {WEIGHTS}) nor a finished run")
     try:
-        return dict(json.loads((run / "result.json").read_text()))
-    except (OSError, ValueError):
-        return {}
+        result = read_result(path / "result.json")
+    except (FileNotFoundError, DataError) as error:
+        reason = "it has no result.json" if isinstance(error, FileNotFoundError) else str(error)
+        raise DataError(
+            f"{path} does not say which peer it deploys ({reason}); give one, as {path}/peers/peer0"
+        ) from error
+    if "deployed_peer" not in result and len(result["peers"]) > 1:
+        raise DataError(f"{path} does not say which peer it deploys; give one of them, as {path}/peers/peer0")
+    folder = inside(path, "peers", deployed_peer(result))
+    if not _is_peer_folder(folder):
+        raise DataError(f"{folder}, the peer that the run deploys, lacks {CONFIG} or {WEIGHTS}")
+    return folder
+
+
+def _is_peer_folder(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def deployed_peer(result: Mapping[str, Any]) -> str:
@@ -58,14 +77,28 @@ def deployed_peer(result: Mapping[str, Any]) -> str:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """A peer's description: network, num_classes, class_names, image_size, mean, std."""
-    file = peer_folder(path) / "config.json"
+    """A peer's description: network, num_classes, class_names, image_size, mean, std.
+
+    Raises:
+        UsageError: there is no peer.
+        DataError: the file is damaged or holds something else.
+    """
+    file = peer_folder(path) / CONFIG
+    check_whole(file)
+    return read_config_file(file)
+
+
+def _read_weights(folder: Path, network: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = folder / WEIGHTS
+    check_whole(file)
     try:
-        config = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
-    assert isinstance(config, dict)
-    return config
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise DataError(f"{file} cannot be loaded as {network}: {reason}") from error
 
 
 def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
@@ -79,9 +112,6 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
         UsageError: there is no peer, or its network must be given.
         DataError: the files are unreadable or do not fit the network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = peer_folder(path)
     config = read_config(folder)
     if network is None:
@@ -96,12 +126,14 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
             raise UsageError(
                 f"{folder} cannot be loaded by the name of its network: {error}; give the untrained module: network=..."
             ) from error
-    plain = network.plain() if isinstance(network, Network) else network
+    plain, name = network.plain() if isinstance(network, Network) else network, networks.name_of(network)
+    weights = _read_weights(folder, name)
     try:
-        plain.load_state_dict(load_file(folder / "model.safetensors"))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        file, name, reason = folder / "model.safetensors", networks.name_of(network), str(error).splitlines()[0]
-        raise DataError(f"{file} cannot be loaded as {name}: {reason}") from error
+        plain.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        reason = " ".join(lines[1].split())[:100] if len(lines) > 1 else lines[0][:100]
+        raise DataError(f"{folder / WEIGHTS} cannot be loaded as {name}: {reason}") from error
     return network.eval()
 
 
@@ -120,17 +152,11 @@ def start_from(network: Network, index: int, path: str | Path) -> str:
         UsageError: there is no peer, or none of its layers matches.
         DataError: the files are unreadable.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    named = [folder for folder in Path(path).glob("peers/peer*") if is_peer(folder.name)]
+    path = Path(path).expanduser()
+    named = [folder for folder in path.glob("peers/peer*") if is_peer(folder.name) and not folder.is_symlink()]
     peers = sorted(named, key=lambda folder: int(folder.name.removeprefix("peer")))
     folder = peer_folder(peers[index % len(peers)] if peers else path)
-    file = folder / "model.safetensors"
-    try:
-        trained = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
+    trained = _read_weights(folder, network.name)
     own = network.plain().state_dict()
     fitting = {name for name, tensor in own.items() if name in trained and trained[name].shape == tensor.shape}
     if not any(own[name].ndim > 1 for name in fitting):

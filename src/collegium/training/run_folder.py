@@ -5,8 +5,8 @@ metrics.csv        one row per epoch: every term, every predictor
 tensorboard/       the same as events
 split.csv          which pixels of a scene are for training and for testing
 teacher/           a copy of the frozen teacher, where the method has one
-checkpoints/       the newest training states
-peers/peer0/       a trained peer: model.safetensors and config.json
+checkpoints/       the newest training states, each with its checksum beside it
+peers/peer0/       a trained peer: model.safetensors and config.json, each with its checksum
 result.json        last and best scores of every predictor, cost, time; written when the run is complete
 report.html        self-contained page
 exports/           what `collegium export` wrote
@@ -15,20 +15,23 @@ exports/           what `collegium export` wrote
 import csv
 import io
 import json
+import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
-from collegium.errors import TrainingError, UsageError
-from collegium.files import locked, write_whole
+from collegium.errors import DataError, StorageError, TrainingError, UsageError
+from collegium.files import check_whole, checksum_file, inside, locked, storing, write_checked, write_whole
+from collegium.schemas import CHECKPOINT, fault, read_metrics, read_result
 from collegium.student import load_peer, peer_folder
 from collegium.training.recipe import Recipe
+from collegium.yaml_text import read_yaml, write_yaml
 
 
 class RunFolder:
@@ -45,20 +48,20 @@ class RunFolder:
 
     def keep_teacher(self, path: str) -> None:
         """Copies a trained network into the folder, so that the run no longer needs the original."""
-        target = self.path / "teacher"
+        target, temporary = (inside(self.path, name) for name in ("teacher", "teacher.part"))
         if not target.exists():
-            temporary = self.path / "teacher.part"
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.copytree(peer_folder(path), temporary)
-            temporary.replace(target)
+            with storing(target):
+                shutil.rmtree(temporary, ignore_errors=True)
+                shutil.copytree(peer_folder(path), temporary)
+                temporary.replace(target)
 
     def teacher(self) -> nn.Module | None:
         """The copy of the teacher; None where there is none."""
-        target = self.path / "teacher"
+        target = inside(self.path, "teacher")
         return load_peer(target) if target.exists() else None
 
     def peer(self, index: int) -> Path:
-        return self.path / "peers" / f"peer{index}"
+        return inside(self.path, "peers", f"peer{index}")
 
     def check(self, recipe: Recipe, *, overwrite: bool = False) -> None:
         """Whether a recipe may be trained in this folder; writes nothing.
@@ -83,13 +86,13 @@ class RunFolder:
         if self.recipe_file.exists() and not overwrite:
             return
         content = {**recipe.to_dict(), "provenance": dict(provenance)}
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         # In this order a kill leaves neither a run that seems finished nor a folder that is no run.
-        self.result_file.unlink(missing_ok=True)
-        for old in self._content():
-            if old != self.recipe_file:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
-        write_whole(self.recipe_file, text)
+        with storing(self.path):
+            self.result_file.unlink(missing_ok=True)
+            for old in self._content():
+                if old != self.recipe_file:
+                    shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        write_whole(self.recipe_file, write_yaml(content))
 
     def _content(self) -> list[Path]:
         """Everything but the lock and files that a kill has left half written."""
@@ -106,15 +109,19 @@ class RunFolder:
         return Recipe.read(self.recipe_file)
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a complete run; None before that."""
-        if not self.result_file.is_file():
-            return None
+        """The result of a complete run; None before that.
+
+        Raises:
+            DataError: result.json is damaged or holds something else.
+        """
         try:
-            result = json.loads(self.result_file.read_text())
-        except ValueError as error:
-            raise TrainingError(f"{self.result_file} is unreadable ({error}); delete it and repeat the run") from error
-        assert isinstance(result, dict)
-        return result
+            return read_result(self.result_file)
+        except FileNotFoundError:
+            return None
+        except DataError as error:
+            raise DataError(
+                f"{error}; delete it and repeat the command that trained the run, to write it again"
+            ) from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_whole(self.result_file, json.dumps(result, indent=2) + "\n")
@@ -129,44 +136,81 @@ class RunFolder:
         write_whole(self.metrics_file, text.getvalue())
 
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, without the empty cells."""
-        with self.metrics_file.open() as file:
-            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        """The rows of metrics.csv, without the empty cells.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        try:
+            return read_metrics(self.metrics_file)
+        except FileNotFoundError as error:
+            raise DataError(f"{self.path} has no metrics.csv, the scores of its epochs") from error
 
     def save_checkpoint(self, state: Mapping[str, Any], step: int, keep: int) -> Path:
-        """Writes the training state after ``step`` optimizer steps, and removes all but the newest ``keep``."""
-        self.checkpoints.mkdir(exist_ok=True)
-        path = self.checkpoints / f"step_{step:09d}.pt"
+        """Writes the training state after ``step`` optimizer steps, and removes all but the newest ``keep``.
+
+        Raises:
+            StorageError: it cannot be written; those that there are stay.
+        """
+        folder = inside(self.path, "checkpoints")
+        path = folder / f"step_{step:09d}.pt"
+        before = [file.name for file in self.saved_checkpoints()]
         content = io.BytesIO()
         torch.save(dict(state), content)
-        write_whole(path, content.getvalue())
-        for old in self.saved_checkpoints()[:-keep]:
-            old.unlink()
+        try:
+            with storing(folder):
+                folder.mkdir(exist_ok=True)
+            write_checked(path, content.getvalue())
+        except StorageError as error:
+            safe = (
+                f"{before[-1]} is safe, from which the repeated command goes on" if before else "nothing is saved yet"
+            )
+            raise StorageError(f"{error}; {safe}") from error
+        saved = self.saved_checkpoints()
+        later = saved[saved.index(path) + 1 :]  # those that were damaged, when this run went on from one before them
+        with storing(folder):
+            for old in [*saved[: saved.index(path) + 1][:-keep], *later]:
+                old.unlink()
+                checksum_file(old).unlink(missing_ok=True)
         return path
 
     def saved_checkpoints(self) -> list[Path]:
         """Oldest first."""
-        return sorted(self.checkpoints.glob("step_*.pt"))
+        return sorted(
+            file for file in self.checkpoints.glob("step_*.pt") if re.fullmatch(r"step_[0-9]{9,18}", file.stem)
+        )
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest training state, on the CPU; None where there is none.
+        """The newest training state that is whole, on the CPU; None where there is none at all.
+
+        A damaged one is passed over, with a warning.
 
         Raises:
-            TrainingError: the file is truncated or not a checkpoint.
+            TrainingError: there are some, and all are damaged.
         """
         saved = self.saved_checkpoints()
-        if not saved:
-            return None
-        try:
-            state = torch.load(saved[-1], map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or "learner" not in state:
-                raise ValueError("not a training state")
-        except Exception as error:
-            before = f" and the run goes on from {saved[-2].name}" if len(saved) > 1 else " and the run starts over"
+        reasons: list[str] = []
+        for file in reversed(saved):
+            try:
+                state = _load_state(file)
+            except DataError as error:
+                reasons.append(str(error))
+                continue
+            if reasons:
+                warnings.warn(f"{reasons[0]}; {file.name}, which was saved before it, is used instead", stacklevel=2)
+            return state
+        if saved:
+            one = "" if len(saved) == 1 else f", nor any of the {len(saved) - 1} before it"
             raise TrainingError(
-                f"the checkpoint {saved[-1]} cannot be read (truncated or damaged): delete it{before}"
-            ) from error
-        return state
+                f"{reasons[0]}{one}; start over with --overwrite, or put a copy of the file in its place"
+            )
+        return None
+
+    def fingerprint(self) -> str | None:
+        """That of the data on which the run was trained; None where the run does not say it."""
+        told = read_yaml(self.recipe_file).get("provenance")
+        found = told.get("data_fingerprint") if isinstance(told, dict) else None
+        return found if isinstance(found, str) else None
 
     @contextmanager
     def translate_misfit(self) -> Iterator[None]:
@@ -176,7 +220,7 @@ class RunFolder:
         except (RuntimeError, KeyError, ValueError) as error:
             raise TrainingError(
                 f"the checkpoints in {self.checkpoints} do not fit the recipe's networks: "
-                f"{str(error).splitlines()[0]}; start over with --overwrite"
+                f"{str(error).partition(chr(10))[0][:100]}; start over with --overwrite"
             ) from error
 
     @contextmanager
@@ -184,3 +228,20 @@ class RunFolder:
         """Keeps other processes from training in this folder; the lock ends with the process."""
         with locked(self.path, f"another process is training in {self.path}"):
             yield
+
+
+def _load_state(file: Path) -> dict[str, Any]:
+    """A training state.
+
+    Raises:
+        DataError: the file is damaged, or holds something else.
+    """
+    check_whole(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise DataError(f"the checkpoint {file} cannot be read (truncated or damaged)") from error
+    wrong = fault(state, CHECKPOINT)
+    if wrong is not None:
+        raise DataError(f"the checkpoint {file} is not a training state: {wrong}")
+    return dict(state)

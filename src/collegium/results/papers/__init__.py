@@ -261,7 +261,7 @@ def get(name: str) -> PaperTable:
 
 
 def _read(file: Path) -> list[PaperTable]:
-    paper = read_yaml(file)
+    paper = read_yaml(file, aliases=True)
     shared = {key: paper.get(key, default) for key, default in (("recipe", {}), ("certain", []), ("reconstructed", []))}
     tables = []
     for key, own in paper["tables"].items():
