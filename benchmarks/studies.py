@@ -226,8 +226,10 @@ def pages(names: Sequence[str], out: Path = RESULTS) -> None:
         (folder / "runs.csv").write_text(table.runs_csv())
         (folder / "summary.csv").write_text(table.summary_csv())
         (folder / "README.md").write_text(readme(name, found))
-        gains_figure(found, folder / "gains.svg")
-        curves_figure(found, folder / "curves.svg")
+        if found.headline:
+            gains_figure(found, folder / "gains.svg")
+        if curves := _curves(found):
+            curves_figure(curves, folder / "curves.svg")
     if set(begun) >= {name for name in STUDIES if _begun(name)}:
         (out / "which_method.md").write_text(which_method(begun))
 
@@ -303,12 +305,11 @@ def readme(name: str, found: Findings) -> str:
         _verdicts(found),
         "Gain of one network in points of test accuracy after the last epoch, with the confidence interval that goes "
         f"with the verdict ({len(plan.contrasts)} contrasts, Holm's correction). *Could show*: the smallest gain that "
-        "a study of this size and spread shows four times of five.",
-        "![Gains](gains.svg)",
+        "a study of this size and spread shows four times of five. In the figure a dot is a seed, a bar the interval; what "
+        "was not planned is grey.",
+        *(["![Gains](gains.svg)"] if found.headline else []),
         _rows(found),
-        "Top-1 accuracy in percent, mean ± sample standard deviation over the seeds. Best epoch: chosen on validation "
-        "images. Time: of training, over that of `independent`, where one machine computed both.",
-        "![Curves](curves.svg)",
+        *(["![Curves](curves.svg)"] if _curves(found) else []),
         *([discussion.read_text().strip()] if discussion.is_file() else []),
         "## How",
         f"Recipe: [`{planned.recipe}`](../../recipes/{planned.recipe}.yaml): {settings}. {_provenance(found)}",
@@ -335,20 +336,34 @@ def _verdicts(found: Findings) -> str:
 
 
 def _rows(found: Findings) -> str:
-    heads = ["", "n", "one network", "best epoch", "ensemble", "NLL", "calibration error", "training error", "time"]
+    finished = [row for row in found.rows if row.results]
+    chosen = any(row.result["best_chosen_on"] == "validation" for row in finished)
+    best = ["best epoch"] if chosen else []
+    heads = ["", "n", "one network", *best, "ensemble", "NLL", "calibration error", "training error", "time"]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    for row in found.rows:
-        if not row.results:
-            continue
-        best = [_accuracy(result, found.deployed, "best") for result in row.results.values()]
+    for row in finished:
+        at_best = [_accuracy(result, found.deployed, "best") for result in row.results.values()]
         errors = [error for error in (_training_error(found, row, seed) for seed in row.results) if error is not None]
         ratio = found.relative_cost(row)
-        lines.append(
-            f"| `{row.method}` | {len(row.results)} | {_mean(row.scores(found.deployed).values())} | {_mean(best)} | "
-            f"{_mean(row.scores('ensemble').values())} | {_mean(row.scores(found.deployed, 'nll').values(), 3)} | "
-            f"{_mean(row.scores(found.deployed, 'ece').values(), 1)} | {_mean(errors, 1)} | "
-            f"{'' if ratio is None else f'{ratio:.2f}'} |"
-        )
+        cells = [
+            f"`{row.method}`",
+            str(len(row.results)),
+            _mean(row.scores(found.deployed).values()),
+            *([_mean(at_best)] if chosen else []),
+            _mean(row.scores("ensemble").values()),
+            _mean(row.scores(found.deployed, "nll").values(), 3),
+            _mean(row.scores(found.deployed, "ece").values(), 1),
+            _mean(errors, 1),
+            "" if ratio is None else f"{ratio:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    said = "Best epoch: chosen on validation images. " if chosen else ""
+    lines += [
+        "",
+        f"Top-1 accuracy in percent, mean ± sample standard deviation over the seeds. {said}Training error: on the "
+        "augmented images of the last epoch, with the labels that they were given. Time: of training, over that of "
+        "`independent`, where one machine computed both.",
+    ]
     return "\n".join(lines)
 
 
@@ -436,30 +451,32 @@ def gains_figure(found: Findings, file: Path) -> None:
         if c.interval is not None:
             axes.plot(c.interval, [y, y], color=colour, linewidth=2)
     axes.set_yticks(range(len(shown)), [f"{c.row.method}\nover {c.over}" for c in shown])
-    axes.set_xlabel("gain of one network, points (dots: seeds; bar: confidence interval; grey: not a planned contrast)")
+    axes.set_xlabel("gain of one network, points")
+    axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, metadata={"Date": None})
 
 
-def curves_figure(found: Findings, file: Path) -> None:
-    """Mean test accuracy of the deployed predictor over the epochs that were scored."""
-    figure, axes = _figure(6)
+def _curves(found: Findings) -> dict[str, dict[float, float]]:
+    """Row -> epoch -> mean test accuracy of the deployed predictor, of rows that were scored in several epochs."""
+    key, curves = f"test/{found.deployed}/top1_error", {}
     for row in found.rows:
-        curves = [
-            {m["epoch"]: 100 * (1 - m[key]) for m in _metrics(found, row, seed) if key in m}
-            for seed in row.results
-            for key in [f"test/{found.deployed}/top1_error"]
-        ]
-        epochs = sorted(set.intersection(*map(set, curves))) if curves else []
-        if epochs:
-            axes.plot(
-                epochs, [fmean(curve[e] for curve in curves) for e in epochs], label=f"{row.method} ({len(curves)})"
-            )
+        runs = [{m["epoch"]: 100 * (1 - m[key]) for m in _metrics(found, row, s) if key in m} for s in row.results]
+        epochs = sorted(set.intersection(*map(set, runs))) if runs else []
+        if len(epochs) > 1:
+            curves[f"{row.method} ({len(runs)})"] = {e: fmean(run[e] for run in runs) for e in epochs}
+    return curves
+
+
+def curves_figure(curves: Mapping[str, Mapping[float, float]], file: Path) -> None:
+    """Mean test accuracy over the epochs that were scored, a line a row."""
+    figure, axes = _figure(6)
+    for label, curve in curves.items():
+        axes.plot(list(curve), list(curve.values()), label=label)
     axes.set_xlabel("epoch")
     axes.set_ylabel("test accuracy of one network, %")
     axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8)
     figure.savefig(file, metadata={"Date": None})
 
 
