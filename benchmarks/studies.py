@@ -305,8 +305,8 @@ def readme(name: str, found: Findings) -> str:
         _verdicts(found),
         "Gain of one network in points of test accuracy after the last epoch, with the confidence interval that goes "
         f"with the verdict ({len(plan.contrasts)} contrasts, Holm's correction). *Could show*: the smallest gain that "
-        "a study of this size and spread shows four times of five. In the figure a dot is a seed, a bar the interval; what "
-        "was not planned is grey.",
+        "a study of this size and spread shows four times of five. In the figure a dot is a seed, a bar the interval; "
+        "what was not planned is grey.",
         *(["![Gains](gains.svg)"] if found.headline else []),
         _rows(found),
         *(["![Curves](curves.svg)"] if _curves(found) else []),
