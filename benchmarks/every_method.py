@@ -15,12 +15,14 @@ from typing import Any
 
 from method_cost import measure_all
 
+from collegium.pages.study_table import StudyTable
+from collegium.results.comparison import ONE_NETWORK, Findings, Row, findings
+from collegium.results.scores import written
+from collegium.results.statistics import spread
 from collegium.study.cell import Cell
-from collegium.study.executor import LocalExecutor
-from collegium.study.rows import ONE_NETWORK, Findings, Row, findings
-from collegium.study.statistics import spread
+from collegium.study.executors.local import LocalExecutor
+from collegium.study.live import LiveView
 from collegium.study.study import Study
-from collegium.study.table import StudyTable, written
 from collegium.training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -104,6 +106,8 @@ def write_results(study: Study) -> None:
     text = [
         "# Every method under one recipe",
         "",
+        could_have_shown(found),
+        "",
         "ResNet-14 peers (181 k parameters, 53 MFLOPs each) from scratch on 5,000 CIFAR-100 images, 50 of each class, "
         "for 30 epochs, scored on the whole test set of 10,000.",
         "",
@@ -122,6 +126,20 @@ def write_results(study: Study) -> None:
     chart(found)
 
 
+def could_have_shown(found: Findings) -> str:
+    """What a reader must know first: how large a gain must be here for three seeds to show it."""
+    smallest = sorted(c.smallest for c in found.headline if c.smallest is not None)
+    if not smallest:
+        return ""
+    middle = smallest[len(smallest) // 2]
+    return (
+        f"**This study cannot say which method helps**: with so few seeds and {found.contrasts} corrected tests it "
+        f"could have shown gains of {smallest[0]:.1f} to {smallest[-1]:.1f} points (median {middle:.1f}), four times "
+        "of five. It shows that every method trains, and what it costs; [other studies](../which_method.md) ask which "
+        "one helps."
+    )
+
+
 def markdown(found: Findings, costs: dict[str, dict[str, Any]]) -> list[str]:
     """A line a row: accuracy of every predictor, the gain, and what training costs."""
     heads = ["", "peers", "n", "one network, %", "gain, points", "p", "ensemble, %", "method's own, %"]
@@ -131,7 +149,7 @@ def markdown(found: Findings, costs: dict[str, dict[str, Any]]) -> list[str]:
     for row in found.rows:
         if not row.results:
             continue
-        compared = found.comparisons.get((row.label, ONE_NETWORK))
+        compared = next(iter(found.compared(row, ONE_NETWORK)), None)
         gain = p = ""
         if compared is not None:
             gain = written(compared.gain.spread, sign=True)
@@ -151,7 +169,7 @@ def markdown(found: Findings, costs: dict[str, dict[str, Any]]) -> list[str]:
 def caption(found: Findings) -> list[str]:
     """How the numbers came about, in sentences."""
     finished = [row for row in found.rows if row.results]
-    tests = sum(c.p is not None for c in found.comparisons.values() if c.predictor == ONE_NETWORK)
+    tests = found.contrasts
     text = [
         "Top-1 accuracy on the test images after the last epoch, mean ± sample standard deviation over n seeds; "
         "nothing was selected on test images. One network: mean over the peers. Ensemble: mean of the peers' logits. "
@@ -223,7 +241,7 @@ def main() -> None:
         (RESULTS / "cost.json").write_text(json.dumps(measure_all(jobs), indent=2) + "\n")
     else:
         study = Study(options.study, cells(rows, seeds), reference=reference(rows))
-        study.run(LocalExecutor(options.workers))
+        study.run(LocalExecutor(options.workers), view=LiveView)
 
 
 if __name__ == "__main__":

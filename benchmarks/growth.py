@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from collegium import networks
-from collegium.reporting.colours import INK, OWN, PEERS
+from collegium.pages.colours import INK, OWN, PEERS
 from collegium.training.engine import make_fabric
 from collegium.training.recipe import Recipe
 
@@ -80,8 +80,8 @@ def measure(job: Row) -> Row:
     images, target = batch(size, run.fabric.device, views=views, classes=classes)
     floor = peers_alone(recipe, images, target, classes)
     modules = {"floor": floor.cohort, "step": run.learner}
-    optimizers = {"floor": [floor.optimizer], "step": list(run.optimizers.values())}
-    steps: dict[str, Callable[[], None]] = {"floor": floor, "step": lambda: run._one_step(images, target, 0.6)}
+    optimizers = {"floor": [floor.optimizer], "step": list(run.players.optimizers.values())}
+    steps: dict[str, Callable[[], None]] = {"floor": floor, "step": lambda: run.train_step(images, target, 0.6)}
     contenders = {name: repeated(step, job["steps"]) for name, step in steps.items()}
     seconds = median_seconds(contenders, job["rounds"], run.fabric.device)
     return {

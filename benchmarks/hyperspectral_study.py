@@ -94,7 +94,7 @@ def collect(runs: Path, study: str) -> dict[Row, dict[int, dict[str, Any]]]:
 
 def scores(result: dict[str, Any], predictor: str, metric: str) -> float:
     """In percent; an error as the accuracy that it leaves."""
-    from collegium.table import all_predictors
+    from collegium.results.scores import all_predictors
 
     value = all_predictors(result)[predictor]["last"][metric]
     return 100 * (1 - value if metric == "top1_error" else value)
@@ -137,7 +137,7 @@ def by_class(found: dict[Row, dict[int, dict[str, Any]]], budget: int) -> list[s
 
 
 def write_runs(found: dict[Row, dict[int, dict[str, Any]]], target: Path) -> None:
-    from collegium.table import all_predictors
+    from collegium.results.scores import all_predictors
 
     with target.open("w") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -153,8 +153,8 @@ def write_runs(found: dict[Row, dict[int, dict[str, Any]]], target: Path) -> Non
 
 def write_maps(runs: Path, study: str, seed: int, budget: int, starts: tuple[str, ...]) -> None:
     """The first peer's map by every method, and FFL's fused predictor's, from one seed."""
-    from collegium.reporting.evidence import gather
-    from collegium.reporting.scene_maps import map_file
+    from collegium.pages.run_scene_maps import map_file
+    from collegium.results.analysis import gather
 
     maps, data = {}, None
     for start in starts:

@@ -54,18 +54,18 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     from contenders import random_images
 
     from collegium import ranks
+    from collegium.training.devices import detect_devices
     from collegium.training.engine import make_fabric
     from collegium.training.experiment import build
     from collegium.training.loop import Run
-    from collegium.training.places import places
     from collegium.training.recipe import Recipe
     from collegium.training.run_folder import RunFolder
 
     size = job["batch_size"]
     recipe = Recipe(method={"name": "dml"}, peers=job["peers"], batch_size=size, device="cpu", precision="bf16")
     layout = "peers" if job["layout"] == "peers" else "data"
-    with ranks.together(), tempfile.TemporaryDirectory() as folder:
-        fabric = make_fabric(recipe, places(None, None))
+    with ranks.process_group(), tempfile.TemporaryDirectory() as folder:
+        fabric = make_fabric(recipe, detect_devices(None, None))
         run = Run(build(recipe, data=random_images(8 * size)), RunFolder(folder), fabric, quiet=True, layout=layout)
         run.learner.train()
         images, target = next(run.training_batches.epoch(0))
@@ -74,8 +74,8 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
             if step == 2:  # the first warm up
                 sent = _sent()
             begun = time.perf_counter()
-            run._one_step(images, target, 0.1)
-            run._agree(False, False)
+            run.train_step(images, target, 0.1)
+            run.votes.agree(False, False)
             seconds.append(time.perf_counter() - begun)
         traffic = (_sent() - sent) / job["steps"]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -141,7 +141,7 @@ def main() -> None:
     if options.out:
         import torch
 
-        from collegium.training.recipe import provenance
+        from collegium.training.provenance import provenance
 
         where = provenance(torch.device("cpu"))
         options.out.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from collegium.files import write_whole
 from collegium.training.engine import make_fabric
-from collegium.training.memory import freed_memory_kept
-from collegium.training.recipe import Recipe, provenance
+from collegium.training.memory import keep_freed_memory
+from collegium.training.provenance import provenance
+from collegium.training.recipe import Recipe
 
 Row = dict[str, Any]
 
@@ -42,7 +43,7 @@ def median_seconds(
     Memory that one frees stays with the process for all of them, as it does in training.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    with freed_memory_kept():
+    with keep_freed_memory():
         for turn in range(rounds + 1):
             for name, contender in contenders.items():
                 begun = time.perf_counter()

@@ -48,7 +48,7 @@ def measure(job: Job) -> dict[str, Any]:
     from collegium.training.engine import make_fabric
     from collegium.training.experiment import build
     from collegium.training.loop import Run
-    from collegium.training.memory import freed_memory_kept
+    from collegium.training.memory import keep_freed_memory
     from collegium.training.recipe import Recipe
     from collegium.training.run_folder import RunFolder
 
@@ -64,7 +64,7 @@ def measure(job: Job) -> dict[str, Any]:
     run.learner.train()
     views = len(kinds) if run.learner.method.own_views else 1
     images, target = batch(recipe.batch_size, run.fabric.device, views=views)
-    contenders: dict[str, Callable[[], None]] = {"method": lambda: run._one_step(images, target, 0.6)}
+    contenders: dict[str, Callable[[], None]] = {"method": lambda: run.train_step(images, target, 0.6)}
     for _ in range(2):
         contenders["method"]()
     memory = _peak() - before
@@ -76,7 +76,7 @@ def measure(job: Job) -> dict[str, Any]:
         step()
         flops[who] = step_flops(step)
     taken: dict[str, list[float]] = {who: [] for who in contenders}
-    with freed_memory_kept():
+    with keep_freed_memory():
         for _ in range(rounds):
             for who, step in contenders.items():
                 begun = time.process_time()
@@ -92,7 +92,7 @@ def measure(job: Job) -> dict[str, Any]:
         "memory_mb": memory / 2**20,
         "shadow": run.learner.shadow is not None,
         "own_views": run.learner.method.own_views,
-        "players": len(run.optimizers),
+        "players": len(run.players.optimizers),
         "teacher": teacher is not None,
     }
 
@@ -142,7 +142,7 @@ def write_readme(folder: Path, rows: list[dict[str, Any]], setting: str) -> None
     """How it was measured, the table, and the discussion beside it."""
     import torch
 
-    from collegium.training.recipe import provenance
+    from collegium.training.provenance import provenance
 
     assert __doc__ is not None
     how = __doc__.partition("\n\n")[2].partition("\n\n")[2]

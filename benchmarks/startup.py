@@ -38,7 +38,7 @@ import torch  # loaded before, as in the others
 from collegium.cli import main
 from collegium.training.loop import Run
 
-whole_step = Run._one_step
+whole_step = Run.train_step
 
 
 def first_step(self, *given):
@@ -46,7 +46,7 @@ def first_step(self, *given):
     os._exit(0)
 
 
-Run._one_step = first_step
+Run.train_step = first_step
 main(sys.argv[1:])
 """
 
@@ -109,7 +109,7 @@ def main() -> None:
     if options.out:
         import torch
 
-        from collegium.training.recipe import provenance
+        from collegium.training.provenance import provenance
 
         where = provenance(torch.device("cpu"))
         content: dict[str, Any] = {

@@ -6,8 +6,8 @@ python docs/reproduce_tables.py      writes the end of docs/reproduce.md anew
 from collections import Counter
 from pathlib import Path
 
-from collegium.study.published import CERTAINTY, in_table
-from collegium.study.tables import PaperTable, papers
+from collegium.results.papers import PaperTable, papers
+from collegium.results.published import CERTAINTY, in_table
 
 PAGE = Path(__file__).with_name("reproduce.md")
 MARK = "<!-- From here on written by docs/reproduce_tables.py -->"

@@ -13,6 +13,8 @@ from collegium.cohort import CohortSpec, PeerOutputs, TeacherOutputs
 from collegium.method import Progress
 from collegium.networks.network import GlobalPoolClassifier
 
+pytest_plugins = ["finished_run"]
+
 
 def softmax(z: np.ndarray) -> np.ndarray:
     e = np.exp(z - z.max(-1, keepdims=True))

@@ -2,11 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import collegium
 from collegium.cli import main
+from collegium.training.recipe import Recipe
 
 SMALL = "--peers 2xresnet8 --epochs 1 --batch-size 20 --data.per-class 8 --device cpu --quiet"
 
@@ -86,10 +90,10 @@ def test_lists(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("train --method one --peers 2xresnet8", 2, "shared trunk.*--share-until stage2"),
         ("train --method kd --peers resnet8", 2, "needs a trained teacher.*--teacher"),
         ("train --method.temprature 4", 2, "no option --method.temprature; did you mean '--method.temperature'"),
-        ("train --epochs many", 2, "--epochs expects int, got many"),
-        ("train --optimizer sdg", 2, "--optimizer expects .*'sgd', 'adam', 'adamw'.*, got sdg"),
+        ("train --epochs many", 2, "--epochs must be a whole number, not .many."),
+        ("train --optimizer sdg", 2, "--optimizer must be one of sgd, adam, adamw, not .sdg."),
         ("train --epochs 0", 2, "epochs must be 1 or more, got 0"),
-        ("train --batch-size", 2, "--batch_size: expects a value"),
+        ("train --batch-size", 2, "--batch-size expects a value"),
         ("train --data.per-class 100000", 2, "100000"),
         ("train --data.padding 99", 2, "padding"),
         ("train --milestones 0.3,0.6", 2, "written like \\[0.5,0.75\\]"),
@@ -147,3 +151,109 @@ def test_help_names_the_options_of_the_chosen_method(capsys: pytest.CaptureFixtu
     assert "_until" not in out and "CONFIG       Path to a conf" not in out
     status, out, _ = call("--help", capsys)
     assert status == 0 and "collegium train" in out
+
+
+def test_a_recipe_sets_the_defaults_that_help_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call("train --config ffl_cifar100_resnet32 --help", capsys)
+    text = " ".join(out.split())
+    assert status == 0
+    for option, default in (
+        ("epochs", "300"),
+        ("peers", "2xresnet32"),
+        ("share-until", "stage2"),
+        ("data", "cifar100"),
+    ):
+        assert re.search(rf"--{option} [A-Z_]+ [^)]*default: {default}\)", text), option
+
+
+def test_the_printed_recipe_is_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "train --config digits --method dml --method.temperature 2 --data.per-class 5 --epochs 3 --print-config"
+    status, out, _ = call(command, capsys)
+    assert status == 0
+    config = tmp_path / "printed.yaml"
+    config.write_text(out)
+    recipe = Recipe.read(config)
+    assert (recipe.method_name, recipe.method["temperature"], recipe.epochs) == ("dml", 2.0, 3)
+    assert recipe.data["per_class"] == 5
+    assert call(f"train --config {config} --print-config", capsys)[1] == out
+
+
+def test_underscores_and_dashes_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    dashes = call("train --batch-size 7 --method.fusion-weight-decay=0.5 --data.per-class 3 --print-config", capsys)
+    assert (
+        call("train --batch_size 7 --method.fusion_weight_decay=0.5 --data.per_class 3 --print_config", capsys)
+        == dashes
+    )
+    assert call("train --method.name dml --print-config", capsys) == call("train --method dml --print-config", capsys)
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (
+            "method: {name: dml, temprature: 2}",
+            "method 'dml' has no option 'temprature'; did you mean .--method.temper",
+        ),
+        ("method: {name: dml, temperature: hot}", "method.temperature must be a number, not 'hot'"),
+        ("data: {name: digits, per_class: ten}", "data.per_class must be a whole number or nothing, not 'ten'"),
+        ("epoch: 3", "unknown entry 'epoch'; did you mean 'epochs'"),
+    ],
+)
+def test_what_is_wrong_in_a_config_is_said(
+    entry: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(entry + "\n")
+    status, _, err = call(f"train --config {config} --run {tmp_path / 'run'}", capsys)
+    assert status == 2
+    assert re.search(f"mine.yaml.*{sentence}", err) and len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["train --run", "compare --methods dml --seeds 0 --study", "reproduce ffl/ablation --study"]
+)
+@pytest.mark.parametrize("place", ["", "file/run", "x" * 300, "/proc/run", "~nobody-of-this-name/run"])
+def test_a_folder_that_cannot_be_made_is_refused(
+    command: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), place])
+    err = capsys.readouterr().err
+    assert end.value.code == 2
+    assert re.search("folder.*(cannot be made|is empty)", err) and len(err.splitlines()) == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_another_recipe_s_run_is_told_by_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = f"train --method dml {SMALL} --run {tmp_path / 'run'}"
+    assert call(command, capsys)[0] == 0
+    status, _, err = call(f"{command} --method.temperature 4 --data.per-class 9", capsys)
+    assert status == 2
+    assert "(method.temperature: 4.0 here, 1.0 there; data.per_class: 9 here, 8 there)" in err
+
+
+def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(run: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("collegium.api.report", interrupted)
+    assert call("report somewhere", capsys)[::2] == (130, "collegium: interrupted\n")
+
+
+def test_options_are_suggested_by_their_initials(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no option --lr; did you mean '--learning-rate'" in call("train --lr 0.1", capsys)[2]
+
+
+def test_the_package_is_a_command_and_has_a_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "collegium", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == collegium.__version__
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab", reason="completion needs the package shtab")
+    status, out, _ = call(f"--print-completion {shell}", capsys)
+    assert status == 0 and all(word in out for word in ("train", "reproduce", "share-until", "method.temperature"))

@@ -11,7 +11,7 @@ from collegium.cli import main
 from collegium.errors import TrainingError, UsageError
 from collegium.networks import build
 from collegium.student import read_config, save_peer
-from collegium.training.loop import restore
+from collegium.training.run import restore
 
 MEAN, STD = [0.3, 0.4, 0.5], [0.2, 0.3, 0.4]
 

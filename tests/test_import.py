@@ -83,12 +83,12 @@ def test_a_network_of_this_package_needs_no_library_of_networks() -> None:
 def test_the_training_loop_imports_torch_s_compiler_with_fabric_and_nothing_else_heavy() -> None:
     # Fabric itself imports torchmetrics, which imports scipy and torchvision, where that is installed: no need of ours.
     theirs = {"scipy", "torchvision"} if find_spec("torchmetrics") else set()
-    assert heavy_modules("import collegium.training.loop") <= {"lightning_fabric", "sympy", "torch._dynamo"} | theirs
+    assert heavy_modules("import collegium.training.run") <= {"lightning_fabric", "sympy", "torch._dynamo"} | theirs
 
 
 def test_every_public_name_can_be_had() -> None:
     import collegium
-    import collegium.reporting.page  # a module must not hide the name of a function
+    import collegium.pages.run_page  # a module must not hide the name of a function
 
     assert len(collegium.__all__) >= 11
     for name in collegium.__all__:

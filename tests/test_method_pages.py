@@ -114,7 +114,7 @@ def test_the_page_s_command_trains(name: str, monkeypatch: pytest.MonkeyPatch, t
         raise Parsed(recipe)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("collegium.training.loop.train", stop)
+    monkeypatch.setattr("collegium.training.run.train", stop)
     page = (FOLDER / f"{name}.md").read_text()
     commands = re.search(r"```sh\n(.*?)```", page, re.DOTALL)[1].splitlines()
     assert commands == method_pages.commands(name)

@@ -21,6 +21,9 @@ def stand_in(name: str) -> ClassificationData[Any]:
     if name == "salinas_a":
         cube = np.random.default_rng(0).normal(size=(83, 86, 204))
         return from_scene(cube, np.arange(83 * 86).reshape(83, 86) % 7, patch=7, pca=15, block=16, per_class=10)
+    if name == "indian_pines":
+        cube = np.random.default_rng(0).normal(size=(40, 60, 200))
+        return from_scene(cube, np.arange(60) // 5 + np.ones((40, 1)), patch=5, pca=15, block=8, per_class=5)
     classes, channels, side = {
         "digits": (10, 1, 16),
         "cifar100": (100, 3, 32),
@@ -34,7 +37,7 @@ def stand_in(name: str) -> ClassificationData[Any]:
 
 
 def test_all_recipes_are_looked_at() -> None:
-    assert len(RECIPES) == 7
+    assert len(RECIPES) == 13
     assert {file.suffix for file in FOLDER.rglob("*") if file.is_file()} == {".yaml"}
 
 

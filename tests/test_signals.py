@@ -22,7 +22,7 @@ def test_the_first_signal_acts_once_and_the_second_one_as_usual(
             for other in STOP_SIGNALS:  # at the same time: whoever stops a job may signal each of its processes
                 signal.raise_signal(other)
             assert (asked, usual) == (["stop"], [])
-            monkeypatch.setattr(signals, "TOGETHER", 0.0)
+            monkeypatch.setattr(signals, "SAME_REQUEST", 0.0)
             signal.raise_signal(number)
         assert (asked, usual) == (["stop"], [number])
         signal.raise_signal(number)

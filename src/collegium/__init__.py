@@ -12,27 +12,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collegium.api import compare as compare
     from collegium.api import evaluate as evaluate
+    from collegium.api import export as export
+    from collegium.api import publish as publish
+    from collegium.api import rank as rank
     from collegium.api import report as report
+    from collegium.api import reproduce as reproduce
     from collegium.api import train as train
     from collegium.cohort import Cohort as Cohort
     from collegium.cohort import CohortSpec as CohortSpec
     from collegium.cohort import PeerOutputs as PeerOutputs
     from collegium.data import from_arrays as from_arrays
-    from collegium.exporting import export as export
     from collegium.method import Method as Method
     from collegium.method import Progress as Progress
     from collegium.networks import Network as Network
     from collegium.student import load_peer as load_peer
-    from collegium.study.rank import rank as rank
-    from collegium.study.reproduce import reproduce as reproduce
+
+    __version__: str
 
 # Loaded on first use, so that importing the package costs little.
 _PLACES = {
     "train": "api",
     "compare": "api",
     "evaluate": "api",
+    "export": "api",
+    "publish": "api",
+    "rank": "api",
     "report": "api",
-    "export": "exporting",
+    "reproduce": "api",
     "Cohort": "cohort",
     "CohortSpec": "cohort",
     "PeerOutputs": "cohort",
@@ -41,13 +47,15 @@ _PLACES = {
     "Progress": "method",
     "Network": "networks",
     "load_peer": "student",
-    "rank": "study.rank",
-    "reproduce": "study.reproduce",
 }
 __all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("collegium")
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -1,23 +1,38 @@
-"""Train, compare, evaluate, report."""
+"""What the library does: train, compare, reproduce, rank, evaluate, report, export, publish.
 
+The commands of the command line call these functions, and their options are these parameters, described here.
+"""
+
+import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from torch import nn
 
+from collegium import data as datasets
 from collegium.data import OwnData, as_data
 from collegium.errors import UsageError
+from collegium.exporting import export as export
+from collegium.files import check_can_make
+from collegium.loading import quick_imports
 from collegium.networks import name_of
-from collegium.training.places import Layout
+from collegium.study.grid import Vary
+from collegium.training.devices import Layout
 from collegium.training.recipe import Recipe
+from collegium.training.run_folder import RunFolder
+from collegium.typing import RunEntries, RunResult, StudyEntries
 
 if TYPE_CHECKING:
-    from collegium.study.executor import Executor
-    from collegium.study.grid import Vary
-    from collegium.study.table import StudyTable
+    from rich.table import Table
+
+    from collegium.pages.paper_table import Reproduction
+    from collegium.pages.rank_table import Ranking
+    from collegium.pages.study_table import StudyTable
+    from collegium.results.papers import PaperTable
+    from collegium.study.executors.local import Executor
 
 
 def train(
@@ -33,8 +48,8 @@ def train(
     num_nodes: int | None = None,
     layout: Layout = "data",
     fastest: bool = False,
-    **recipe: Any,
-) -> dict[str, Any]:
+    **recipe: Unpack[RunEntries],
+) -> RunResult:
     """Trains a cohort, or goes on where the same call was interrupted.
 
     Args:
@@ -67,11 +82,10 @@ def train(
         DataError: the data cannot be read; nothing is written.
         TrainingError: training cannot go on.
     """
-    from collegium.training.loop import train as run_training
+    with quick_imports():
+        from collegium.training.run import train as run_training
 
-    base = {} if config is None else Recipe.read(config).to_dict()
-    values: dict[str, Any] = dict(base)
-    values |= recipe
+    values: dict[str, Any] = {**recipe}
     own: dict[str, Any] = {}
     if isinstance(data, str | Mapping):
         values["data"] = data
@@ -88,10 +102,10 @@ def train(
         values["teacher"] = _describe(teacher)
     elif teacher is not None:
         values["teacher"] = teacher
-    resolved = Recipe.from_dict(_with_options(values, base), "the call")
-    return run_training(
+    resolved = start_from_config(config, values)
+    return run_training(  # type: ignore[return-value]  # what it writes to result.json
         resolved,
-        run or default_run(resolved),
+        run_folder(resolved, run).path,
         **own,
         overwrite=overwrite,
         quiet=quiet,
@@ -102,10 +116,28 @@ def train(
     )
 
 
-def _with_options(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, in which a method's or data set's name alone has the options that the base has for it."""
-    kept = {part: base[part] for part in ("method", "data") if part in base and values[part] == base[part]["name"]}
-    return {**values, **kept}
+def start_from_config(config: str | Path | None, given: Mapping[str, Any]) -> Recipe:
+    """The recipe that a call asks for.
+
+    Where a method or data set is given by its name alone, it has the options that the config says for it; another
+    data set than the config's has those of them that it knows.
+
+    Args:
+        config: a recipe to start from: a YAML file, or the name of one that comes with the library.
+        given: the entries that the call gives.
+    """
+    base = {} if config is None else Recipe.read(config).to_dict()
+    values = {**base, **given}
+    for part in ("method", "data"):
+        name = given.get(part)
+        if part not in base or not isinstance(name, str):
+            continue
+        if name == base[part]["name"]:
+            values[part] = base[part]
+        elif part == "data":
+            known = datasets.options(name)
+            values[part] = {key: value for key, value in base[part].items() if key in known} | {"name": name}
+    return Recipe.from_dict(values, "the call")
 
 
 def _describe(network: object) -> str:
@@ -116,50 +148,102 @@ def _describe(network: object) -> str:
     return f"python:{name_of(network)}#{hashlib.sha1(repr(shapes).encode()).hexdigest()[:8]}"
 
 
-def default_run(recipe: Recipe) -> Path:
-    """Where a run goes that was given no folder."""
-    named = recipe.method_name.removeprefix("module:"), recipe.data_name.removeprefix("python:")
-    method, data = (re.sub(r"[^\w.-]+", "-", name) for name in named)
-    return Path("runs") / f"{method}-{data}-seed{recipe.seed}"
+def run_folder(recipe: Recipe, run: str | Path | None = None) -> RunFolder:
+    """Where a run goes: to its folder, or where none is given to one that is called after the recipe.
+
+    Raises:
+        UsageError: the folder cannot be made.
+    """
+    if run is None:
+        named = recipe.method_name.removeprefix("module:"), recipe.data_name.removeprefix("python:")
+        method, data = (re.sub(r"[^\w.-]+", "-", name) for name in named)
+        run = Path("runs") / f"{method}-{data}-seed{recipe.seed}"
+    check_can_make(run)
+    return RunFolder(run)
 
 
-def evaluate(run: str | Path, *, data: OwnData | None = None, **given: Any) -> dict[str, dict[str, float]]:
-    """Scores every predictor of a trained run again on test images: predictor -> metric -> value.
+class Evaluation(dict[str, dict[str, float]]):
+    """Scores on test images: predictor -> metric -> value. A rich console prints the table."""
+
+    def __init__(self, scores: Mapping[str, dict[str, float]], table: "Table") -> None:
+        super().__init__(scores)
+        self.table = table
+
+    def __rich__(self) -> "Table":
+        return self.table
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: OwnData | None = None,
+    peers: Sequence[nn.Module] | None = None,
+    teacher: nn.Module | None = None,
+) -> Evaluation:
+    """Scores every predictor of a trained run again on test images.
 
     Args:
         run: the run's folder.
         data: the data, where the run was given data from Python; or other data of the same classes.
-        **given: ``peers`` and ``teacher``, the untrained networks, where the run was given networks from Python.
+        peers: the untrained networks, where the run was given networks from Python.
+        teacher: the same for the teacher.
 
     Raises:
         UsageError: there is no run, or it has not been trained yet.
     """
-    from collegium.training.loop import restore
+    from collegium.pages.run_table import predictor_table
+    from collegium.training.cost import costs
+    from collegium.training.run import restore
 
-    trained = restore(run, data=None if data is None else as_data(data), **given)
-    return trained.evaluate(trained.scored["test"])
+    trained = restore(run, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
+    scores, used = trained.evaluate(trained.scored["test"]), trained.experiment.data
+    title = f"{run} after {trained.epoch} of {trained.recipe.epochs} epochs, {len(used.test)} test images"
+    counts = used.test.targets.bincount(minlength=used.num_classes).tolist()
+    return Evaluation(scores, predictor_table(title, scores, costs(trained.learner, used.image_shape), counts))
 
 
-def report(run: str | Path, *, data: OwnData | None = None, **given: Any) -> Path:
-    """Writes the page of a finished run, RUN/report.html, and returns where it is. Arguments as :func:`evaluate`."""
-    from collegium.reporting.page import write_report
+def report(
+    run: str | Path,
+    *,
+    data: OwnData | None = None,
+    peers: Sequence[nn.Module] | None = None,
+    teacher: nn.Module | None = None,
+) -> Path:
+    """Writes the page of a finished run, RUN/report.html, and returns where it is.
 
-    return write_report(run, data=None if data is None else as_data(data), **given)
+    Args:
+        run: the run's folder.
+        data: the data, where the run was given data from Python.
+        peers: the untrained networks, where the run was given networks from Python.
+        teacher: the same for the teacher.
+
+    Raises:
+        UsageError: there is no run, or it is not finished.
+    """
+    from collegium.pages.run_page import write_report
+
+    return write_report(run, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
 
 
 def compare(
     *,
     methods: str,
-    peers: str,
     study: str | Path,
+    peers: str | None = None,
+    data: str | Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
-    vary: "Vary" = "training",
+    vary: Vary = "training",
     teacher: str | None = None,
     config: str | Path | None = None,
     workers: int | None = None,
     executor: "Executor | None" = None,
+    hypothesis: str | None = None,
+    contrasts: str | None = None,
+    deployed: str | None = None,
+    margin: float | None = None,
+    plan_only: bool = False,
     quiet: bool = False,
-    **recipe: Any,
+    **recipe: Unpack[StudyEntries],
 ) -> "StudyTable":
     """Trains every method with every cohort and seed, or goes on where the same call was interrupted.
 
@@ -170,9 +254,10 @@ def compare(
         methods: names, with options after colons: "independent,dml,ffl:ekd=false"; where a ";" is among them it
             separates in place of ",". An option is the method's own, or else an entry of the recipe:
             "independent:label_smoothing=0.1".
-        peers: cohorts, separated by ";": "2xresnet20; resnet20,wrn_16_2".
         study: the study's folder.
-        seeds: of the runs.
+        peers: cohorts, separated by ";": "2xresnet20; resnet20,wrn_16_2". By default that of the recipe.
+        data: a name, or a name with options ({"name": "cifar100", "per_class": 50}).
+        seeds: of the runs; on the command line like 0,1,2 or 0-7.
         vary: what a run's seed draws: initial weights, order and augmentation ("training"), or the split of the data
             too ("split"): which images are held out and taken, and which labels are made wrong. Every method gets the
             same.
@@ -181,10 +266,18 @@ def compare(
         config: a recipe that all runs start from: a YAML file, or the name of one that comes with the library.
         workers: so many runs at once; by default as many as cores and memory allow.
         executor: where the runs are computed; by default on this machine. See
-            :class:`collegium.study.ray_executor.RayExecutor`.
+            :class:`collegium.study.executors.ray.RayExecutor`.
+        hypothesis: what the study is to find out. It and the next three make the study's plan, which is written before
+            the first run and does not change: later calls may leave them out, and what they add is marked.
+        contrasts: pairs of rows that decide: "ffl vs independent, dml vs independent", or with a colon where that is
+            clear, see :func:`collegium.study.plan.parse_contrasts`; by default every row against ``independent``.
+        deployed: the predictor that contrasts compare: "mean_peer", the default, "ensemble", "peer0" and so on.
+        margin: in points, the largest difference that may be called no difference; by default 1.
+        plan_only: write the plan and train nothing.
         quiet: show nothing.
-        **recipe: everything else a :class:`Recipe` says, for all runs: ``data``, ``epochs`` and so on.
-            ``share_until`` holds for every method but ``independent``, if the method's own options do not say it.
+        **recipe: everything else a :class:`Recipe` says, for all runs: ``epochs``, ``batch_size`` and so on.
+            ``share_until`` holds for every method but ``independent``, if the method's own options do not say it:
+            "independent:share_until=stage2" is one more row that those on this trunk are compared with.
 
     Returns:
         The table; ``print(table)`` shows it as Markdown.
@@ -194,22 +287,46 @@ def compare(
         DataError: the data cannot be read; nothing is written.
         TrainingError: all was interrupted. A run that fails does not stop the others; the table says it.
     """
-    from collegium.study.executor import LocalExecutor
     from collegium.study.grid import make_grid
+    from collegium.study.live import LiveView
+    from collegium.study.plan import PlanOptions
     from collegium.study.study import Study
     from collegium.study.trial import Trial
 
-    base = {} if config is None else Recipe.read(config).to_dict()
+    check_can_make(study)
+    executor = _executor(workers, executor)
+    trial = Trial()
+    values: dict[str, Any] = {**recipe} | ({} if data is None else {"data": data})
+    given = start_from_config(config, values)
+    grid = make_grid(
+        given, methods, given.peers if peers is None else peers, list(seeds), teacher=teacher, vary=vary, trial=trial
+    )
+    whole = Study(
+        study,
+        grid.cells,
+        reference=grid.reference,
+        left_out=grid.left_out,
+        trunk_reference=grid.trunk_reference,
+    )
+    whole.set_plan(PlanOptions(hypothesis, contrasts, deployed, margin))
+    if plan_only:
+        if whole.plan is None:
+            raise UsageError("there is no plan to write: say with --hypothesis or --contrasts what is to be found out")
+        whole.save()
+        return publish(study)
+    whole.run(executor, checked=True, view=None if quiet else LiveView)
+    return publish(study)
+
+
+def _executor(workers: int | None, executor: "Executor | None") -> "Executor":
+    """Where runs are computed: by default on this machine."""
+    from collegium.study.executors.local import LocalExecutor
+
     if workers is not None and workers < 1:
         raise UsageError(f"workers must be 1 or more, got {workers}")
     if workers is not None and executor is not None:
         raise UsageError("workers is a number of processes on this machine; leave it out with another executor")
-    trial = Trial()
-    given = Recipe.from_dict(_with_options(base | recipe, base), "the call")
-    grid = make_grid(given, methods, peers, list(seeds), teacher=teacher, vary=vary, trial=trial)
-    whole = Study(study, grid.cells, reference=grid.reference, left_out=grid.left_out)
-    whole.run(executor or LocalExecutor(workers), checked=True, quiet=quiet)
-    return publish(study)
+    return executor or LocalExecutor(workers)
 
 
 def publish(study: str | Path) -> "StudyTable":
@@ -218,13 +335,122 @@ def publish(study: str | Path) -> "StudyTable":
     Raises:
         UsageError: there is no study.
     """
-    from collegium.study.page import write_page
-    from collegium.study.rows import findings
+    from collegium.pages.study_page import write_page
+    from collegium.pages.study_table import StudyTable
+    from collegium.results.comparison import findings
     from collegium.study.study import Study
-    from collegium.study.table import StudyTable
 
     opened = Study.open(study)
     table = StudyTable(findings(opened))
     table.write(opened.folder)
     write_page(table)
     return table
+
+
+def reproduce(
+    name: str,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    scale: float = 1.0,
+    study: str | Path | None = None,
+    only: str = "",
+    train: bool = True,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    compile: bool = False,
+    cuda_graphs: bool = False,
+    workers: int | None = None,
+    executor: "Executor | None" = None,
+    quiet: bool = False,
+) -> tuple["Reproduction", Path | None]:
+    """Trains a paper's table, or goes on where the same call was interrupted, and sets it beside the published values.
+
+    Args:
+        name: of the table, as ``collegium list tables`` shows it.
+        seeds: every row is trained with each; on the command line like 0,1,2 or 0-7.
+        scale: below 1 a trial: this share of the epochs and of each class's training images.
+        study: the study's folder; by default studies/PAPER/TABLE, which tables of the same runs share.
+        only: train only the rows whose names hold all these words.
+        train: False sets what the folder holds beside the published values and trains nothing.
+        precision, compile, cuda_graphs: as a :class:`Recipe` says. The papers' precision is fp32; the table says
+            another.
+        workers: so many runs at once; by default as many as cores and memory allow.
+        executor: where to train; by default this machine's processes.
+        quiet: show nothing meanwhile.
+
+    Returns:
+        The table, and the study's folder, where its files are; None where nothing of the table can be trained.
+
+    Raises:
+        UsageError: there is no such table, the scale does not fit, or no row has such a name; nothing is written.
+        DataError: the data cannot be read; nothing is written.
+        Interrupted: training was stopped and has saved its state.
+    """
+    from collegium.pages.paper_page import write_files
+    from collegium.pages.paper_table import Reproduction
+    from collegium.results import papers
+    from collegium.study.live import LiveView
+    from collegium.study.study import Study
+
+    executor = _executor(workers, executor)
+    table = papers.get(name)
+    computed: dict[str, Any] = {"precision": precision, "compile": compile, "cuda_graphs": cuda_graphs}
+    cells = [
+        dataclasses.replace(cell, recipe=dataclasses.replace(cell.recipe, **computed))
+        for cell in table.cells(seeds, scale)
+    ]
+    if not cells:
+        return Reproduction(table, scale, []), None
+    wanted = [cell for cell in cells if all(word in cell.label for word in only.split())]
+    if not wanted:
+        raise UsageError(f"no row of {name} is called {only!r}: {'; '.join(dict.fromkeys(c.label for c in cells))}")
+    taught = {cell.teacher for cell in wanted}
+    wanted = [cell for cell in cells if cell in wanted or cell.label in taught]
+    folder = Path(study) if study is not None else _paper_study(table, scale)
+    if not train and not (folder / "study.yaml").is_file():
+        return Reproduction(table, scale, []), None
+    if train:
+        check_can_make(folder if study is None else study)
+    grid = Study(folder, wanted) if train else Study.open(folder)
+    view = None if quiet else LiveView
+    outcomes = grid.run(executor, view=view) if train else grid.outcomes()
+    found = Reproduction(table, scale, outcomes)
+    write_files(found, grid.folder)
+    return found, grid.folder
+
+
+def _paper_study(table: "PaperTable", scale: float) -> Path:
+    """Where the runs of a table go; those of a trial to a folder that says so."""
+    return Path("studies") / (table.study if scale == 1 else f"{table.study}-trial-{scale:g}")
+
+
+def rank(
+    folder: str | Path, *, out: str | Path | None = None, data: str | None = None, peers: str | None = None
+) -> tuple["Ranking", Path]:
+    """Ranks every finished run beneath a folder among the published values, and writes the page.
+
+    Args:
+        folder: of studies, of runs, or of both.
+        out: the page; by default FOLDER/rank.html.
+        data: the data set that printing the ranking shows; by default all.
+        peers: the network that it shows; by default all.
+
+    Returns:
+        The ranking and where its page is.
+
+    Raises:
+        UsageError: there is no such folder, or nothing of that data set or network.
+    """
+    from collegium.files import write_whole
+    from collegium.pages.rank_page import page
+    from collegium.pages.rank_table import Ranking
+    from collegium.results.ranking import of_papers, of_runs
+
+    ours, left_out = of_runs(folder)
+    ranking = Ranking([*ours, *of_papers()], left_out, data=data, network=peers)
+    place = Path(out) if out is not None else Path(folder).expanduser() / "rank.html"
+    if not place.name or place.is_dir():
+        raise UsageError(f"the page is a file, and {str(out)!r} names none")
+    if not place.parent.is_dir():
+        raise UsageError(f"the page cannot be written to {place}: there is no folder {place.parent}")
+    write_whole(place, page(ranking))
+    return ranking, place

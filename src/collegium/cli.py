@@ -1,20 +1,23 @@
-"""The command line. Options, defaults and help come from the typed signatures of what they configure."""
+"""The command line. Options, defaults and help come from the typed signatures of :mod:`collegium.api`."""
 
-import argparse
-import contextlib
-import io
-import json
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
 from inspect import signature
+from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from collegium.errors import CollegiumError, DataError, TrainingError, UsageError, nearest
-from collegium.loading import quick_imports
+from collegium.extras import how_to_install
+
+if TYPE_CHECKING:
+    from collegium.parsing import Parser
+    from collegium.study.executors.ray import RayExecutor
+    from collegium.training.recipe import Recipe
 
 USAGE = """\
 usage: collegium COMMAND [options]        collegium COMMAND --help tells all options
@@ -38,8 +41,9 @@ usage: collegium COMMAND [options]        collegium COMMAND --help tells all opt
   list       what there is: methods, networks, datasets, recipes or tables
              collegium list methods [--json]
 
-Every command takes --debug, which shows the traceback of an error.
-Exit status: 0 done, 2 wrong use, 1 anything else."""
+Every command takes --debug, which shows the traceback of an error. collegium --print-completion SHELL prints the
+completion of options for bash, zsh or tcsh.
+Exit status: 0 done, 2 wrong use, 130 interrupted (the same command goes on), 1 anything else."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(error.exit_status)
         _fail(f"collegium: {error}", error.exit_status)
     except KeyboardInterrupt:
-        _fail("collegium: interrupted", 1)
+        _fail("collegium: interrupted", 130)
     except BrokenPipeError:
         # The reader of a pipe went away; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,231 +79,197 @@ def _fail(message: str, status: int) -> None:
 
 def _said_by_another(error: CollegiumError) -> bool:
     """Whether the first of several processes says the same, as it does of all but data that one of them alone read."""
-    from collegium.training.places import first_process
+    from collegium.training.devices import first_process
 
     return not isinstance(error, DataError) and not first_process()
 
 
 def _dispatch(arguments: list[str]) -> None:
-    commands: dict[str, Callable[[list[str]], None]] = {
-        "train": _train,
-        "compare": _compare,
-        "reproduce": _reproduce,
-        "rank": _rank,
-        "evaluate": _evaluate,
-        "report": _report,
-        "export": _export,
-        "list": _list,
-    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         if not arguments:
             sys.exit(2)
         return
-    if arguments[0] == "--version":
-        from importlib.metadata import version
+    command, *rest = arguments
+    if command == "--version":
+        import collegium
 
-        print(version("collegium"))
-        return
-    if arguments[0] not in commands:
-        raise UsageError(f"there is no command {arguments[0]!r}{nearest(arguments[0], list(commands))}")
-    commands[arguments[0]](arguments[1:])
+        print(collegium.__version__)
+    elif command == "--print-completion":
+        _print_completion(*rest[:1])
+    elif command in COMMANDS:
+        from collegium.parsing import spelled
+
+        make_parser, run = COMMANDS[command]
+        rest = spelled(rest)
+        run(make_parser(rest).read(rest))
+    else:
+        raise UsageError(f"there is no command {command!r}{nearest(command, list(COMMANDS))}")
 
 
-def _parser(command: str, description: str) -> Any:
+def _print_completion(shell: str = "") -> None:
     from jsonargparse import ArgumentParser
 
-    class Parser(ArgumentParser):
-        def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
-            """Options are shown with dashes; underscores are understood too."""
-            words = super().format_help(formatter).split(" ")
-            shown = [word.replace("_", "-") if word.lstrip("\n[").startswith("--") else word for word in words]
-            hidden = (
-                "  --method CONFIG       Path to a configuration file.\n",
-                "  --data CONFIG         Path to a configuration file.\n",
-            )
-            text = " ".join(shown).replace("--method.name", "--method").replace("--data.name", "--data")
-            for line in hidden:
-                text = text.replace(line, "")
-            return text
-
-    usage = f"collegium {command} [options]" if command == "train" else None
-    return Parser(prog=f"collegium {command}", usage=usage, description=description, exit_on_error=False)
-
-
-def _parse(parser: Any, arguments: list[str]) -> dict[str, Any]:
-    """The parsed values; whatever is wrong becomes one sentence."""
-    known = [option for action in parser._actions for option in action.option_strings]
-    for argument in arguments:
-        option = argument.partition("=")[0]
-        if option.startswith("--") and option not in known:
-            raise UsageError(f"{parser.prog} has no option {_dashed(option)}{nearest(option, known)}")
-    noise = io.StringIO()
+    whole = ArgumentParser(prog="collegium")
+    commands = whole.add_subcommands()
+    for command, (make_parser, _) in COMMANDS.items():
+        commands.add_subcommand(command, make_parser([]))
+    if find_spec("shtab") is None:
+        raise UsageError(f"completion needs the package shtab: {how_to_install('completion')}")
     try:
-        with contextlib.redirect_stderr(noise):
-            return dict(parser.parse_args(arguments).as_dict())
-    except SystemExit as error:
-        if error.code in (0, None):
-            raise
-        raise UsageError(_one_sentence(noise.getvalue())) from None
-    except Exception as error:  # jsonargparse raises several kinds
-        raise UsageError(_one_sentence(str(error))) from None
+        print(whole.get_completion_script(f"shtab-{shell}"))
+    except ValueError:
+        raise UsageError(f"there is no completion for the shell {shell!r}; there is for bash, zsh and tcsh") from None
 
 
-def _one_sentence(message: str) -> str:
-    message = " ".join(message.split()) or "the options cannot be understood"
-    message = message.replace("expected one argument", "expects a value")
-    wrong = re.fullmatch(r'Parser key "(.+?)": Expected an? (.+?)\. Got value: (.*)', message)
-    if wrong is None:
-        return message
-    option, kind, value = wrong.groups()
-    kind = kind.removeprefix("<class '").removesuffix("'>").removeprefix("typing.Literal")
-    example = ", written like [0.5,0.75]" if kind.startswith("tuple") else ""
-    return f"--{_dashed(option)} expects {kind}{example}, got {value}"
-
-
-def _dashed(option: str) -> str:
-    return option.replace("_", "-")
-
-
-def _normal(arguments: Sequence[str]) -> list[str]:
-    """Underscores for dashes in option names, and --method NAME and --data NAME in full."""
-    result = []
-    for argument in arguments:
-        if argument.startswith("--"):
-            option, equals, value = argument.partition("=")
-            option = "--" + option[2:].replace("-", "_")
-            option = {"--method": "--method.name", "--data": "--data.name"}.get(option, option)
-            argument = option + equals + value
-        result.append(argument)
-    return result
-
-
-def _last_value(arguments: Sequence[str], option: str) -> str | None:
-    """What an option is set to, the last time that it is."""
-    value = None
-    for k, argument in enumerate(arguments):
-        name, equals, rest = argument.partition("=")
-        if name == option:
-            value = rest if equals else (arguments[k + 1] if k + 1 < len(arguments) else None)
-    return value
-
-
-def _train(arguments: list[str]) -> None:
-    from rich.console import Console
-
-    from collegium import methods
-    from collegium.api import default_run, report
-    from collegium.student import peer_folder
-    from collegium.table import result_table
-    from collegium.training.places import Layout
+def _train_parser(arguments: Sequence[str]) -> "Parser":
+    from collegium import api
+    from collegium.parsing import Parser, first_look
     from collegium.training.recipe import Recipe
 
-    arguments = _normal(arguments)
-    config = _last_value(arguments, "--config")
-    base = Recipe() if config is None else Recipe.read(config)
-    method = _last_value(arguments, "--method.name") or base.method_name
-    dataset = _last_value(arguments, "--data.name") or base.data_name
-
-    parser = _parser("train", "Train a cohort, or go on where the same command was interrupted.")
-    parser.add_argument(
-        "--config", help="a recipe: a YAML file, or the name of one that `collegium list recipes` shows"
+    named = first_look(arguments, "config", "method", "data")
+    recipe = _start(named["config"], method=named["method"], data=named["data"])
+    parser = Parser("train", api.train, skip={"peers", "data", "teacher"})
+    parser.add_switch("--print-config", help="print the recipe, as --config reads it, and train nothing")
+    parser.add_option(
+        "--method", str, default=recipe.method_name, metavar="NAME", help="one of `collegium list methods`"
     )
-    parser.add_argument("--run", help="the run's folder; by default runs/METHOD-DATA-seedSEED")
-    parser.add_argument("--overwrite", action="store_true", help="start over where the folder holds a run")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    parser.add_argument(
-        "--fastest",
-        action="store_true",
-        help="take the precision (fp32 or bf16) and memory layout of which a few steps are fastest on this machine, "
-        "on a GPU compiled steps and CUDA graphs too",
-    )
-    parser.add_argument("--devices", type=int, help="how many devices of each machine train together; by default one")
-    parser.add_argument("--num_nodes", type=int, help="how many machines; torchrun or SLURM starts each")
-    parser.add_argument(
-        "--layout",
-        type=Layout,
-        default="data",
-        help="what each device has for itself: a share of every batch, or (with methods that read logits alone) peers",
-    )
-    parser.add_class_arguments(Recipe, None, skip={"method", "data"})
-    parser.add_argument("--method.name", default=method, help="which method; its options follow", metavar="NAME")
-    parser.add_class_arguments(methods.get(method), "method", skip={"spec"})
-    _add_data_options(parser, dataset)
+    parser.add_entries(Recipe, "recipe", skip={"method", "data"})
+    _add_method(parser, recipe.method_name)
+    _add_data(parser, recipe.data_name)
+    parser.set_recipe(recipe.to_dict(), named["config"] or "the recipe")
+    return parser
 
-    values = _parse(parser, _as_arguments(base, method, dataset) + arguments)
-    how = ("overwrite", "quiet", "devices", "num_nodes", "layout", "fastest")
-    options = {key: values.pop(key) for key in ("config", "run", *how)}
-    recipe = Recipe.from_dict(values, "the command")
-    with quick_imports():
-        from collegium.training.loop import train
-    from collegium.training.places import first_process
-    from collegium.training.run_folder import RunFolder
 
-    folder = RunFolder(options["run"] or default_run(recipe))
-    run = folder.path
-    finished = folder.result() is not None and not options["overwrite"]
-    result = train(recipe, run, **{key: options[key] for key in how})
+def _start(config: str | None, **given: str | None) -> "Recipe":
+    """The recipe of a config, or the usual one, with the method and data set that are named."""
+    from collegium.api import start_from_config
+
+    return start_from_config(config, {part: name for part, name in given.items() if name})
+
+
+def _add_method(parser: "Parser", name: str) -> None:
+    """The options of a method."""
+    from collegium import methods
+    from collegium.parsing import first_paragraph
+
+    method = methods.get(name)
+    parser.add_entries(method, f"method {name}: {first_paragraph(method)}", part="method", skip={"spec"})
+
+
+def _add_data(parser: "Parser", name: str) -> None:
+    """``--data`` and the options of the data set."""
+    from collegium import data
+    from collegium.parsing import first_paragraph
+
+    loader, own = data.loader(name), data.own_options(name)
+    parser.add_option("--data", str, default=name, metavar="NAME", help="one of `collegium list datasets`")
+    parser.add_entries(data.load, "data", part="data", skip={"name", *own})
+    parser.add_entries(loader, f"data {name}: {first_paragraph(loader)}", part="data", only=own)
+
+
+def _folded(values: dict[str, Any], part: str, name: str) -> dict[str, Any]:
+    """A method or data set as recipes have it: its name and options, which are taken out of the values."""
+    return {"name": name, **values.pop(f"{part}_options", {})}
+
+
+def _train(values: dict[str, Any]) -> None:
+    import yaml
+
+    from collegium import api
+    from collegium.pages.run_table import result_table
+    from collegium.student import peer_folder
+    from collegium.training.devices import first_process
+    from collegium.training.recipe import Recipe
+
+    del values["config"]  # whose entries are the defaults of the others
+    print_config = values.pop("print_config")
+    for part in ("method", "data"):
+        values[part] = _folded(values, part, values[part])
+    recipe = Recipe.from_dict({key: values.pop(key) for key in Recipe().to_dict()}, "the command")
+    if print_config:
+        print(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True), end="")
+        return
+    folder = api.run_folder(recipe, values.pop("run"))
+    finished = not values["overwrite"] and folder.result() is not None
+    result = api.train(run=folder.path, **values, **recipe.to_dict())
     if not first_process():
         return
     if finished:
-        print(f"{run} was complete already; --overwrite starts over.")
-    page = folder.report_file
-    if not page.exists():
-        report(run)
-    Console().print(result_table(result))
+        print(f"{folder.path} was complete already; --overwrite starts over.")
+    if not folder.report_file.exists():
+        api.report(folder.path)
+    _show(result_table(result))
     if result["reconstructed"]:
         print(f"Reconstructed, for want of a published description: {result['reconstructed']}.")
-    print(f"The page of this run: {page}")
-    print(f'A trained peer: collegium.load_peer("{peer_folder(run)}"); as one file: collegium export {run}')
+    print(f"The page of this run: {folder.report_file}")
+    print(
+        f'A trained peer: collegium.load_peer("{peer_folder(folder.path)}"); '
+        f"as one file: collegium export {folder.path}"
+    )
 
 
-def _add_data_options(parser: Any, dataset: str) -> None:
-    from collegium import data
-
-    parser.add_argument("--data.name", default=dataset, help="which data set; its options follow", metavar="NAME")
-    own = data.own_options(dataset)
-    parser.add_function_arguments(data.load, "data", skip={"name", *own})
-    positional = set(signature(data.loader(dataset)).parameters) - set(own)
-    parser.add_function_arguments(data.loader(dataset), "data", as_group=False, skip=positional)
-
-
-def _as_arguments(recipe: Any, method: str, dataset: str) -> list[str]:
-    """A recipe as options, to be followed by those of the command line.
-
-    Where the command line names another method or data set, the options that it lacks are left out.
-    """
-    from collegium import data
-
-    plain = recipe.to_dict()
-    groups = {"method": plain.pop("method"), "data": plain.pop("data")}
-    for group, chosen, shared in (("method", method, ()), ("data", dataset, data.options(dataset))):
-        same = groups[group].pop("name") == chosen
-        plain |= {f"{group}.{key}": value for key, value in groups[group].items() if same or key in shared}
-    return [f"--{key}={_as_text(value)}" for key, value in plain.items()]
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _compare(arguments: list[str]) -> None:
+def _show(what: object) -> None:
     from rich.console import Console
 
-    from collegium.api import publish
+    Console().print(what)
+
+
+def _compare_parser(arguments: Sequence[str]) -> "Parser":
+    from collegium import api
+    from collegium.parsing import Parser, first_look
+    from collegium.training.recipe import Recipe
 
     if arguments and not arguments[0].startswith("-"):
-        parser = _parser("compare", "Make the table and the page of a study again, from the runs that are finished.")
-        parser.add_argument("study", help="the study's folder")
-        folder = Path(_parse(parser, arguments)["study"])
-        table = publish(folder)
-    else:
-        options = _comparison(arguments)
-        folder = Path(options["study"])
-        from collegium.api import compare
+        return Parser("compare", api.publish)
+    named = first_look(arguments, "config", "methods", "data")
+    method = _single_method(named["methods"])
+    recipe = _start(named["config"], method=method, data=named["data"])
+    parser = Parser(
+        "compare",
+        api.compare,
+        skip={"data", "executor"},
+        written={"seeds": "0,1,2"},
+        examples={"methods": "independent,ffl", "study": "studies/first"},
+    )
+    _add_executor(parser)
+    parser.add_entries(Recipe, "recipe of all runs", skip={"method", "data", "peers", "teacher", "seed"})
+    if method is not None:
+        _add_method(parser, method)
+    elif any(argument.startswith("--method.") for argument in arguments):
+        raise UsageError("--method.OPTION is for a single method; write it after the name, as in 'dml,ffl:ekd=false'")
+    _add_data(parser, recipe.data_name)
+    plain = recipe.to_dict()
+    for own in ("seed", "teacher", *(("method",) if method is None else ())):
+        del plain[own]
+    parser.set_recipe(plain, named["config"] or "the recipe")
+    return parser
 
-        table = compare(**options)
-    Console().print(table)
+
+def _single_method(text: str | None) -> str | None:
+    """The only method of a comparison, whose options may then be given as --method.OPTION."""
+    from collegium.study.grid import parse_methods
+
+    names = list(dict.fromkeys(variant.name for variant in parse_methods(text or "")))
+    return names[0] if len(names) == 1 else None
+
+
+def _compare(values: dict[str, Any]) -> None:
+    from collegium import api
+    from collegium.study.grid import parse_seeds
+
+    folder = Path(values["study"])
+    if len(values) == 1:
+        table = api.publish(folder)
+    else:
+        method = _single_method(values["methods"])
+        recipe = _start(values.pop("config"), method=method)
+        values["method"] = recipe.method if method is None else _folded(values, "method", method)
+        values["data"] = _folded(values, "data", values["data"])
+        values["seeds"] = parse_seeds(values["seeds"])
+        values["executor"] = _executor(values)
+        table = api.compare(**values)
+    _show(table)
     print(f"The page of this study: {folder / 'report.html'}")
     print(f"The table as Markdown, LaTeX and CSV: {folder}/table.md, table.tex, summary.csv, runs.csv")
     lost = [o for o in table.findings.outcomes if o.state in ("failed", "broken")]
@@ -307,103 +277,53 @@ def _compare(arguments: list[str]) -> None:
         raise TrainingError(f"{len(lost)} of {len(table.findings.outcomes)} runs did not finish; see {folder}/errors")
 
 
-def _comparison(arguments: list[str]) -> dict[str, Any]:
-    """The keywords of :func:`collegium.api.compare` that a command line says."""
-    from collegium import methods
-    from collegium.study.grid import Vary, parse_methods, parse_seeds
-    from collegium.training.recipe import Recipe
+def _add_executor(parser: "Parser") -> None:
+    from collegium.study.executors.ray import RayExecutor
 
-    arguments = _normal(arguments)
-    config = _last_value(arguments, "--config")
-    base = Recipe() if config is None else Recipe.read(config)
-    dataset = _last_value(arguments, "--data.name") or base.data_name
-    names = list(dict.fromkeys(variant.name for variant in parse_methods(_last_value(arguments, "--methods") or "")))
-    if len(names) != 1 and any(argument.startswith("--method.") for argument in arguments):
-        raise UsageError("--method.OPTION is for a single method; write it after the name, as in 'dml,ffl:ekd=false'")
-
-    parser = _parser("compare", "Train every method with every cohort and seed, and compare them.")
-    parser.add_argument("--config", help="a recipe that all runs start from: a YAML file, or a shipped one's name")
-    parser.add_argument("--study", help="the study's folder")
-    parser.add_argument("--methods", help="comma-separated, options after colons: 'independent,dml,ffl:ekd=false'")
-    parser.add_argument(
-        "--peers", default=base.peers, help="cohorts, separated by semicolons: '2xresnet20; resnet20,wrn_16_2'"
-    )
-    parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
-    parser.add_argument("--vary", type=Vary, default="training", help="what a seed draws: the split of the data too?")
-    parser.add_argument("--teacher", help="of methods that learn from one: a network to train alone, or a finished run")
-    parser.add_argument("--workers", type=int | None, default=None, help="runs at once; by default as many as fit")
-    _add_executor_options(parser)
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    parser.add_class_arguments(Recipe, None, skip={"method", "data", "peers", "seed", "teacher"})
-    if len(names) == 1:
-        parser.add_class_arguments(methods.get(names[0]), "method", skip={"spec"})
-    _add_data_options(parser, dataset)
-
-    usual = _as_arguments(base, names[0] if len(names) == 1 else "", dataset)
-    apart = ("--peers=", "--seed=", "--teacher=")
-    values = _parse(parser, [option for option in usual if not option.startswith(apart)] + arguments)
-    values.pop("config")
-    for option, example in (("methods", "independent,ffl"), ("study", "studies/first")):
-        if not values[option]:
-            raise UsageError(f"collegium compare needs --{option}, for example --{option} {example}")
-    values["seeds"] = parse_seeds(values["seeds"])
-    values["executor"] = _executor(values)
-    if len(names) == 1:
-        values["method"] = {"name": names[0]} | values.get("method", {})
-    elif base.method_name in names:
-        values["method"] = base.method
-    return values
+    where = "where runs are computed: by processes of this machine, or on a Ray cluster"
+    parser.add_option("--executor", Literal["local", "ray"], default="local", help=where)
+    parser.add_entries(RayExecutor, "Ray cluster")
 
 
-def _add_executor_options(parser: Any) -> None:
-    from collegium.study.ray_executor import RayExecutor
-
-    parser.add_argument("--executor", type=Literal["local", "ray"], default="local", help="where runs are computed")
-    parser.add_class_arguments(RayExecutor, None)
-
-
-def _executor(values: dict[str, Any]) -> Any:
+def _executor(values: dict[str, Any]) -> "RayExecutor | None":
     """Takes its options out of the parsed values; None is this machine."""
-    from collegium.study.ray_executor import RayExecutor
+    from collegium.study.executors.ray import RayExecutor
 
-    ray = {name: values.pop(name) for name in signature(RayExecutor).parameters}
+    defaults = {name: parameter.default for name, parameter in signature(RayExecutor).parameters.items()}
+    given = {name: values.pop(name) for name in defaults}
     if values.pop("executor") == "ray":
-        return RayExecutor(**ray)
-    for name, parameter in signature(RayExecutor).parameters.items():
-        if ray[name] != parameter.default:
-            raise UsageError(f"--{_dashed(name)} is about a Ray cluster; add --executor ray")
+        return RayExecutor(**given)
+    for name, default in defaults.items():
+        if given[name] != default:
+            raise UsageError(f"--{name.replace('_', '-')} is about a Ray cluster; add --executor ray")
     return None
 
 
-def _reproduce(arguments: list[str]) -> None:
-    from rich.console import Console
+def _reproduce_parser(arguments: Sequence[str]) -> "Parser":
+    from collegium import api
+    from collegium.parsing import Parser
+    from collegium.training.recipe import Recipe
 
-    from collegium.api import publish
+    computed = {"precision", "compile", "cuda_graphs"}
+    parser = Parser("reproduce", api.reproduce, skip={"train", "executor", *computed}, written={"seeds": "0,1,2"})
+    parser.add_switch("--show", help="train nothing; show what is there")
+    parser.add_entries(Recipe, "recipe, whose other entries the table says", only=computed)
+    _add_executor(parser)
+    return parser
+
+
+def _reproduce(values: dict[str, Any]) -> None:
+    from collegium import api
     from collegium.study.grid import parse_seeds
-    from collegium.study.reproduce import reproduce
 
-    parser = _parser("reproduce", "Train a paper's table, or go on with it, and set it beside the published values.")
-    parser.add_argument("name", help="the table; `collegium list tables` shows all")
-    parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
-    parser.add_argument("--scale", type=float, default=1.0, help="a trial: this share of epochs and training images")
-    parser.add_argument("--study", help="the study's folder; by default studies/PAPER/TABLE")
-    parser.add_argument("--only", default="", help="only the rows whose names hold these words")
-    parser.add_argument("--show", action="store_true", help="train nothing; show what is there")
-    parser.add_argument("--precision", type=Literal["fp32", "bf16", "fp16"], default="fp32", help="the papers' is fp32")
-    parser.add_argument("--compile", type=bool, default=False, help="compile the training step")
-    parser.add_argument("--cuda_graphs", type=bool, default=False, help="replay what is compiled as CUDA graphs")
-    parser.add_argument("--workers", type=int | None, default=None, help="runs at once; by default as many as fit")
-    _add_executor_options(parser)
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    values = _parse(parser, _normal(arguments))
     train = not values.pop("show")
     values["executor"] = _executor(values)
-    found, folder = reproduce(**values | {"seeds": parse_seeds(values["seeds"]), "train": train})
-    Console().print(found)
+    found, folder = api.reproduce(**values | {"seeds": parse_seeds(values["seeds"]), "train": train})
+    _show(found)
     if folder is not None:
         print(f"The page of this table: {folder / found.stem}.html; beside it the same as Markdown and CSV")
         if train:
-            publish(folder)
+            api.publish(folder)
             print(f"The page of its runs: {folder / 'report.html'}")
     elif not found.possible:
         print("Nothing in this table can be trained, for the reasons given.")
@@ -411,100 +331,75 @@ def _reproduce(arguments: list[str]) -> None:
         raise TrainingError(f"{found.lost} of {len(found.outcomes)} runs did not finish; see {folder}/errors")
 
 
-def _rank(arguments: list[str]) -> None:
-    from rich.console import Console
+def _call_parser(command: str, _: Sequence[str]) -> "Parser":
+    """The parser of a command that has the options of its call, but what is given from Python alone."""
+    from collegium import api
+    from collegium.parsing import Parser
 
-    from collegium.study.rank import rank
+    from_python = () if command == "rank" else ("network", "peers", "data", "teacher")
+    return Parser(command, getattr(api, command), skip=from_python)
 
-    parser = _parser("rank", "What works best: all studies and runs beneath a folder, and all published values.")
-    parser.add_argument("folder", help="of studies, of runs, or of both")
-    parser.add_argument("--out", help="the page; by default FOLDER/rank.html")
-    parser.add_argument("--data", help="show one data set alone in the terminal")
-    parser.add_argument("--peers", help="show one network alone in the terminal")
-    ranking, page = rank(**_parse(parser, arguments))
-    Console().print(ranking)
+
+def _rank(values: dict[str, Any]) -> None:
+    from collegium import api
+
+    ranking, page = api.rank(**values)
+    _show(ranking)
     print(f"The page, with all that was found: {page}")
 
 
-def _run_folder(command: str, description: str, arguments: list[str]) -> Path:
-    parser = _parser(command, description)
-    parser.add_argument("run", help="the run's folder")
-    return Path(_parse(parser, arguments)["run"])
+def _evaluate(values: dict[str, Any]) -> None:
+    from collegium import api
+
+    _show(api.evaluate(**values))
 
 
-def _evaluate(arguments: list[str]) -> None:
-    run = _run_folder("evaluate", "Score every predictor of a trained run on its test images.", arguments)
-    from rich.console import Console
+def _report(values: dict[str, Any]) -> None:
+    from collegium import api
 
-    from collegium.table import predictor_table
-    from collegium.training.cost import costs
-    from collegium.training.loop import restore
-
-    trained = restore(run)
-    data = trained.experiment.data
-    scores = trained.evaluate(trained.scored["test"])
-    title = f"{run} after {trained.epoch} of {trained.recipe.epochs} epochs, {len(data.test)} test images"
-    counts = data.test.targets.bincount(minlength=data.num_classes).tolist()
-    Console().print(predictor_table(title, scores, costs(trained.learner, data.image_shape), counts))
+    print(api.report(**values))
 
 
-def _report(arguments: list[str]) -> None:
-    run = _run_folder("report", "Write the page of a finished run.", arguments)
-    from collegium.api import report
+def _export(values: dict[str, Any]) -> None:
+    from collegium import api
 
-    print(report(run))
-
-
-def _export(arguments: list[str]) -> None:
-    about = "Write a trained network as one file that runs without Collegium, and check what the file answers."
-    formats = "torch.export's program (.pt2), or ONNX, which needs collegium[onnx]"
-    parser = _parser("export", about)
-    parser.add_argument("run", help="a finished run's folder, or a peer's")
-    parser.add_argument(
-        "--predictor",
-        help="a peer, ensemble, or the method's own, as fused; by default the peer that the method trains for use",
-    )
-    parser.add_argument("--format", type=Literal["torch", "onnx"], default="torch", help=formats)
-    parser.add_argument("--out", help="the file; by default RUN/exports/PREDICTOR.pt2 or .onnx")
-    parser.add_argument("--normalised", action="store_true", help="it takes normalised images, not those in [0, 1]")
-    parser.add_argument("--batch_size", type=int | None, default=None, help="the only one it takes; by default any")
-    values = _parse(parser, _normal(arguments))
-    from collegium.exporting import export
-
-    print(export(**values))
+    print(api.export(**values))
 
 
-def _list(arguments: list[str]) -> None:
+def _list_parser(_: Sequence[str]) -> "Parser":
+    from collegium.parsing import Parser
+
+    return Parser("list", listing)
+
+
+def listing(kind: str, *, json: bool = False) -> None:
+    """Tells what there is: methods, networks, datasets, recipes or tables.
+
+    Args:
+        kind: methods, networks, datasets, recipes or tables.
+        json: as JSON, for programs.
+    """
     kinds = {"methods": _methods, "networks": _networks, "datasets": _datasets, "recipes": _shipped, "tables": _tables}
-    parser = _parser("list", "What there is: " + ", ".join(kinds) + ".")
-    parser.add_argument("kind", help="one of " + ", ".join(kinds))
-    parser.add_argument("--json", action="store_true", help="for programs")
-    values = _parse(parser, arguments)
-    if values["kind"] not in kinds:
-        raise UsageError(f"cannot list {values['kind']!r}{nearest(values['kind'], list(kinds))}")
-    rows = kinds[values["kind"]]()
-    if values["json"]:
-        print(json.dumps(rows, indent=2))
+    if kind not in kinds:
+        raise UsageError(f"cannot list {kind!r}{nearest(kind, list(kinds))}")
+    rows = kinds[kind]()
+    if json:
+        print(dumps(rows, indent=2))
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         print(f"{row['name']:<{width}}  {row['summary']}")
 
 
-def _summary(documented: object) -> str:
-    import inspect
-
-    return " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
-
-
 def _methods() -> list[dict[str, Any]]:
     from collegium import methods
     from collegium.options import keywords
+    from collegium.parsing import first_paragraph
 
     rows = []
     for name in methods.names():
         kind = methods.get(name)
-        summary = _summary(kind) + (f" [reconstructed: {kind.reconstructed}]" if kind.reconstructed else "")
+        summary = first_paragraph(kind) + (f" [reconstructed: {kind.reconstructed}]" if kind.reconstructed else "")
         options = {key: p.default for key, p in keywords(kind, skip="spec").items()}
         rows.append({"name": name, "summary": summary, "options": options})
     own = "your own: a class derived from collegium.method.Method, found from the current folder"
@@ -519,8 +414,9 @@ def _networks() -> list[dict[str, Any]]:
 
 def _datasets() -> list[dict[str, Any]]:
     from collegium import data
+    from collegium.parsing import first_paragraph
 
-    return [{"name": n, "summary": _summary(data.loader(n)), "options": data.options(n)} for n in data.names()]
+    return [{"name": n, "summary": first_paragraph(data.loader(n)), "options": data.options(n)} for n in data.names()]
 
 
 def _shipped() -> list[dict[str, Any]]:
@@ -531,7 +427,7 @@ def _shipped() -> list[dict[str, Any]]:
 
 
 def _tables() -> list[dict[str, Any]]:
-    from collegium.study import tables
+    from collegium.results import papers as tables
 
     rows = []
     for name in tables.names():
@@ -550,6 +446,18 @@ def _comment(file: Path) -> str:
     opening = [line[1:].strip() for line in lines[: next(k for k, li in enumerate(lines) if not li.startswith("#"))]]
     return " ".join(opening)
 
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], "Parser"], Callable[[dict[str, Any]], None]]] = {
+    "train": (_train_parser, _train),
+    "compare": (_compare_parser, _compare),
+    "reproduce": (_reproduce_parser, _reproduce),
+    "rank": (partial(_call_parser, "rank"), _rank),
+    "evaluate": (partial(_call_parser, "evaluate"), _evaluate),
+    "report": (partial(_call_parser, "report"), _report),
+    "export": (partial(_call_parser, "export"), _export),
+    "list": (_list_parser, lambda values: listing(**values)),
+}
+"""Command -> its parser, made for the arguments, and what it does with the values that are read."""
 
 if __name__ == "__main__":
     main()

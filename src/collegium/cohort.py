@@ -4,18 +4,21 @@ Letters in shapes: M peers, B batch, C classes, D channels.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
+from torch.func import functional_call
 
 from collegium import ranks
 from collegium.errors import UsageError
 from collegium.networks.network import Network, read_map
 from collegium.networks.recompute import recomputed
+from collegium.torch_private import writes
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def is_peer(predictor: str) -> bool:
@@ -37,10 +40,11 @@ class PeerOutputs:
 
     logits: Tensor  # (M, B, C), float32
     features: tuple[tuple[Tensor, ...], ...]  # peer -> stage -> (B, D, H, W); the classifier pools the last
-    # Of peers in other processes there are the logits alone, see Cohort.keep.
+    # Peers of other processes have logits alone, see Cohort.keep.
     trunk: Tensor | None = None  # (B, D, H, W), output of what all share; of the first peer's view if they have own
     teacher: TeacherOutputs | None = None
-    shadow: Tensor | None = None  # (M, B, C), of copies that follow, in training alone; (1, B, C), of a hybrid, always
+    shadow: Tensor | None = None  # (M, B, C), of the copies, in training only; (1, B, C), of a hybrid, always
+    rerun: "Rerun | None" = None  # of this batch by the same peers with other weights
 
     @property
     def last_features(self) -> tuple[Tensor, ...]:
@@ -119,7 +123,7 @@ class Cohort(nn.Module):
         self.limbs = nn.ModuleList(parts[1:])
         self.recompute = recompute
         self.branches = nn.ModuleList(peer.recomputing() for peer in peers) if recompute else nn.ModuleList(peers)
-        self.here = range(len(peers))  # the peers that this process computes
+        self.local_peers = range(len(peers))  # those that this process computes
         self.teacher = teacher
         if teacher is not None:
             teacher.requires_grad_(False).eval()
@@ -183,19 +187,19 @@ class Cohort(nn.Module):
         assert isinstance(branch, Network)
         return branch
 
-    def keep(self, here: range) -> None:
-        """Leaves the other peers to other processes; of these this one will have the logits, and no gradient.
+    def keep(self, peers: range) -> None:
+        """Leaves all other peers to other processes, from which this one receives their logits, without gradient.
 
-        Their weights stay where a checkpoint can hold them, on the CPU.
+        Their weights stay on the CPU, for checkpoints.
         """
-        self.here = here
+        self.local_peers = peers
         for k in range(self.num_peers):
-            if k not in here:
+            if k not in peers:
                 self.branches[k].cpu()
 
-    def present(self) -> nn.ModuleList:
-        """What this process computes, without the teacher."""
-        return nn.ModuleList([self.trunk, self.limbs, *(self.branches[k] for k in self.here)])
+    def local_modules(self) -> nn.ModuleList:
+        """The modules that this process computes, without the teacher."""
+        return nn.ModuleList([self.trunk, self.limbs, *(self.branches[k] for k in self.local_peers)])
 
     def train(self, mode: bool = True) -> "Cohort":
         super().train(mode)
@@ -210,7 +214,7 @@ class Cohort(nn.Module):
             images: (B, in_channels, H, W), or (M, B, in_channels, H, W) where every peer sees a view of its own; the
                 teacher then sees the first.
         """
-        out = self.forward_peers(images)
+        out = replace(self.forward_peers(images), rerun=Rerun(self, images))
         if self.teacher is None:
             return out
         return replace(out, teacher=self._ask(self.teacher, images[0] if images.ndim == 5 else images))
@@ -226,7 +230,7 @@ class Cohort(nn.Module):
             fitting = self._branch(0).fit(images.flatten(0, 1) if own else images)
             states = dict(enumerate(by_peer(fitting, self.num_peers)))
         else:
-            states = {k: self._branch(k).fit(images[k] if own else images) for k in self.here}
+            states = {k: self._branch(k).fit(images[k] if own else images) for k in self.local_peers}
         maps: list[list[Tensor]] = [[] for _ in range(self.num_peers)]  # peer -> map after each stage
         for part, peers in self.shared:
             x = torch.cat([states[k] for k in peers]) if own else states[peers[0]]
@@ -235,13 +239,13 @@ class Cohort(nn.Module):
                 for k, feature in zip(peers, by_peer(read_map(stage, x), len(peers)), strict=True):
                     maps[k].append(feature)
             states |= zip(peers, by_peer(x, len(peers)), strict=True)
-        said = []
+        local_logits = []
         for k, state in states.items():
             high, z = self._branch(k).outputs(state)
             maps[k] += high
-            said.append(z.float())
-        logits = torch.stack(said)
-        if len(self.here) < self.num_peers:
+            local_logits.append(z.float())
+        logits = torch.stack(local_logits)
+        if len(self.local_peers) < self.num_peers:
             logits = ranks.gather_peers(logits)
         trunk = maps[0][len(self.trunk) - 1] if self.trunk else None
         return PeerOutputs(logits=logits, features=tuple(map(tuple, maps)), trunk=trunk)
@@ -253,8 +257,8 @@ class Cohort(nn.Module):
             return
         with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
             for module in self.modules():
-                if isinstance(module, _DropoutNd):
-                    module.train()  # else it changes nothing
+                if isinstance(module, DROPOUTS):
+                    module.train()  # in evaluation mode it changes nothing
             self._check_trunk(images)
 
     def _check_trunk(self, images: Tensor) -> None:
@@ -262,7 +266,7 @@ class Cohort(nn.Module):
         ends = [""] * self.num_peers  # the last stage that each peer has come through
         for part, peers in self.shared:
             x = states[peers[0]]
-            before = x._version
+            before = writes(x)
             for stage in part.values():
                 x = stage(x)
             if ends[peers[0]]:
@@ -270,12 +274,12 @@ class Cohort(nn.Module):
             for k in peers:
                 states[k], ends[k] = x, list(part)[-1]
         for k, state in enumerate(states):
-            before = state._version
+            before = writes(state)
             self._branch(k).outputs(state)
             self._refuse_changed(state, before, k, ends[k])
 
     def _refuse_changed(self, state: Tensor, version: int, peer: int, stage: str) -> None:
-        if state._version != version:
+        if writes(state) != version:
             raise UsageError(
                 f"peer{peer} ({self.names[peer]}) changes the output of {stage} in place, so the peers cannot share a "
                 "trunk there; cut after another stage"
@@ -285,6 +289,31 @@ class Cohort(nn.Module):
     def _ask(self, teacher: Network, images: Tensor) -> TeacherOutputs:
         features, logits = teacher.outputs(teacher.fit(images))
         return TeacherOutputs(logits=logits.float(), features=features)
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A batch and the peers that have seen it, for methods that ask what other weights would make of it."""
+
+    cohort: Cohort
+    images: Tensor
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The peers' trainable weights by name."""
+        return {name: p for name, p in self.cohort.named_parameters() if p.requires_grad}
+
+    def __call__(self, weights: Mapping[str, Tensor]) -> PeerOutputs:
+        """Outputs with these weights in place of the peers' own; running statistics stay as they are.
+
+        Raises:
+            UsageError: the cohort computes stages again in the backward pass, which would find its own weights.
+        """
+        if self.cohort.recompute:
+            raise UsageError("a method that runs peers with other weights needs --activation-checkpointing false")
+        statistics = {name: b.clone() for name, b in self.cohort.named_buffers()}
+        out: PeerOutputs = functional_call(self.cohort, {**weights, **statistics}, (self.images,))
+        return out
 
 
 @torch.no_grad()

@@ -21,6 +21,16 @@ class TrainingError(CollegiumError, RuntimeError):
     """Training cannot go on: a loss that is not finite, a checkpoint that cannot be read."""
 
 
+class StorageError(CollegiumError, OSError):
+    """A file or folder that cannot be written: the disk is full, or permission is lacking."""
+
+
+class Interrupted(TrainingError):
+    """A signal stopped training; its state is saved, and the same call goes on from there."""
+
+    exit_status = 130
+
+
 def nearest(name: str, known: list[str]) -> str:
     """``"; did you mean 'resnet20' or 'resnet32'?"``, or the whole list where nothing is near."""
     import difflib

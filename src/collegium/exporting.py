@@ -16,7 +16,8 @@ from collegium import networks
 from collegium.cohort import is_peer
 from collegium.data import OwnData, as_data
 from collegium.errors import TrainingError, UsageError, nearest
-from collegium.files import write_whole
+from collegium.extras import how_to_install
+from collegium.files import check_can_make, write_whole
 from collegium.student import load_peer, peer_folder, read_config
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def export(
         predictor: a peer, "ensemble", or one of the method's own ("fused"); by default the peer that the method
             trains for use.
         format: "torch" for a program of :mod:`torch.export` (``torch.export.load(FILE).module()``), "onnx" for ONNX,
-            which needs the packages of the extra ``collegium[onnx]``. Either holds the peer's config.json: for torch
+            which needs the packages of the extra ``onnx``. Either holds the peer's config.json: for torch
             in ``extra_files``, for ONNX in the metadata's ``collegium``.
         out: the file; by default RUN/exports/PREDICTOR with the format's suffix.
         normalised: the program takes images that are normalised already, not those in [0, 1] (of a scene: those in
@@ -94,6 +95,7 @@ def export(
     file = Path(out) if out is not None else Path(run) / "exports" / (name + SUFFIX[format])
     if file.suffix != SUFFIX[format]:
         raise UsageError(f"the file of format {format} ends in {SUFFIX[format]}, not as {file}")
+    check_can_make(file.parent)
     if one_peer:
         folder = folder.parent / name
         if not (folder / "config.json").is_file():
@@ -177,7 +179,7 @@ class _Predictor(nn.Module):
 
 
 def _joint(run: str | Path, name: str, **given: Any) -> nn.Module:
-    from collegium.training.loop import restore
+    from collegium.training.run import restore
 
     trained = restore(run, **given)
     learner = trained.learner.cpu().eval()
@@ -234,7 +236,7 @@ def _onnx_file(traced: "ExportedProgram", described: str) -> tuple[bytes, Answer
         import onnxruntime
         import onnxscript  # noqa: F401  # what torch writes ONNX with
     except ImportError as error:
-        raise UsageError("ONNX needs the packages of an extra: pip install 'collegium[onnx]'") from error
+        raise UsageError(f"ONNX needs the packages of an extra: {how_to_install('onnx')}") from error
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -114,6 +114,17 @@ class SumFusion(nn.Module):
         return cast(Tensor, self.classifier(self.fuse(features)).float())
 
 
+class Embedding(nn.Module):
+    """Pooled map, linear, ReLU, linear, unit length. (B, D, H, W) -> (B, E), float32"""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return F.normalize(self.mlp(feature.mean((2, 3))).float())
+
+
 def regressor(student: Shape, teacher: Shape) -> nn.Sequential:
     """A convolution and a norm that bring a student's map to the shape of a teacher's.
 

@@ -24,22 +24,33 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, start), target.flatten(0, start)) * peers
 
 
-def distill(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    r"""Mean of the tempered divergence over the batch, summed over peers: (..., B, C), (..., B, C) -> ().
+def distill(student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None = None) -> Tensor:
+    r"""Mean of the tempered divergence over the batch, summed over peers: (..., B, C), (..., B, C), (..., B) -> ().
 
-    .. math:: T^2 \, KL\big(\sigma(z_t / T) \,\|\, \sigma(z_s / T)\big)
+    .. math:: w \, T^2 \, KL\big(\sigma(z_t / T) \,\|\, \sigma(z_s / T)\big)
 
-    The teacher is a constant: no gradient reaches it. Leading dimensions are broadcast.
+    The teacher is a constant: no gradient reaches it. Leading dimensions are broadcast. Without weights w is 1.
     Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", https://arxiv.org/abs/1503.02531.
     """
-    return divergence(student, teacher.detach(), temperature)
+    return divergence(student, teacher.detach(), temperature, weight)
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def divergence(student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None = None) -> Tensor:
     """What :func:`distill` is, for a teacher that learns from it too."""
     log_p = F.log_softmax(teacher.float() / temperature, dim=-1)
     log_q = F.log_softmax(student.float() / temperature, dim=-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1).mean(-1).sum() * temperature**2
+    by_image = (log_p.exp() * (log_p - log_q)).sum(-1)
+    return (by_image if weight is None else weight * by_image).mean(-1).sum() * temperature**2
+
+
+def standardised(logits: Tensor) -> Tensor:
+    """Logits of every image with mean 0 and standard deviation 1 over the classes: (..., C) -> (..., C).
+
+    Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, https://arxiv.org/abs/2403.01427; the
+    deviation is that of a sample, as in the authors' code.
+    """
+    logits = logits.float()
+    return (logits - logits.mean(-1, keepdim=True)) / (logits.std(-1, keepdim=True) + 1e-7)
 
 
 def mean_prediction(logits: Tensor, temperature: float) -> Tensor:
@@ -92,6 +103,24 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """
     a, b = map(unit_attention, same_size(student, teacher.detach()))
     return (a - b).square().mean()
+
+
+def contrastive_loss(similarity: Tensor, classes: Tensor, weight: Tensor | None = None) -> Tensor:
+    r"""The supervised contrast of similarities: (..., B, B), (B,), (..., B) -> (...).
+
+    .. math:: -\frac{1}{|A|} \sum_{i \in A} \frac{w_i}{|P(i)|} \sum_{p \in P(i)}
+        \log \frac{e^{s(i, p)}}{\sum_{j \ne i} e^{s(i, j)}}
+
+    P(i) are the other images of i's class in the batch, A the images that have one; without weights w is 1. Khosla et
+    al., "Supervised Contrastive Learning", https://arxiv.org/abs/2004.11362.
+    """
+    self_ = torch.eye(len(classes), dtype=torch.bool, device=classes.device)
+    positives = ((classes[:, None] == classes[None]) & ~self_).to(similarity.dtype)
+    log_p = similarity - similarity.masked_fill(self_, -torch.inf).logsumexp(-1, keepdim=True)
+    count = positives.sum(-1)
+    anchors = (count > 0).sum().clamp_min(1)
+    by_image = (positives * log_p).sum(-1) / count.clamp_min(1)
+    return -(by_image if weight is None else weight * by_image).sum(-1) / anchors
 
 
 def class_probabilities(target: Tensor, num_classes: int) -> Tensor:

@@ -22,22 +22,23 @@ class Progress(NamedTuple):
 
 
 class ParameterGroup(TypedDict):
-    """Parameters that one optimizer treats alike; what is left out is the run's own setting."""
+    """Parameters with common settings of the optimizer; the recipe has the settings that are left out."""
 
     params: list[nn.Parameter]
     weight_decay: NotRequired[float]
     learning_rate_scale: NotRequired[float]  # relative to the run's
-    learning_rate: NotRequired[float]  # in place of the run's; the schedule multiplies it alike
+    learning_rate: NotRequired[float]  # instead of the run's; the schedule multiplies it too
+    milestones: NotRequired[tuple[float, ...]]  # shares of training where its rate drops to a tenth; no schedule then
 
 
 class Shadow(NamedTuple):
     """A frozen copy of the peers that follows them: after every ``every``-th step, copy = d copy + (1 - d) peers.
 
-    d is ``decay``, and in the beginning no more than 1 - 1 / update, so that the first weights are forgotten.
-    A decay of 0 makes the copy a stale one, which stays as it is between its updates. Running statistics of norms are
-    the copy's own where decay is above 0, and copied with the weights where it is 0.
+    d is ``decay``, but at most 1 - 1 / update, so that the initial weights are forgotten. With a decay of 0 the copy is
+    a stale one, which does not change between its updates. The running statistics of its norms are its own where decay
+    is above 0, and copied with the weights where it is 0.
 
-    With ``hybrid`` there is one copy, which follows the mean of the peers' weights; the peers must be of one kind.
+    With ``hybrid`` there is one copy, which follows the mean of the peers' weights; the peers must be equal networks.
     """
 
     decay: float = 0.999
@@ -55,27 +56,34 @@ class Method(nn.Module, abc.ABC):
 
     min_peers: ClassVar[int] = 2
     example: ClassVar[str] = "--peers 2xresnet20"
-    """A cohort that it is meant for, as the command line takes it; its page shows it."""
+    """A cohort that it is meant for, as options of the command line; its page shows it."""
     needs_teacher: ClassVar[bool] = False
     may_have_teacher: ClassVar[bool] = False
-    """Whether it has a use for a trained teacher without needing one."""
+    """Whether a trained teacher is optional."""
     logits_only: ClassVar[bool] = False
-    """Whether it has no weights of its own and reads nothing of the peers but logits, so that each peer may be trained
-    in a process of its own."""
+    """Whether it has no weights of its own and reads only the peers' logits, so that peers can be trained in different
+    processes."""
     optimizers: Mapping[str, Literal["sgd", "adam", "adamw"]] = {}
-    """The optimizer of each player that has another one than the run's."""
+    """The optimizers of players that do not use the run's."""
+    may_rest: frozenset[str] = frozenset()
+    """Players that take no step, weight decay and momentum included, in a batch in which their terms are all 0."""
     own_views: bool = False
     """Whether every peer sees its own random view of each training image."""
+    views: int = 1
+    """How many random views of each training image every peer sees, where not each its own: view after view in one
+    batch, so that the logits are (M, views B, C) for targets of B."""
     images_per_class: int = 1
-    """How many images at least a training batch holds of every class that is in it."""
+    """The smallest number of images that a training batch holds of each class in it."""
     shadow: Shadow | None = None
     """How a copy of the peers follows them, where the method learns from one: :attr:`PeerOutputs.shadow`."""
+    starts_alike: bool = False
+    """Whether every peer starts as a copy of the first; the peers must be of one kind."""
     deployed_peer: int = 0
-    """The index of the peer that the method trains for use: what a user takes home who names none."""
+    """The index of the peer that is deployed unless the user names another."""
     one_network: Mapping[str, int] = {}
-    """Predictors that are one network alone, and the index of the peer that is as large: for what they cost."""
+    """Predictors that are a single network, and the index of a peer of the same size, for their cost."""
     reconstructed: str = ""
-    """What had to be reconstructed because no text or code of the authors states it; printed with every result."""
+    """What had to be reconstructed as no text or code of the authors states it; printed with every result."""
 
     def __init__(self, spec: CohortSpec) -> None:
         """Raises UsageError where the cohort has too few peers, lacks a needed teacher, or has one without use."""

@@ -31,7 +31,7 @@ def check_options(owner: str, function: Callable[..., object], options: Mapping[
 def check_kind(what: str, value: Any, hint: Any) -> None:
     """Raises UsageError where a value is not of the annotated kind; an int may stand for a float."""
     if not _fits(value, hint):
-        raise UsageError(f"{what} must be {_words(hint)}, not {value!r}")
+        raise UsageError(f"{what} must be {kind_in_words(hint)}, not {value!r}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -51,14 +51,16 @@ def _fits(value: Any, hint: Any) -> bool:
     return hint is Any or isinstance(value, hint)
 
 
-def _words(hint: Any) -> str:
+def kind_in_words(hint: Any) -> str:
+    """``int | None`` -> ``"a whole number or nothing"``"""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
-        return " or ".join(_words(argument) for argument in arguments)
+        return " or ".join(kind_in_words(argument) for argument in arguments)
     if origin is tuple:
-        return f"a list of {_words(arguments[0])}"
+        plural = {float: "numbers", int: "whole numbers", str: "texts"}
+        return f"a list of {plural.get(arguments[0], kind_in_words(arguments[0]))}"
     if hint is types.NoneType:
         return "nothing"
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}

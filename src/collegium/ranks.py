@@ -1,12 +1,12 @@
-"""What a process of a run must hear from the others; each sees its share of every batch. In one process: nothing.
+"""Communication between the processes of a run. In a single process every function does nothing, or the same alone.
 
-The shares of a batch are equal, in the order of the *ranks* that have them. Every rank computes a loss of its own, and
-the run descends their mean. Most losses are means over images, so that this is the loss of the whole batch; one that is
-not must be made of the whole batch by :func:`gather_batch` or :func:`mean_over_ranks`, whose gradients are such that
-the mean over the ranks is that of one process.
+Each *rank* has an equal share of every batch, in the order of the ranks. It computes a loss on its share, and the run
+descends the mean of these losses. Most losses are means over images, for which this is the loss of the whole batch.
+Any other must be computed on the whole batch, with :func:`gather_batch` or :func:`mean_over_ranks`; their gradients
+are such that the mean over the ranks is the gradient that one process would compute.
 
-Processes are ranks of one batch, unless :func:`lay_out` has put the peers on several groups of them: then every group
-sees whole batches, which its own processes share, and hears of the others' peers by :func:`gather_peers`.
+All processes share one batch, unless :func:`make_peer_groups` has distributed the peers over groups of processes: then
+the processes of a group share the batches of its peers, and :func:`gather_peers` exchanges logits between groups.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,20 +33,20 @@ class ProcessLost(TrainingError):
 
 
 class _Groups(NamedTuple):
-    """Who a process hears from where the peers are on several groups; None stands for all."""
+    """The groups that a process belongs to; None stands for all processes."""
 
-    batch: dist.ProcessGroup | None = None  # those that have the same peers, each another share of the batch
-    peers: dist.ProcessGroup | None = None  # those that have the same share of the batch, each other peers
+    batch: dist.ProcessGroup | None = None  # the same peers, different shares of the batch
+    peers: dist.ProcessGroup | None = None  # the same share of the batch, different peers
 
 
 _groups = _Groups()
 
 
-def lay_out(groups: int) -> int:
-    """Makes groups of processes for the peers, equally large and in the order of the processes.
+def make_peer_groups(groups: int) -> int:
+    """Makes groups of processes that train different peers, of equal size and in the order of the processes.
 
     Returns:
-        The group of this process.
+        The index of this process's group.
     """
     global _groups
     table = torch.arange(processes()).view(groups, -1)  # (groups of peers, ranks of a batch)
@@ -56,54 +56,66 @@ def lay_out(groups: int) -> int:
 
 
 def batch_group() -> dist.ProcessGroup | None:
-    """The processes that share a batch, None for all."""
+    """The processes that share a batch; None for all."""
     return _groups.batch
 
 
 def rank() -> int:
-    """Which share of a batch this process sees, from 0."""
+    """The index of this process's share of a batch."""
     return dist.get_rank(batch_group()) if dist.is_initialized() else 0
 
 
 def count() -> int:
-    """How many processes share a batch."""
+    """The number of processes that share a batch."""
     return dist.get_world_size(batch_group()) if dist.is_initialized() else 1
 
 
 class _Gather(torch.autograd.Function):
-    """A tensor of every rank: (...) -> (ranks, ...). A rank's gradient is the sum of what all ranks ask of its part."""
+    """A tensor of every rank: (...) -> (ranks, ...). Its gradient is the sum of all ranks' gradients of its part."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.contiguous()[None]  # compiled collectives take no tensor without dimensions
+        x = x.contiguous()[None]  # compiled collectives refuse 0-d tensors
         parts = [torch.empty_like(x) for _ in range(count())]
         dist.all_gather(parts, x, group=batch_group())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        return cast(Tensor, _SumOfOwnPart.apply(gradients[0]))
+
+
+class _SumOfOwnPart(torch.autograd.Function):
+    """The sum over ranks of this rank's part: (ranks, ...) -> (...). The transpose of :class:`_Gather`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total, group=batch_group())
         return total[rank()]
 
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return cast(Tensor, _Gather.apply(gradients[0]))
+
 
 def gather(x: Tensor) -> Tensor:
-    """A tensor of every rank, of one shape: (...) -> (ranks, ...), differentiable."""
+    """A tensor of every rank, of one shape: (...) -> (ranks, ...), differentiable any number of times."""
     return cast(Tensor, _Gather.apply(x)) if count() > 1 else x[None]
 
 
 def gather_batch(x: Tensor, dim: int = 0) -> Tensor:
-    """Shares of a batch put together along ``dim``, as one process would hold it; differentiable."""
+    """The shares of all ranks concatenated along ``dim``: the whole batch; differentiable."""
     return torch.cat(list(gather(x)), dim) if count() > 1 else x
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """The mean of a tensor over the ranks, the same bits on each; differentiable."""
+    """The mean of a tensor over the ranks, bit for bit the same on each; differentiable."""
     return gather(x).mean(0) if count() > 1 else x
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """The sum of a tensor over the ranks, a constant."""
+    """The sum of a tensor over the ranks, without gradient."""
     if count() == 1:
         return x.detach()
     total = x.detach().clone()
@@ -112,25 +124,25 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 
 def gather_peers(own: Tensor) -> Tensor:
-    """What this group's peers say, (m, ...), with that of all others, (M, ...); theirs are constants."""
-    said = own.detach().contiguous()
-    parts = [torch.empty_like(said) for _ in range(dist.get_world_size(_groups.peers))]
-    dist.all_gather(parts, said, group=_groups.peers)
+    """Tensors of this group's peers, (m, ...), joined with those of all others, (M, ...), which carry no gradient."""
+    constant = own.detach().contiguous()
+    parts = [torch.empty_like(constant) for _ in range(dist.get_world_size(_groups.peers))]
+    dist.all_gather(parts, constant, group=_groups.peers)
     parts[dist.get_rank(_groups.peers)] = own
     return torch.cat(parts)
 
 
 def norm_over_peers(own: Tensor) -> Tensor:
-    """The norm () of a vector whose parts on the groups of peers have these norms ()."""
+    """The norm () of a vector of which each group of peers has a part with the norm ``own`` ()."""
     square = own.square()
     dist.all_reduce(square, group=_groups.peers)
     return square.sqrt()
 
 
 def exchange(means: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
-    """Replaces tensors by their means, and others by their sums, over the ranks, by one message.
+    """Replaces tensors by their means, and others by their sums, over the ranks, in one message.
 
-    The result is the same bits on every rank. Whole numbers among the sums stay exact up to 2^24.
+    The result is bit for bit the same on every rank. Whole numbers among the sums are exact up to 2^24.
     """
     tensors = [*means, *sums]
     sizes = [t.numel() for t in tensors]
@@ -143,76 +155,82 @@ def exchange(means: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
 
 
 def processes() -> int:
-    """How many processes the run has."""
+    """The number of processes of the run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def add_up(counts: Tensor) -> None:
+def all_reduce_sum(tensor: Tensor) -> None:
     """Replaces a tensor by its sum over all processes."""
-    dist.all_reduce(counts)
+    dist.all_reduce(tensor)
 
 
-def any_process(said: bool, device: torch.device) -> bool:
-    """Whether any process says so."""
+def any_process(value: bool, device: torch.device) -> bool:
+    """Whether the value is true in any process."""
     if processes() == 1:
-        return said
-    wish = torch.tensor(float(said), device=device)
-    dist.all_reduce(wish)
-    return bool(wish > 0)
+        return value
+    count = torch.tensor(float(value), device=device)
+    dist.all_reduce(count)
+    return bool(count > 0)
 
 
-def follow_first(tensors: Sequence[Tensor], device: torch.device) -> None:
-    """Gives every process the first one's values."""
+def broadcast(tensors: Sequence[Tensor], device: torch.device) -> None:
+    """Replaces tensors by rank 0's, in every process."""
     if processes() > 1:
         for tensor in tensors:
-            # Not in place: gloo and NCCL take dense memory alone, which a channels-last tensor is only in its own way.
+            # Through a contiguous copy, as gloo and NCCL refuse channels-last tensors.
             value = tensor.detach().to(device).contiguous()
             dist.broadcast(value, 0)
             with torch.no_grad():
                 tensor.copy_(value)
 
 
-def by_first(action: Callable[[], T]) -> T:
-    """What an action of the first process alone returns, on every one.
+def on_rank0(action: Callable[[], T]) -> T:
+    """Calls an action on rank 0 alone and returns its result in every process.
 
     Raises:
-        ProcessLost: on the others, where the action raised something on the first.
+        ProcessLost: in the other processes, where the action raised an error.
     """
     if processes() == 1:
         return action()
-    told: list[Any] = [False, None]
+    outcome: list[Any] = [False, None]  # whether the action succeeded, and its result
     if dist.get_rank() > 0:
-        dist.broadcast_object_list(told, 0)
-        if not told[0]:
+        dist.broadcast_object_list(outcome, 0)
+        if not outcome[0]:
             raise ProcessLost
-        return cast(T, told[1])
+        return cast(T, outcome[1])
     try:
-        told = [True, action()]
+        outcome = [True, action()]
     finally:
-        dist.broadcast_object_list(told, 0)
-    return cast(T, told[1])
+        dist.broadcast_object_list(outcome, 0)
+    return cast(T, outcome[1])
 
 
-def tell_first(word: T) -> list[T]:
-    """What every process says, on the first; on the others nothing."""
+def gather_objects(value: T) -> list[T]:
+    """The values of all processes, in their order, on rank 0; elsewhere an empty list."""
     if processes() == 1:
-        return [word]
-    said: list[Any] = [None] * processes()
-    dist.gather_object(word, said if dist.get_rank() == 0 else None)
-    return said if dist.get_rank() == 0 else []
+        return [value]
+    values: list[Any] = [None] * processes()
+    dist.gather_object(value, values if dist.get_rank() == 0 else None)
+    return values if dist.get_rank() == 0 else []
 
 
-def in_turn(action: Callable[[], T], *, first_here: bool, device: torch.device) -> T:
-    """The first process acts before all others, then the first of every other machine, then the rest.
+def rank0_first(action: Callable[[], T], *, local_rank0: bool, device: torch.device) -> T:
+    """Calls an action on rank 0, then in the first process of every other machine, then in the rest.
 
-    So what an action leaves on disk for the next time (downloads, caches) is made once, wherever the disk is.
+    So files that the action leaves for later calls (downloads, caches) are made once, whether machines share a disk or
+    not.
+
+    Args:
+        action: what to call.
+        local_rank0: whether this is the first process of its machine.
+        device: a device for the messages.
 
     Raises:
-        ProcessLost: the action raised something in another process.
+        ProcessLost: the action raised an error in another process.
     """
     if processes() == 1:
         return action()
-    turn = 0 if dist.get_rank() == 0 else 1 if first_here else 2
+    turn = 0 if dist.get_rank() == 0 else 1 if local_rank0 else 2
     results: list[T] = []
     for now in range(3):
         failed = True
@@ -228,12 +246,12 @@ def in_turn(action: Callable[[], T], *, first_here: bool, device: torch.device) 
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Turns what a library says when another process is gone into ProcessLost, and parts from the others at the end."""
-    ended = False
+def process_group() -> Iterator[None]:
+    """Turns torch's errors after the loss of another process into ProcessLost, and leaves the group at the end."""
+    completed = False
     try:
         yield
-        ended = True
+        completed = True
     except RuntimeError as error:
         if not isinstance(error, CollegiumError) and (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise ProcessLost from error
@@ -241,6 +259,6 @@ def together() -> Iterator[None]:
     finally:
         global _groups
         _groups = _Groups()
-        # After an error NCCL would wait for the others, who wait for this process: it parts from them by ending.
-        if dist.is_initialized() and (ended or dist.get_backend() != "nccl"):
+        # After an error NCCL would wait for the others, which wait for this process; its end releases them.
+        if dist.is_initialized() and (completed or dist.get_backend() != "nccl"):
             dist.destroy_process_group()

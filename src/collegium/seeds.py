@@ -1,4 +1,4 @@
-"""Random numbers as a function of what they are for."""
+"""Random numbers as a function of a seed and of their use."""
 
 import random
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from collegium.errors import UsageError
 
 
 def generator(seed: int, *path: int) -> torch.Generator:
-    """A generator on the CPU for `seed` and the use that `path` names, unrelated to that of any other path.
+    """A generator on the CPU for ``seed`` and the use that ``path`` names, independent of those of other paths.
 
     Raises:
-        UsageError: `seed` is negative.
+        UsageError: ``seed`` is negative.
     """
     if seed < 0:
         raise UsageError(f"the seed is {seed}: give 0 or more")
-    # The spawn key keeps (seed, path) apart from every other pair, where seed + path would collide.
+    # With the spawn key different pairs (seed, path) have different states, where seed + path would collide.
     state = np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
 
 
 def seed_globally(seed: int, *path: int) -> None:
-    """Sets the global generators of torch (on the CPU), NumPy and Python for `seed` and the use that `path` names."""
+    """Seeds the global generators of torch (on the CPU), NumPy and Python for ``seed`` and the use ``path``."""
     first, second = np.random.SeedSequence(seed, spawn_key=path).generate_state(2, np.uint64)
     torch.default_generator.manual_seed(int(first))
     np.random.seed(int(second) % 2**32)
@@ -33,7 +33,7 @@ def seed_globally(seed: int, *path: int) -> None:
 
 @contextmanager
 def global_state_kept() -> Iterator[None]:
-    """Puts the global generators of torch (on the CPU), NumPy and Python back as they were."""
+    """Restores the global generators of torch (on the CPU), NumPy and Python at the end."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Signals by which a run is told to save its state and stop."""
+"""Signals that make a run save its state and stop."""
 
 import signal
 import threading
@@ -6,34 +6,34 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-TOGETHER = 2.0
-"""Seconds in which several signals are one wish: a cluster signals every process, and one tells another besides."""
+SAME_REQUEST = 2.0
+"""Seconds within which signals are one request: a cluster signals every process, and some pass a signal on."""
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
 
 
 @contextmanager
 def at_first_stop_signal(action: Callable[[], object]) -> Iterator[None]:
-    """Within it the first signal to stop calls ``action``, and a second one, not at the same time, acts as usual.
+    """Within it the first stop signal calls ``action``, and a later one has its usual effect.
 
-    Outside the main thread, where Python hears no signals, nothing changes.
+    Outside the main thread, where Python handles no signals, it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    asked: list[float] = []  # when
+    requested: list[float] = []  # when
 
-    def as_usual() -> None:
+    def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
     def act(number: int, _: object) -> None:
-        if not asked:
-            asked.append(time.monotonic())
+        if not requested:
+            requested.append(time.monotonic())
             action()
-        elif time.monotonic() - asked[0] > TOGETHER:
-            as_usual()
+        elif time.monotonic() - requested[0] > SAME_REQUEST:
+            restore()
             signal.raise_signal(number)
 
     for number in before:
@@ -41,4 +41,4 @@ def at_first_stop_signal(action: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        as_usual()
+        restore()

@@ -1,4 +1,4 @@
-"""A trained peer on disk: weights and a description. Loading one needs none of the training code."""
+"""A trained peer on disk: weights and a description. Loading one does not need the training code."""
 
 import json
 from collections.abc import Mapping
@@ -6,82 +6,112 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from collegium import networks
 from collegium.cohort import is_peer
 from collegium.errors import DataError, UsageError
-from collegium.files import write_whole
+from collegium.files import check_whole, inside, storing, write_checked
 from collegium.networks import Network
+from collegium.schemas import read_config as read_config_file
+from collegium.schemas import read_result
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 def save_peer(network: Network, folder: Path, **description: Any) -> None:
-    """Writes model.safetensors and config.json.
+    """Writes model.safetensors and config.json, and the checksum of each beside it.
 
-    A timm, torchvision or user network's weights are named as in its own library, so that it alone can load them.
-    ``description`` must hold num_classes; what else it holds (class names, normalisation) is kept for the user.
+    The weights of a timm, torchvision or user network keep their names there, so that it can load them without
+    Collegium. ``description`` must hold num_classes; other entries (class names, normalisation) are for the user.
+
+    Raises:
+        StorageError: they cannot be written.
     """
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.plain().state_dict().items()
     }
     config = {"network": network.name, "in_channels": network.in_channels, **description}
-    write_whole(folder / "model.safetensors", save(weights))
-    write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_checked(folder / WEIGHTS, save(weights))
+    write_checked(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def peer_folder(path: str | Path) -> Path:
-    """The folder of a peer: ``path`` itself, or where ``path`` is a run, that of the peer its method trains for use.
+    """The folder of a peer: ``path`` itself or, where ``path`` is a run, that of its deployed peer.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: ``path`` is neither.
+        DataError: the run does not say which of its peers is deployed.
     """
-    path = Path(path)
-    for folder in (path, path / "peers" / deployed_peer(_result(path))):
-        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
-            return folder
-    raise UsageError(f"{path} is neither a peer's folder (config.json, model.safetensors) nor a finished run")
-
-
-def _result(run: Path) -> dict[str, Any]:
+    path = Path(path).expanduser()
+    if _is_peer_folder(path):
+        return path
+    if not (path / "peers").is_dir():
+        raise UsageError(f"{path} is neither a peer's folder ({CONFIG}, {WEIGHTS}) nor a finished run")
     try:
-        return dict(json.loads((run / "result.json").read_text()))
-    except (OSError, ValueError):
-        return {}
+        result = read_result(path / "result.json")
+    except (FileNotFoundError, DataError) as error:
+        reason = "it has no result.json" if isinstance(error, FileNotFoundError) else str(error)
+        raise DataError(
+            f"{path} does not say which peer it deploys ({reason}); give one, as {path}/peers/peer0"
+        ) from error
+    if "deployed_peer" not in result and len(result["peers"]) > 1:
+        raise DataError(f"{path} does not say which peer it deploys; give one of them, as {path}/peers/peer0")
+    folder = inside(path, "peers", deployed_peer(result))
+    if not _is_peer_folder(folder):
+        raise DataError(f"{folder}, the peer that the run deploys, lacks {CONFIG} or {WEIGHTS}")
+    return folder
+
+
+def _is_peer_folder(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def deployed_peer(result: Mapping[str, Any]) -> str:
-    """Which peer the method of a run with this result.json trains for use."""
+    """The peer that a run with this result.json deploys."""
     return str(result.get("deployed_peer", "peer0"))
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """A peer's description: network, num_classes, class_names, image_size, mean, std."""
-    file = peer_folder(path) / "config.json"
+    """A peer's description: network, num_classes, class_names, image_size, mean, std.
+
+    Raises:
+        UsageError: there is no peer.
+        DataError: the file is damaged or holds something else.
+    """
+    file = peer_folder(path) / CONFIG
+    check_whole(file)
+    return read_config_file(file)
+
+
+def _read_weights(folder: Path, network: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = folder / WEIGHTS
+    check_whole(file)
     try:
-        config = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
-    assert isinstance(config, dict)
-    return config
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise DataError(f"{file} cannot be loaded as {network}: {reason}") from error
 
 
 def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
     """A trained peer in evaluation mode.
 
     Args:
-        path: a peer's folder, or a run: the peer that its method trains for use (a leader, else the first).
-        network: the untrained module to load into, where the peer was the user's own.
+        path: a peer's folder, or a run, for its deployed peer (a leader, else the first).
+        network: the untrained module to load into, where the peer was a network of the user's own.
 
     Raises:
-        UsageError: no peer lies there, or its network is not one of ours and none was given.
+        UsageError: there is no peer, or its network must be given.
         DataError: the files are unreadable or do not fit the network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = peer_folder(path)
     config = read_config(folder)
     if network is None:
@@ -93,48 +123,48 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
                 image_size=tuple(config.get("image_size", (32, 32))),
             )
         except UsageError as error:
-            own = f"a {config['network']} of your own must be given, untrained: network=..."
-            raise UsageError(f"{folder} cannot be loaded by its name, {error}; {own}") from error
-    plain = network.plain() if isinstance(network, Network) else network
+            raise UsageError(
+                f"{folder} cannot be loaded by the name of its network: {error}; give the untrained module: network=..."
+            ) from error
+    plain, name = network.plain() if isinstance(network, Network) else network, networks.name_of(network)
+    weights = _read_weights(folder, name)
     try:
-        plain.load_state_dict(load_file(folder / "model.safetensors"))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        file, name, reason = folder / "model.safetensors", networks.name_of(network), str(error).splitlines()[0]
-        raise DataError(f"{file} cannot be loaded as {name}: {reason}") from error
+        plain.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        reason = " ".join(lines[1].split())[:100] if len(lines) > 1 else lines[0][:100]
+        raise DataError(f"{folder / WEIGHTS} cannot be loaded as {name}: {reason}") from error
     return network.eval()
 
 
 def start_from(network: Network, index: int, path: str | Path) -> str:
-    """Gives a network the weights of a trained peer wherever name and shape fit, and says in a sentence which do not.
+    """Copies the weights of a trained peer into a network wherever name and shape match.
 
     Args:
-        network: its other weights stay.
-        index: which peer of the cohort it is; a run's peers are taken in turn.
+        network: its other weights do not change.
+        index: its index in the cohort; a run's peers are used in turn.
         path: a finished run, or a peer's folder.
 
+    Returns:
+        A sentence that names the weights that did not match.
+
     Raises:
-        UsageError: no peer lies there, or none of its layers fits.
+        UsageError: there is no peer, or none of its layers matches.
         DataError: the files are unreadable.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    named = [folder for folder in Path(path).glob("peers/peer*") if is_peer(folder.name)]
+    path = Path(path).expanduser()
+    named = [folder for folder in path.glob("peers/peer*") if is_peer(folder.name) and not folder.is_symlink()]
     peers = sorted(named, key=lambda folder: int(folder.name.removeprefix("peer")))
     folder = peer_folder(peers[index % len(peers)] if peers else path)
-    file = folder / "model.safetensors"
-    try:
-        trained = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
+    trained = _read_weights(folder, network.name)
     own = network.plain().state_dict()
     fitting = {name for name, tensor in own.items() if name in trained and trained[name].shape == tensor.shape}
     if not any(own[name].ndim > 1 for name in fitting):
         source = read_config(folder)["network"]
-        raise UsageError(f"peer{index} ({network.name}) cannot start from {folder}: no layer of its {source} fits")
+        raise UsageError(f"peer{index} ({network.name}) cannot start from {folder}: no layer of its {source} matches")
     with torch.no_grad():
         for name in fitting:
             own[name].copy_(trained[name])
     fresh = [name for name in own if name not in fitting]
-    but = f", but for {', '.join(fresh[:4])}{' and more' if len(fresh) > 4 else ''}" if fresh else ""
+    but = f", except {', '.join(fresh[:4])}{' and more' if len(fresh) > 4 else ''}" if fresh else ""
     return f"peer{index} ({network.name}) starts from {folder}{but}."

@@ -1,13 +1,38 @@
-"""YAML as people write it."""
+"""YAML as people write it, from text and from files."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from collegium.errors import DataError, UsageError
+from collegium.files import read_bounded
+
+DEEPEST = 16
+"""Levels of lists and mappings within each other that a text may have; a recipe has three."""
+LARGEST = 16 * 2**20
+"""Bytes that a file may have."""
+
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as YAML 1.2 and everybody who writes a recipe does."""
+    """Reads 1e-4 as a number, as YAML 1.2 and everybody who writes a recipe does.
+
+    Aliases are refused, by which a few lines can stand for gigabytes, and so is what is nested very deeply.
+    """
+
+    aliases = False
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent) and not self.aliases:
+            raise yaml.composer.ComposerError(problem="an alias (*name): write out what it stands for")
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.composer.ComposerError(problem=f"more than {DEEPEST} levels within each other")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -15,6 +40,40 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str) -> Any:
-    """The values that a text holds; raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)
+class _LoaderWithAliases(_Loader):
+    aliases = True
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes out what stands in several places, so that there are no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def parse_yaml(text: str, *, aliases: bool = False) -> Any:
+    """The values that a text holds, which may have ``aliases`` if it is ours; raises yaml.YAMLError."""
+    try:
+        return yaml.load(text, Loader=_LoaderWithAliases if aliases else _Loader)
+    except (ValueError, OverflowError, TypeError, RecursionError) as error:  # a date or a number that cannot be
+        raise yaml.YAMLError(str(error)) from error
+
+
+def write_yaml(content: Any) -> str:
+    """The text that :func:`parse_yaml` reads."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path, *, aliases: bool = False) -> dict[str, Any]:
+    """The mapping that a YAML file holds; ``aliases`` as for :func:`parse_yaml`.
+
+    Raises:
+        UsageError: the file cannot be read, or holds something else.
+    """
+    try:
+        content = parse_yaml(read_bounded(path, LARGEST).decode(), aliases=aliases)
+    except (OSError, DataError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise UsageError(f"{path} must hold 'name: value' lines")
+    return content

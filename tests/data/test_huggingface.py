@@ -11,7 +11,7 @@ from collegium.errors import DataError, UsageError
 
 def test_without_the_package_the_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UsageError, match=r"need the package datasets: pip install 'collegium\[huggingface\]'"):
+    with pytest.raises(UsageError, match=r"need the package datasets: .*pip install -e '.\[huggingface\]'"):
         load("huggingface:mnist")
 
 

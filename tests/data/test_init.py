@@ -101,3 +101,20 @@ def test_importing_the_package_imports_nothing_heavy():
     code = f"import sys, collegium.data; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("cifar100", {"labels": "fine", "label_noise": 0.0}, "cifar100"),
+        ("cifar100", {"labels": "human_coarse"}, "cifar100 (human_coarse labels)"),
+        ("digits", {"label_noise": 0.2, "noise_kind": "symmetric"}, "digits (20 % wrong labels)"),
+        (
+            "cifar100",
+            {"labels": "coarse", "label_noise": 0.25, "noise_kind": "pair"},
+            "cifar100 (coarse labels, 25 % wrong labels, each the next class)",
+        ),
+    ],
+)
+def test_a_title_tells_which_labels_train(name, options, said):
+    assert data.title(name, options) == said

@@ -9,8 +9,9 @@ from collegium.errors import UsageError
 from collegium.methods.mcl import MCL, contrastive_loss
 from collegium.training.engine import make_fabric
 from collegium.training.experiment import build
-from collegium.training.loop import Interrupted, Run, restore, train
+from collegium.training.loop import Interrupted, Run
 from collegium.training.recipe import Recipe
+from collegium.training.run import restore, train
 from collegium.training.run_folder import RunFolder
 
 PEERS = pytest.mark.parametrize("peers", [2, 3, 4])
@@ -197,13 +198,13 @@ def test_a_run_on_pairs_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch)
         )
     )
     train(recipe, tmp_path / "whole", quiet=True)
-    step = Run._one_step
+    step = Run.train_step
 
     def stop(self, *arguments):
         step(self, *arguments)
         self.stop_requested = (self.epoch, self.step) == (1, 2)
 
-    monkeypatch.setattr(Run, "_one_step", stop)
+    monkeypatch.setattr(Run, "train_step", stop)
     with pytest.raises(Interrupted):
         train(recipe, tmp_path / "run", quiet=True)
     monkeypatch.undo()

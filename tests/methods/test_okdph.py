@@ -1,4 +1,5 @@
 import dataclasses
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -7,9 +8,11 @@ from torch import nn
 
 from collegium.cohort import Cohort, describe
 from collegium.errors import UsageError
-from collegium.methods.okdph import OKDPH
+from collegium.methods.okdph import OKDPH, PRESETS, Preset
 from collegium.networks import build
 from collegium.training.experiment import Learner
+from collegium.training.recipe import Recipe
+from collegium.training.run import restore, train
 
 PEERS = pytest.mark.parametrize("peers", [2, 3])
 
@@ -18,6 +21,48 @@ def learner_of(peers: int, **options: object) -> Learner:
     torch.manual_seed(0)
     cohort = Cohort([build("resnet8", num_classes=5) for _ in range(peers)])
     return Learner(cohort, OKDPH(describe(cohort, (3, 8, 8), 5), **options))
+
+
+def parted(learner: Learner) -> Learner:
+    """The same after the peers have learned apart; the copy has followed."""
+    with torch.no_grad():
+        for x in learner.cohort.parameters():
+            x.add_(torch.randn_like(x) / 10)
+    learner._follow(learner.method.shadow, 0.0)
+    return learner
+
+
+@PEERS
+@pytest.mark.parametrize("trunk", [None, "stage1"])
+def test_peers_start_as_copies_of_the_first(peers, trunk):
+    torch.manual_seed(0)
+    networks = [build("resnet8", num_classes=5) for _ in range(peers)]
+    networks[0].stages["stem"][1].running_mean.fill_(0.5)
+    first = {name: x.clone() for name, x in networks[0].state_dict().items()}
+    cohort = Cohort(networks, share_until=trunk)
+    learner = Learner(cohort, OKDPH(describe(cohort, (3, 8, 8), 5)))
+    for k in range(peers):
+        state = learner.cohort.peer(k).state_dict()
+        assert all(torch.equal(state[name], first[name]) for name in first)
+    assert all(torch.equal(x, first[name]) for name, x in learner.shadow.peer(0).state_dict().items())
+
+
+def test_in_a_run_peers_part_by_their_views(tmp_path):
+    data = {"name": "digits", "per_class": 4}
+    recipe = dict(method="okdph", peers="2xresnet8", data=data, batch_size=20, epochs=1, device="cpu")
+    train(Recipe.from_dict(recipe), tmp_path / "run", quiet=True)
+    a, b = (restore(tmp_path / "run").learner.cohort.peer(k).state_dict() for k in range(2))
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_what_is_not_said(random_outputs, spec_of, name):
+    known = PRESETS[name]
+    method = OKDPH(spec_of(random_outputs(2)), preset=name)
+    assert (method.omega, method.beta, method.gamma, method.interval) == known
+    other = OKDPH(spec_of(random_outputs(2)), preset=name, omega=0.1, beta=0.0, gamma=0.0, interval=7)
+    assert (other.omega, other.beta, other.gamma, other.interval) == (0.1, 0.0, 0.0, 7)
+    assert set(PRESETS) == set(get_args(Preset))
 
 
 @PEERS
@@ -44,7 +89,7 @@ def test_peers_imitate_the_mean_of_all_logits(naive, array, at, random_outputs, 
 @PEERS
 @pytest.mark.parametrize("views", [True, False])
 def test_the_hybrid_network_has_the_mean_of_the_peers_weights_from_the_start(at, peers, views):
-    learner = learner_of(peers)
+    learner = parted(learner_of(peers))
     expected = build("resnet8", num_classes=5)
     states = [learner.cohort.peer(k).state_dict() for k in range(peers)]
     expected.load_state_dict(
@@ -60,9 +105,9 @@ def test_the_hybrid_network_has_the_mean_of_the_peers_weights_from_the_start(at,
 
 
 @pytest.mark.parametrize("options", [{"interval": 4}, {}])
-@pytest.mark.parametrize(("step", "share"), [(1, 1.0), (2, 0), (3, 0), (4, 0.25), (7, 0), (8, 0.25)])
+@pytest.mark.parametrize(("step", "share"), [(1, 0), (2, 0), (3, 0), (4, 0.25), (7, 0), (8, 0.25)])
 def test_peers_return_to_their_mean_which_stays(step, share, options):
-    learner = learner_of(2, gamma=0.25, **options)
+    learner = parted(learner_of(2, gamma=0.25, **options))
     before = [[p.clone() for p in learner.cohort.peer(k).parameters()] for k in range(2)]
     learner.after_step(step, epoch_steps=9 if options else 4)
     copied = list(learner.shadow.parameters())
@@ -84,7 +129,7 @@ def test_peers_of_one_name_with_other_weights_are_refused():
     first, second = (build("resnet8", num_classes=5) for _ in range(2))
     second.stages["stage3"].append(nn.Conv2d(64, 64, 1))
     cohort = Cohort([first, second])
-    with pytest.raises(UsageError, match="OKDPH averages weights.*resnet8, resnet8 have other names or shapes"):
+    with pytest.raises(UsageError, match="OKDPH averages weights.*resnet8, resnet8 differ in names or shapes"):
         Learner(cohort, OKDPH(describe(cohort, (3, 8, 8), 5)))
 
 

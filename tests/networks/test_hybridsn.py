@@ -73,3 +73,12 @@ def test_the_form_for_small_patches_has_weights_for_any_patch():
 def test_a_width_of_nothing_is_refused():
     with pytest.raises(UsageError, match="1 channel or more, not 0"):
         build("hybridsn_0", num_classes=10)
+
+
+@pytest.mark.parametrize("name", ["hybridsn_2", "hybridsn_2_bn"])
+def test_many_bands_are_said_to_be_slow(name):
+    def note(channels: int) -> str:
+        return build(name, num_classes=3, in_channels=channels, image_size=(3, 3)).note
+
+    assert note(60) == note(15) == ""
+    assert f"{name} convolves over 200 bands" in note(200) and "--data.pca 15" in note(200)

@@ -1,9 +1,9 @@
 import pytest
-from helpers_study import cell
 
 from collegium.errors import UsageError
 from collegium.study.cell import Cell
 from collegium.training.recipe import Recipe
+from helpers_study import cell
 
 
 def test_the_key_is_readable_and_says_what_is_computed() -> None:

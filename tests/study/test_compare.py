@@ -13,8 +13,8 @@ import pytest
 import collegium
 from collegium.cli import main
 from collegium.errors import UsageError
+from collegium.study.executors.worker import _wait_for as wait_for
 from collegium.study.study import Study
-from collegium.study.worker import _wait_for as wait_for
 from collegium.training.run_folder import RunFolder
 
 SMALL = "--peers 2xresnet8 --data.per-class 4 --batch-size 20 --device cpu"
@@ -44,12 +44,16 @@ def call(command: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
         ("--methods dml --data digit --study s", "there is no data set 'digit'; did you mean 'digits'"),
         ("--methods dml,ffl --method.temperature 3 --study s", "--method.OPTION is for a single method"),
         ("--methods dml --epoch 3 --study s", "compare has no option --epoch; did you mean '--epochs'"),
-        ("--methods dml --epochs many --study s", "--epochs expects int, got many"),
+        ("--methods dml --epochs many --study s", "--epochs must be a whole number, not .many."),
         ("--methods dml --workers 0 --study s", "workers must be 1 or more, got 0"),
         ("--methods kd --peers resnet8 --study s", "KD needs a trained teacher"),
         ("--methods dml --study full", "full holds something that is no study; choose another folder with --study"),
         ("--methods dml --precision fp16 --device cpu --study s", "fp16 needs a GPU"),
         ("nowhere", "nowhere is not a study"),
+        ("--methods dml,ffl --contrasts dml:fll --study s", "no row is called 'fll'; did you mean 'ffl'"),
+        ("--methods dml,ffl --hypothesis x --study s", "the plan compares nothing: name two rows"),
+        ("--methods dml,ffl --contrasts dml:ffl --margin -1 --study s", "--margin is a number of points above 0"),
+        ("--methods dml,ffl --plan-only --study s", "there is no plan to write: say with --hypothesis or --contrasts"),
     ],
 )
 def test_wrong_use_ends_in_one_sentence_and_writes_nothing(
@@ -87,7 +91,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         process.send_signal(number)
         said = process.communicate()[1]
         if number == signal.SIGINT:
-            assert process.returncode == 1
+            assert process.returncode == 130
             assert re.search(r"collegium: stopped with \d of 3 runs done; repeat the command to go on", said)
     return folder
 
@@ -134,6 +138,26 @@ def test_a_study_is_trained_added_to_and_told_again(
 
     status, _, err = call([*command, "0", "--learning-rate", "0.05"], capsys)
     assert status == 2 and "learning_rate: 0.05 here, 0.1 there" in err
+
+
+def test_a_plan_is_written_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "s"
+    command = ["compare", "--methods", "independent,dml", *SMALL.split(), "--epochs", "1", "--seeds", "0,1", "--quiet"]
+    command += ["--study", str(folder)]
+    planned = ["--hypothesis", "DML: better than none", "--contrasts", "dml:independent", "--plan-only"]
+    status, out, err = call([*command, *planned], capsys)
+    assert status == 0, err
+    assert "Hypothesis: DML: better than none" in out and "No run is finished yet." in out
+    assert not (folder / "runs").exists()
+    plan = Study.open(folder).plan
+    assert plan is not None and plan.seeds == (0, 1)
+
+    status, _, err = call([*command, "--hypothesis", "DML is worse"], capsys)
+    assert status == 2 and "a plan does not change; leave --hypothesis out" in err
+
+    status, out, err = call([*command, *planned[:-1]], capsys)
+    assert status == 0, err
+    assert Study.open(folder).plan == plan and "n = 2 (seeds 0, 1)" in " ".join(out.split())
 
 
 def test_a_run_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 import dataclasses
 
 import pytest
-from helpers_study import cell
 
 from collegium.errors import UsageError
 from collegium.study.grid import Grid, Variant, make_grid, parse_cohorts, parse_methods, parse_seeds
 from collegium.study.trial import Trial
 from collegium.training.recipe import Recipe
+from helpers_study import cell
 
 BASE = cell().recipe
 TRIAL = Trial()
@@ -72,6 +72,7 @@ def test_a_split_that_nothing_draws_is_refused() -> None:
 def test_cohorts_and_seeds() -> None:
     assert parse_cohorts("2xresnet32; resnet32 , wrn_16_2;") == ["2xresnet32", "resnet32,wrn_16_2"]
     assert parse_seeds("0, 1,12") == [0, 1, 12]
+    assert parse_seeds("0-3,7, 9-10") == [0, 1, 2, 3, 7, 9, 10]
 
 
 def test_who_shares_a_trunk() -> None:
@@ -80,6 +81,26 @@ def test_who_shares_a_trunk() -> None:
     said = {k.partition(" ")[0]: r.share_until for k, r in rows(grid("independent,dml", share_until="stage1")).items()}
     assert said == {"independent": None, "dml": "stage1"}
     assert rows(grid("one:share_until=stage1"))["one:share_until=stage1 · 2xresnet8"].share_until == "stage1"
+
+
+def test_independent_networks_on_a_trunk_are_a_second_reference() -> None:
+    found = grid("independent,independent:share_until=stage2,dml,ffl:share_until=stage2,ffl:share_until=stage1,one")
+    trunk = "independent:share_until=stage2"
+    said = {label.partition(" ")[0]: recipe.share_until for label, recipe in rows(found).items()}
+    assert said["independent"] is None and said[trunk] == "stage2"
+    short = {row.partition(" ")[0]: other.partition(" ")[0] for row, other in found.reference.items()}
+    assert short == dict.fromkeys(
+        [trunk, "dml", "ffl:share_until=stage2", "ffl:share_until=stage1", "one"], "independent"
+    )
+    assert found.trunk_reference == {
+        f"{row} · 2xresnet8": f"{trunk} · 2xresnet8" for row in ("ffl:share_until=stage2", "one")
+    }
+
+
+def test_networks_on_a_trunk_are_the_reference_where_there_are_no_others() -> None:
+    found = grid("independent:share_until=stage2,dml,one")
+    assert found.reference == {"one · 2xresnet8": "independent:share_until=stage2 · 2xresnet8"}
+    assert not found.trunk_reference
 
 
 def test_a_method_that_fits_another_cohort_is_left_out_with_the_reason() -> None:
@@ -137,7 +158,11 @@ def test_what_does_not_exist_or_fit_is_refused(arguments: tuple[str, ...], sente
 def test_other_refusals() -> None:
     with pytest.raises(UsageError, match="none of the methods dml learns from a teacher"):
         grid("dml", teacher="resnet20")
-    with pytest.raises(UsageError, match="whole numbers like 0,1,2, got 'x'"):
-        parse_seeds("0,x")
+    for text in ("0,x", "-1", "1-", "0-2-4"):
+        with pytest.raises(UsageError, match="--seeds expects whole numbers like 0,1,2 or a range like 0-7, got "):
+            parse_seeds(text)
+    for text in ("3-0", "0-999999999"):
+        with pytest.raises(UsageError, match="--seeds expects a range from the lower to the higher, .*, got "):
+            parse_seeds(text)
     with pytest.raises(UsageError, match="names 1 twice"):
-        parse_seeds("0,1,1")
+        parse_seeds("0-2,1")

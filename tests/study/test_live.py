@@ -1,15 +1,16 @@
+import dataclasses
 import io
 import time
 from pathlib import Path
 
 import pytest
-from helpers_study import cell, finish, made_up
 from rich.console import Console
 
-from collegium.study.executor import Event
+from collegium.study.executors.local import Event
 from collegium.study.live import LiveView
 from collegium.study.study import Study
 from collegium.training.run_folder import RunFolder
+from helpers_study import cell, finish, made_up
 
 
 @pytest.fixture
@@ -84,3 +85,13 @@ def test_a_run_that_goes_on_counts_the_time_of_its_new_epochs_alone(study: Study
     text = drawn(shown)
     assert "1/4 epochs" in text and "best 60.00 %" in text
     assert shown.running[running.key].pace is None
+
+
+def test_names_and_errors_control_no_terminal(study: Study) -> None:
+    wicked = dataclasses.replace(study.cells[2], label="a\x1b]0;T\x07[/bold]")
+    study.cells[2] = wicked
+    with view(study) as shown:
+        shown.happened(wicked, Event(wicked.key, "started"))
+        assert "\x1b" not in drawn(shown) and "a]0;T[/bold]" in drawn(shown)
+        shown.happened(wicked, Event(wicked.key, "failed", "no\x1b[2J\nmore [red]"))
+    assert said(shown)[-1] == "failed [2/6] a]0;T[/bold], seed 0: no[2J more [red]"

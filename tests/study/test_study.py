@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from helpers_study import cell, finish, made_up
 
 from collegium.errors import UsageError
 from collegium.study.cell import Cell
 from collegium.study.study import Study
-from collegium.training.recipe import read_yaml
+from collegium.yaml_text import read_yaml
+from helpers_study import cell, finish, made_up
 
 
 def test_a_study_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -115,5 +115,5 @@ def test_a_run_of_another_recipe_in_the_place_of_a_cell_s_is_refused(tmp_path: P
 def test_what_cannot_be_built_is_found_before_anything_is_written(tmp_path: Path) -> None:
     study = Study(tmp_path / "s", [cell("independent"), cell("one")])
     with pytest.raises(UsageError, match="one · 2xresnet8: ONE's gate reads .* a shared trunk"):
-        study.run(quiet=True)
+        study.run()
     assert not (tmp_path / "s").exists()

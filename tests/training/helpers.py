@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from collegium.training.loop import train
 from collegium.training.recipe import Recipe
+from collegium.training.run import train
 from collegium.training.run_folder import RunFolder
 
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.multiprocessing import get_context
 
 from collegium import methods, networks, ranks
+from collegium.training.devices import Devices, Layout
 from collegium.training.engine import make_fabric, own_random_state
 from collegium.training.experiment import build
-from collegium.training.loop import Interrupted, Run, train
-from collegium.training.metrics import score, summary
-from collegium.training.places import Layout, Places
+from collegium.training.loop import Interrupted, Run
+from collegium.training.metrics import summary
+from collegium.training.run import train
 from collegium.training.run_folder import RunFolder
 
 GENTLE = dict(batch_size=8, learning_rate=0.001)  # so that no difference in the last bit can grow
@@ -51,7 +52,7 @@ def in_float64() -> Iterator[None]:
         torch.set_default_dtype(default)
 
 
-def running(case: str, places: Places, layout: Layout = "data", **changes: Any) -> Run:
+def running(case: str, devices: Devices, layout: Layout = "data", **changes: Any) -> Run:
     """A run of a case that is ready for its first step."""
     chosen = CASES[case] | changes
     kind = methods.get(chosen["method"]["name"])
@@ -63,7 +64,7 @@ def running(case: str, places: Places, layout: Layout = "data", **changes: Any) 
         chosen["teacher"] = "python:teacher"
     recipe = tiny(**chosen)
     experiment = build(recipe, teacher=teacher)
-    return Run(experiment, RunFolder("unused"), make_fabric(recipe, places), quiet=True, layout=layout)
+    return Run(experiment, RunFolder("unused"), make_fabric(recipe, devices), quiet=True, layout=layout)
 
 
 def prepared(run: Run) -> tuple[Tensor, Tensor]:
@@ -74,36 +75,38 @@ def prepared(run: Run) -> tuple[Tensor, Tensor]:
 
 
 def gradients(
-    case: str, places: Places, *, synchronised: bool, layout: Layout = "data", **changes: Any
+    case: str, devices: Devices, *, synchronised: bool, layout: Layout = "data", **changes: Any
 ) -> dict[str, Tensor]:
     """Of every player, by a batch of 20 images; norms frozen, or by the whole batch. Of what this process computes."""
-    run = running(case, places, layout, sync_batchnorm=synchronised, **changes)
+    run = running(case, devices, layout, sync_batchnorm=synchronised, **changes)
     found: dict[str, Tensor] = {}
 
     def keep(player: str) -> None:
         names = {id(p): name for name, p in run.learner.named_parameters()}
-        found.update({f"{player} {names[id(p)]}": p.grad.clone() for p in run.parameters[player] if p.grad is not None})
+        owned = run.players.parameters[player]
+        found.update({f"{player} {names[id(p)]}": p.grad.clone() for p in owned if p.grad is not None})
 
-    run._clip_and_step = keep  # type: ignore[method-assign]
+    for player, optimizer in run.players.wrapped.items():
+        optimizer.step = partial(keep, player)  # type: ignore[method-assign]
     with own_random_state(run.fabric.device):
         images, target = prepared(run)
         if not synchronised:
             for module in run.learner.modules():
                 if isinstance(module, NORMS):
                     module.eval()
-        run._one_step(images.to(torch.get_default_dtype()), target, 0.5)
-    computed = {id(b) for b in run.statistics}
+        run.train_step(images.to(torch.get_default_dtype()), target, 0.5)
+    computed = {id(b) for b in run.players.statistics}
     buffers = {name: b for name, b in run.learner.named_buffers() if id(b) in computed and synchronised}
     return found | {f"buffer {name}": b.clone() for name, b in buffers.items()}
 
 
-def trained(case: str, places: Places) -> dict[str, Tensor]:
+def trained(case: str, devices: Devices) -> dict[str, Tensor]:
     """All weights after an epoch of four steps, norms by the whole batch."""
-    run = running(case, places, sync_batchnorm=True)
+    run = running(case, devices, sync_batchnorm=True)
     with own_random_state(run.fabric.device):
         prepared(run)
         for images, target in run.training_batches.epoch(0):
-            run._one_step(images.double(), target, 0.5)
+            run.train_step(images.double(), target, 0.5)
     return {name: p.detach().clone() for name, p in run.learner.named_parameters()}
 
 
@@ -115,32 +118,32 @@ def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor])
         torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()) + 1e-9)
 
 
-def compiled_gradients(places: Places, cases: list[str]) -> dict[str, dict[str, Tensor]]:
+def compiled_gradients(devices: Devices, cases: list[str]) -> dict[str, dict[str, Tensor]]:
     """Of every case with norms frozen, by compiled steps, in float32."""
     torch.compile = partial(torch.compile, backend="aot_eager")  # all of it but the code  # type: ignore[assignment]
-    return {case: gradients(case, places, synchronised=False, compile=True) for case in cases}
+    return {case: gradients(case, devices, synchronised=False, compile=True) for case in cases}
 
 
-def weights_after_a_step(case: str, places: Places) -> str:
+def weights_after_a_step(case: str, devices: Devices) -> str:
     """A digest of all weights and statistics, norms by the images of the own process."""
-    run = running(case, places)
+    run = running(case, devices)
     with own_random_state(run.fabric.device):
-        run._one_step(*prepared(run), 0.5)
+        run.train_step(*prepared(run), 0.5)
     digest = hashlib.sha1()
     for tensor in run.learner.state_dict().values():
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def scores(places: Places) -> dict[str, dict[str, float]]:
+def scores(devices: Devices) -> dict[str, dict[str, float]]:
     """Of untrained peers on the 450 test images."""
-    run = running("independent", places)
-    return summary(score(run.predict, run.scored["test"].epoch(0), 10))
+    run = running("independent", devices)
+    return summary(run.evaluator.score(run.evaluator.scored["test"]))
 
 
-def gathered_gradients(places: Places) -> list[Tensor]:
+def gathered_gradients(devices: Devices) -> list[Tensor]:
     """What is gathered of what the ranks hold, and d/dx of a loss of it, which differs on every rank."""
-    make_fabric(tiny(), places)
+    make_fabric(tiny(), devices)
     x = torch.arange(6.0).reshape(3, 2) + ranks.rank()
     x.requires_grad_()
     (ranks.gather_batch(x).square().sum() * (1 + ranks.rank()) + ranks.mean_over_ranks(x).pow(3).sum()).backward()
@@ -152,33 +155,33 @@ WHATS = [f"{case}: {what}" for case in CASES for what in ("norms frozen", "norms
 WHATS += [f"{case}: trained" for case in ("ffl", "codistillation", "dml mixed", "kdcl general")]
 
 
-def one_of(what: str, places: Places) -> dict[str, Tensor]:
+def one_of(what: str, devices: Devices) -> dict[str, Tensor]:
     """What must be the same for any number of processes, in float64."""
     case, _, how = what.partition(": ")
     if how == "trained":
-        return trained(case, places)
-    return gradients(case, places, synchronised=how == "norms synchronised")
+        return trained(case, devices)
+    return gradients(case, devices, synchronised=how == "norms synchronised")
 
 
-def everything(places: Places, reference: Path) -> dict[str, Any]:
+def everything(devices: Devices, reference: Path) -> dict[str, Any]:
     """What this rank finds: among it the gradients that differ from those of one process."""
     different: dict[str, list[str]] = {}
     alone = torch.load(reference, weights_only=True)
     with in_float64():
         # Synchronised norms ask more than frozen ones; four processes on few cores are slow.
         for what, expected in alone.items():
-            if what.endswith("frozen") and places.processes > 2:
+            if what.endswith("frozen") and devices.processes > 2:
                 continue
-            found = one_of(what, places)
+            found = one_of(what, devices)
             assert found.keys() == expected.keys(), what
             wrong = [name for name, g in expected.items() if not torch.allclose(found[name], g, rtol=1e-8, atol=1e-10)]
             if wrong:
                 different[what] = wrong
     return {
         "different": different,
-        "digests": {case: weights_after_a_step(case, places) for case in CASES},
-        "scores": scores(places),
-        "gathered": gathered_gradients(places),
+        "digests": {case: weights_after_a_step(case, devices) for case in CASES},
+        "scores": scores(devices),
+        "gathered": gathered_gradients(devices),
     }
 
 
@@ -190,39 +193,39 @@ PARTED: dict[str, dict[str, Any]] = {
 }
 
 
-def whole_gradients(case: str, places: Places, layout: Layout) -> dict[str, Tensor]:
+def whole_gradients(case: str, devices: Devices, layout: Layout) -> dict[str, Tensor]:
     """Of a batch of 20 images and the peers of this process, norms by the whole batch."""
     CASES.update(PARTED)
-    return gradients(case, places, synchronised=True, layout=layout, share_until=None)
+    return gradients(case, devices, synchronised=True, layout=layout, share_until=None)
 
 
-def parted(places: Places, cases: list[str]) -> dict[str, dict[str, Tensor]]:
+def parted(devices: Devices, cases: list[str]) -> dict[str, dict[str, Tensor]]:
     """The gradients of every case, where the peers are laid out on the processes."""
     with in_float64():
-        return {case: whole_gradients(case, places, "peers") for case in cases}
+        return {case: whole_gradients(case, devices, "peers") for case in cases}
 
 
-def stopped_and_repeated(places: Places, whole: Path, stopped: Path, layout: Layout, changes: dict[str, Any]) -> str:
-    """A run, and the same stopped by a signal to the last rank, copied, and repeated; what was said at the stop."""
+def stopped_and_repeated(devices: Devices, whole: Path, stopped: Path, layout: Layout, changes: dict[str, Any]) -> str:
+    """A run, and the same stopped by a signal to the last rank, copied, and repeated; the message of the stop."""
     recipe = tiny(**GENTLE, **changes, sync_batchnorm=True)
     train(recipe, whole, quiet=True, layout=layout)
-    original, told = Run._one_step, ""
+    original, message = Run.train_step, ""
 
     def step(self: Run, *arguments: Any) -> None:
         original(self, *arguments)
-        if (self.epoch, self.step) == (1, 2) and self.fabric.global_rank == places.devices - 1:
+        if (self.epoch, self.step) == (1, 2) and self.fabric.global_rank == devices.devices - 1:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    Run._one_step = step  # type: ignore[method-assign]
+    Run.train_step = step  # type: ignore[method-assign]
     try:
         train(recipe, stopped, quiet=True, layout=layout)
     except Interrupted as error:
-        told = str(error)
+        message = str(error)
     if os.environ["LOCAL_RANK"] == "0":
         shutil.copytree(stopped, stopped.with_name("copy"))
-    Run._one_step = original  # type: ignore[method-assign]
+    Run.train_step = original  # type: ignore[method-assign]
     train(recipe, stopped, quiet=True, layout=layout)
-    return told
+    return message
 
 
 def on_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -230,13 +233,13 @@ def on_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
-    places = Places(count, started=True)
+    devices = Devices(count, started=True)
     context = get_context("spawn")
     crew = []
     for k in range(count):
         receiver, sender = context.Pipe(duplex=False)
         own = shared | {"LOCAL_RANK": str(k), "LOCAL_WORLD_SIZE": str(count), "WORLD_SIZE": str(count)}
-        process = context.Process(target=_call, args=(function, (places, *arguments), own, sender))
+        process = context.Process(target=_call, args=(function, (devices, *arguments), own, sender))
         process.start()
         sender.close()
         crew.append((process, receiver))
@@ -251,5 +254,5 @@ def on_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...], environment: dict[str, str], sender: Any) -> None:
     os.environ.update(environment)
-    with ranks.together():
+    with ranks.process_group():
         sender.send_bytes(pickle.dumps(function(*arguments)))

@@ -21,10 +21,10 @@ from many import (
     stopped_and_repeated,
 )
 
-from collegium.training.places import Places
+from collegium.training.devices import Devices
 from collegium.training.run_folder import RunFolder
 
-ALONE = Places()
+ALONE = Devices()
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=[2, 4])
-def told(request: pytest.FixtureRequest, reference: Path) -> list[dict[str, Any]]:
+def found(request: pytest.FixtureRequest, reference: Path) -> list[dict[str, Any]]:
     """What each of 2 or 4 ranks finds."""
     return on_ranks(request.param, everything, reference)
 
 
-def test_gradients_are_those_of_one_process_for_every_method(told: list[dict[str, Any]]) -> None:
-    assert [rank["different"] for rank in told] == [{}] * len(told)
+def test_gradients_are_those_of_one_process_for_every_method(found: list[dict[str, Any]]) -> None:
+    assert [rank["different"] for rank in found] == [{}] * len(found)
 
 
 def test_compiled_steps_have_the_same_gradients() -> None:
@@ -54,28 +54,28 @@ def test_compiled_steps_have_the_same_gradients() -> None:
             assert_same_gradients(found[case], expected[case])
 
 
-def test_weights_and_statistics_are_the_same_bits_on_all_ranks(told: list[dict[str, Any]]) -> None:
-    assert len(told[0]["digests"]) == len(CASES)
-    assert all(rank["digests"] == told[0]["digests"] for rank in told)
+def test_weights_and_statistics_are_the_same_bits_on_all_ranks(found: list[dict[str, Any]]) -> None:
+    assert len(found[0]["digests"]) == len(CASES)
+    assert all(rank["digests"] == found[0]["digests"] for rank in found)
 
 
-def test_scores_count_every_image_once(told: list[dict[str, Any]]) -> None:
+def test_scores_count_every_image_once(found: list[dict[str, Any]]) -> None:
     # 450 images: of 4 ranks two have one more than the others.
-    for rank in told:
+    for rank in found:
         for predictor, values in scores(ALONE).items():
             for metric, value in values.items():
                 expected = value if "error" in metric else pytest.approx(value, rel=1e-5)
                 assert rank["scores"][predictor][metric] == expected, (predictor, metric)
 
 
-def test_what_is_gathered_passes_gradients_on(told: list[dict[str, Any]]) -> None:
-    parts = [torch.arange(6.0).reshape(3, 2) + r for r in range(len(told))]
+def test_what_is_gathered_passes_gradients_on(found: list[dict[str, Any]]) -> None:
+    parts = [torch.arange(6.0).reshape(3, 2) + r for r in range(len(found))]
     whole = torch.cat(parts).requires_grad_()
     mean = torch.stack(list(whole.split(3))).mean(0)
     # The sum of the ranks' losses: the run takes the mean of what each rank then holds.
-    (sum(whole.square().sum() * (1 + r) + mean.pow(3).sum() for r in range(len(told)))).backward()
+    (sum(whole.square().sum() * (1 + r) + mean.pow(3).sum() for r in range(len(found)))).backward()
     assert whole.grad is not None
-    for gradient, rank in zip(whole.grad.split(3), told, strict=True):
+    for gradient, rank in zip(whole.grad.split(3), found, strict=True):
         gathered, found = rank["gathered"]
         assert torch.equal(gathered, whole.detach())
         torch.testing.assert_close(found, gradient)
@@ -83,9 +83,9 @@ def test_what_is_gathered_passes_gradients_on(told: list[dict[str, Any]]) -> Non
 
 def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    said = on_ranks(2, stopped_and_repeated, whole, stopped, "data", {})
-    # The wish goes with the next step and is heard, without waiting for a device, after the one that follows.
-    assert all("stopped after epoch 1, step 5" in sentence for sentence in said), said
+    messages = on_ranks(2, stopped_and_repeated, whole, stopped, "data", {})
+    # The votes after a step are counted, without a wait for a device, after the next one.
+    assert all("stopped after epoch 1, step 4" in message for message in messages), messages
     assert_same_run(whole, stopped)
     # What two processes began one may end.
     run(tmp_path / "copy", **GENTLE, sync_batchnorm=True)

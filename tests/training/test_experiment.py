@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny
 from torch import Tensor
 
 from collegium.cohort import Cohort, PeerOutputs
+from collegium.data import from_scene
 from collegium.errors import UsageError
 from collegium.method import Method, ParameterGroup, Progress, Shadow, Terms, trainable
 from collegium.methods.ffl import FFL
@@ -64,7 +66,7 @@ def steps(experiment: Experiment, folder: Any, count: int) -> Run:
     running = Run(experiment, RunFolder(folder), make_fabric(experiment.recipe), quiet=True)
     running.learner.train()
     for _, (images, target) in zip(range(count), running.training_batches.epoch(0), strict=False):
-        running._one_step(images, target, 0.0)
+        running.train_step(images, target, 0.0)
         running.step += 1
     return running
 
@@ -77,7 +79,7 @@ def test_copies_follow_the_peers_by_their_moving_average(tmp_path, monkeypatch) 
     running = Run(experiment, RunFolder(tmp_path), make_fabric(experiment.recipe), quiet=True)
     learner.train()
     for step, (images, target) in enumerate(running.training_batches.epoch(0), start=1):
-        running._one_step(images, target, 0.0)
+        running.train_step(images, target, 0.0)
         running.step += 1
         decay = min(1 - 1 / step, 0.9)
         expected = [
@@ -110,16 +112,16 @@ def test_every_peer_and_its_copy_see_a_view_of_their_own(tmp_path, monkeypatch) 
 
 def test_a_player_may_have_an_optimizer_and_a_rate_of_its_own(tmp_path, monkeypatch) -> None:
     running = steps(made(Mixed, monkeypatch, learning_rate=0.05), tmp_path, 1)
-    kinds = {player: type(optimizer).__name__ for player, optimizer in running.optimizers.items()}
+    kinds = {player: type(optimizer).__name__ for player, optimizer in running.players.optimizers.items()}
     assert kinds == {"peers": "SGD", "second": "Adam"}
-    (group,) = running.optimizers["second"].param_groups
+    (group,) = running.players.optimizers["second"].param_groups
     assert group["base"] == 1e-3 and group["weight_decay"] == 0.0
-    assert running.optimizers["peers"].param_groups[0]["base"] == 0.05
+    assert running.players.optimizers["peers"].param_groups[0]["base"] == 0.05
 
 
 def test_copies_are_saved_and_restored_with_the_run(tmp_path, monkeypatch) -> None:
     running = steps(made(Following, monkeypatch), tmp_path, 3)
-    running._read_tally()
+    running.read_tally()
     state = running.state_dict()
     other = steps(made(Following, monkeypatch), tmp_path, 0)
     other.load_state_dict(state)
@@ -132,7 +134,32 @@ def test_a_peer_that_sees_resized_images_is_noted() -> None:
     assert any("peer1 (timm/vit_tiny_patch16_224) takes 224x224 only" in note for note in experiment.notes)
 
 
+def test_what_a_network_has_to_say_is_noted_once() -> None:
+    scene = np.random.default_rng(0).normal(size=(8, 12, 61)), np.repeat([[1, 1, 1, 2, 2, 2]], 2, 1).repeat(8, 0)
+    data = from_scene(*scene, patch=1, per_class=3)
+    recipe = tiny(peers="2xhybridsn_1_bn,spectral_resnet8", method="dml", share_until=None)
+    notes = build(recipe, data=data).notes
+    assert notes[:1] == data.notes and len(notes) == 2
+    assert notes[1].startswith("hybridsn_1_bn convolves over 61 bands")
+
+
 def test_a_method_must_deploy_a_peer_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FFL, "deployed_peer", 2, raising=False)
     with pytest.raises(UsageError, match="FFL.deployed_peer must be the index of one of 2 peers, not 2"):
         build(tiny())
+
+
+def test_peers_of_one_seed_start_alike_under_every_method() -> None:
+    def start_of(method: str) -> list[Tensor]:
+        return list(build(tiny(method=method, share_until=None)).learner.cohort.parameters())
+
+    for a, b in zip(start_of("independent"), start_of("ffl"), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_building_leaves_the_random_state_of_the_user_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    build(tiny())
+    assert torch.equal(torch.rand(2), expected)

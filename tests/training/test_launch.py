@@ -1,7 +1,6 @@
 """Runs of several processes as a user starts, kills and repeats them."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,11 +18,9 @@ from torch import nn
 
 from collegium import networks
 from collegium.errors import UsageError
-from collegium.training import places as found
-from collegium.training.engine import make_fabric
-from collegium.training.launch import elsewhere
-from collegium.training.loop import Interrupted, Run, train
-from collegium.training.places import Places, first_process, places
+from collegium.training.launch import call_in_subprocess
+from collegium.training.loop import Interrupted, Run
+from collegium.training.run import train
 from collegium.training.run_folder import RunFolder
 
 OPTIONS = "--method independent --peers 2xresnet8 --data digits --data.per_class 8 --batch-size 20 --device cpu"
@@ -60,16 +57,16 @@ def test_a_killed_rank_ends_the_run_which_goes_on_with_another_number_of_ranks(
         finally:
             process.kill()
     assert process.returncode == 1
-    assert "2 processes share every batch of 20 images, 10 each. The learning rate 0.1 is that of the whole" in said
+    assert "2 processes share every batch of 20 images, 10 each. The learning rate 0.1 applies to the whole" in said
     assert said.splitlines()[-1].startswith("collegium: another process of this run ended; repeat the command to go on")
     done = torch.load(folder.saved_checkpoints()[-1], weights_only=True)["epoch"]
-    end_epoch = Run._end_epoch
+    end_epoch = Run.end_epoch
 
     def stop_then(self: Run, *arguments: Any) -> None:
         self.stop_requested = True
         end_epoch(self, *arguments)
 
-    monkeypatch.setattr(Run, "_end_epoch", stop_then)
+    monkeypatch.setattr(Run, "end_epoch", stop_then)
     with pytest.raises(Interrupted, match=f"stopped after epoch {done + 1}, step 0"):
         train(folder.recipe(), folder.path, quiet=True)
 
@@ -96,85 +93,16 @@ def test_an_error_of_all_ranks_is_raised_once_and_as_it_is(tmp_path: Path) -> No
 def test_what_cannot_be_sent_is_refused(tmp_path: Path) -> None:
     network = nn.Linear(2, 2)
     network.extra = lambda: None  # type: ignore[assignment]
-    with pytest.raises(UsageError, match="cannot be sent to another process .* define it in a module"):
+    with pytest.raises(UsageError, match="cannot be sent to another process .* define its class in a module"):
         train(tiny(peers="python:own"), tmp_path / "run", peers=[network], devices=2, quiet=True)
 
 
-def test_a_call_elsewhere_is_in_a_process_of_its_own() -> None:
-    assert elsewhere(partial(os.getppid)) == os.getpid()
+def test_a_call_in_a_subprocess_is_in_a_process_of_its_own() -> None:
+    assert call_in_subprocess(partial(os.getppid)) == os.getpid()
     with pytest.raises(UsageError, match="not 999"):
-        elsewhere(partial(networks.check, "resnet999"))
+        call_in_subprocess(partial(networks.check, "resnet999"))
     with pytest.raises(UsageError, match="cannot be sent to another process"):
-        elsewhere(partial(len, (lambda: None,)))
-
-
-@pytest.mark.parametrize(
-    ("started", "message"),
-    [
-        (False, "this machine has 1 of 4 GPUs; take fewer --devices"),
-        (True, "4 processes were started .* let each see all of them"),
-    ],
-)
-def test_more_processes_than_gpus_are_refused(started: bool, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match=message):
-        make_fabric(tiny(device="auto"), Places(4, 1, started))
-
-
-@pytest.mark.parametrize(
-    ("environment", "devices", "nodes", "expected"),
-    [
-        ({}, None, None, Places()),
-        ({}, 3, None, Places(3)),
-        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}, None, None, Places(2, 2, True)),
-        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}, 2, 2, Places(2, 2, True)),
-        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS_PER_NODE": "4"}, 4, 2, Places(4, 2, True)),
-        ({"SLURM_NTASKS": "8"}, None, None, Places()),  # a shell of SLURM's, without srun
-    ],
-)
-def test_where_a_run_computes_is_found(
-    environment: dict[str, str],
-    devices: int | None,
-    nodes: int | None,
-    expected: Places,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(found.os, "environ", environment)
-    assert places(devices, nodes) == expected
-
-
-@pytest.mark.parametrize(
-    ("environment", "devices", "nodes", "message"),
-    [
-        ({}, 0, None, "devices must be 1 or more, got 0"),
-        ({}, 2, 2, "a run on 2 machines is started on each of them by torchrun or srun"),
-        (
-            {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"},
-            4,
-            None,
-            "2 processes were started on each of 2 machines, which is not --devices 4 --num-nodes 2",
-        ),
-        ({"SLURM_STEP_NUM_TASKS": "8"}, None, None, "say how many a machine with --ntasks-per-node"),
-    ],
-)
-def test_what_was_not_started_is_refused(
-    environment: dict[str, str], devices: int | None, nodes: int | None, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(found.os, "environ", environment)
-    with pytest.raises(UsageError, match=re.escape(message)):
-        places(devices, nodes)
-
-
-def test_one_process_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for environment, speaks in (
-        ({"RANK": "3"}, True),
-        ({"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4", "RANK": "2"}, False),
-        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "0"}, True),
-        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "1"}, False),
-    ):
-        monkeypatch.setattr(found.os, "environ", environment)
-        assert first_process() == speaks
+        call_in_subprocess(partial(len, (lambda: None,)))
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from helpers import run
 
-from collegium.training import loop
-from collegium.training.memory import freed_memory_kept
+from collegium.training import run as running
+from collegium.training.loop import Run
+from collegium.training.memory import keep_freed_memory
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is told to keep memory")
 
@@ -45,8 +46,8 @@ def alone(program: str) -> None:
 
 def test_what_is_freed_is_brought_once() -> None:
     alone("""
-from collegium.training.memory import freed_memory_kept
-with freed_memory_kept():
+from collegium.training.memory import keep_freed_memory
+with keep_freed_memory():
     faults(), faults(), faults()
     assert faults() < PAGES // 3  # glibc's aligned blocks leave holes, of which one or two may not be found again
 """)
@@ -54,9 +55,9 @@ with freed_memory_kept():
 
 def test_it_goes_back_at_the_end_even_after_an_error() -> None:
     alone("""
-from collegium.training.memory import freed_memory_kept
+from collegium.training.memory import keep_freed_memory
 try:
-    with freed_memory_kept():
+    with keep_freed_memory():
         faults()
         kept = resident()
         raise KeyError
@@ -75,13 +76,13 @@ def test_training_keeps_it_until_its_end(tmp_path: Path, monkeypatch: pytest.Mon
         yield
         kept[0] = False
 
-    def one_step(self: loop.Run, *given: Any) -> None:
+    def one_step(self: Run, *given: Any) -> None:
         seen.append(kept[0])
         before(self, *given)
 
-    before = loop.Run._one_step
-    monkeypatch.setattr(loop, "freed_memory_kept", keep)
-    monkeypatch.setattr(loop.Run, "_one_step", one_step)
+    before = Run.train_step
+    monkeypatch.setattr(running, "keep_freed_memory", keep)
+    monkeypatch.setattr(Run, "train_step", one_step)
     run(tmp_path, epochs=1)
     assert seen and all(seen) and not kept[0]
 
@@ -89,5 +90,5 @@ def test_training_keeps_it_until_its_end(tmp_path: Path, monkeypatch: pytest.Mon
 def test_nothing_is_done_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr("ctypes.CDLL", None)
-    with freed_memory_kept():
+    with keep_freed_memory():
         pass

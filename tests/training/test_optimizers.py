@@ -46,13 +46,25 @@ def test_warm_up_rises_linearly_from_zero() -> None:
 
 def test_groups_keep_the_rate_and_decay_that_the_method_sets() -> None:
     a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
-    recipe = Recipe(learning_rate=0.2, weight_decay=1e-4)
+    recipe = Recipe(learning_rate=0.2, weight_decay=1e-4, schedule="step", milestones=(0.5,), decay=0.5)
     optimizer = make_optimizer(
         recipe, [{"params": [a]}, {"params": [b], "weight_decay": 1e-5, "learning_rate_scale": 0.01}, {"params": []}]
     )
-    set_learning_rate({"peers": optimizer}, 0.5)
+    set_learning_rate({"peers": optimizer}, recipe, 0.5)
     settings = [(g["lr"], g["weight_decay"], g["nesterov"]) for g in optimizer.param_groups]
     assert settings == [(0.1, 1e-4, True), (pytest.approx(0.001), 1e-5, True)]
+
+
+def test_a_group_with_milestones_drops_to_a_tenth_at_each_and_not_by_the_schedule() -> None:
+    a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    recipe = Recipe(learning_rate=0.2, schedule="cosine", warmup=0.1)
+    optimizer = make_optimizer(recipe, [{"params": [a]}, {"params": [b], "milestones": (0.25, 0.5)}], "adam")
+    rates = []
+    for fraction in (0.0, 0.2, 0.25, 0.5, 0.9):
+        set_learning_rate({"peers": optimizer}, recipe, fraction)
+        rates.append(optimizer.param_groups[1]["lr"])
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.2 * learning_rate_factor(recipe, fraction))
+    assert rates == pytest.approx([0.2, 0.2, 0.02, 0.002, 0.002])
 
 
 def test_nesterov_sgd_takes_the_step_of_the_equation() -> None:

@@ -8,9 +8,11 @@ import torch
 from helpers import assert_same_run, tiny
 
 from collegium.errors import UsageError
-from collegium.training import loop, probe
+from collegium.training import probe
+from collegium.training import run as running
 from collegium.training.experiment import Experiment, build
-from collegium.training.loop import Interrupted, Run, train
+from collegium.training.loop import Interrupted, Run
+from collegium.training.run import train
 from collegium.training.run_folder import RunFolder
 
 
@@ -30,7 +32,7 @@ def test_the_fastest_wins_and_all_that_was_measured_is_said(monkeypatch: pytest.
     recipe, verdict = probe.fastest(tiny(precision="fp32"))
     assert recipe == tiny(precision="bf16", channels_last=False)
     assert verdict == (
-        "Fastest here is bf16, channels first: 100 ms a step (against bf16, channels last: 200 ms, "
+        "Fastest configuration: bf16, channels first: 100 ms per step (others: bf16, channels last: 200 ms, "
         "fp32, channels last: 300 ms, fp32, channels first: 500 ms)."
     )
 
@@ -44,7 +46,7 @@ def test_what_fails_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(probe, "_step_seconds", step)
     recipe, verdict = probe.fastest(tiny())
     assert (recipe.precision, recipe.channels_last) == ("bf16", False)
-    assert verdict.endswith("fp32, channels last: fails, fp32, channels first: fails).")
+    assert verdict.endswith("fp32, channels last: failed, fp32, channels first: failed).")
     monkeypatch.setattr(probe, "_precisions", lambda recipe: ["fp32"])
     with pytest.raises(torch.OutOfMemoryError, match="full"):
         probe.fastest(tiny())
@@ -57,8 +59,8 @@ def test_on_a_gpu_compiled_steps_are_tried_in_what_is_fastest_without(monkeypatc
     recipe, verdict = probe.fastest(tiny())
     assert recipe == tiny(precision="bf16", compile=True, cuda_graphs=True)
     assert verdict.startswith(
-        "Fastest here is bf16, channels last, compiled, CUDA graphs: 20 ms a step (against bf16, channels last, "
-        "compiled: 40 ms, bf16, channels last: 80 ms, bf16, channels first: 100 ms, "
+        "Fastest configuration: bf16, channels last, compiled, CUDA graphs: 20 ms per step (others: "
+        "bf16, channels last, compiled: 40 ms, bf16, channels last: 80 ms, bf16, channels first: 100 ms, "
     )
     for stays in (probe.fastest(tiny(), compiling=False), probe.fastest(tiny(activation_checkpointing=True))):
         assert stays[0].precision == "bf16" and not stays[0].compile
@@ -70,7 +72,7 @@ def test_a_compiled_step_is_timed_once_it_is_compiled(monkeypatch: pytest.Monkey
     def step(self: Run, *_: object) -> None:
         made.append(self.recipe.compile)
 
-    monkeypatch.setattr(Run, "_one_step", step)
+    monkeypatch.setattr(Run, "train_step", step)
     for compiled, steps in ((False, 1 + probe.STEPS), (True, 4 + probe.STEPS)):
         made.clear()
         probe._step_seconds(build(tiny(compile=compiled)))
@@ -96,17 +98,17 @@ def test_a_run_is_as_if_it_had_been_said_and_goes_on_as_it_began(
 ) -> None:
     pretend({("fp32", True): 2, ("fp32", False): 1, ("bf16", True): 3, ("bf16", False): 4}, monkeypatch)
     train(tiny(channels_last=False), tmp_path / "said", quiet=True)
-    end_epoch = Run._end_epoch
+    end_epoch = Run.end_epoch
 
     def stop(self: Run, *arguments: object) -> None:
         self.stop_requested = self.epoch == 1
         end_epoch(self, *arguments)
 
-    monkeypatch.setattr(Run, "_end_epoch", stop)
+    monkeypatch.setattr(Run, "end_epoch", stop)
     with pytest.raises(Interrupted):
         train(tiny(), tmp_path / "found", fastest=True)
-    assert "Fastest here is fp32, channels first" in capsys.readouterr().err
-    monkeypatch.setattr(Run, "_end_epoch", end_epoch)
+    assert "Fastest configuration: fp32, channels first" in capsys.readouterr().err
+    monkeypatch.setattr(Run, "end_epoch", end_epoch)
     monkeypatch.setattr(probe, "fastest", None)  # nothing is measured again
     train(tiny(), tmp_path / "found", fastest=True, quiet=True)
     assert_same_run(tmp_path / "said", tmp_path / "found")
@@ -118,12 +120,14 @@ def test_for_several_devices_it_measures_in_a_process_that_ends(
 ) -> None:
     monkeypatch.setattr(probe, "_step_seconds", None)  # nothing is measured here
     launched = []
-    monkeypatch.setattr(loop, "launch", lambda call, devices: launched.append((call.args[0], devices)))
+    monkeypatch.setattr(running, "launch", lambda call, devices: launched.append((call.args[0], devices)))
     train(tiny(channels_last=True), tmp_path / "run", fastest=True, devices=2)
     verdict = capsys.readouterr().err
     ((recipe, devices),) = launched
     assert devices == 2 and not recipe.compile
-    assert f"Fastest here is {recipe.precision}, channels {'last' if recipe.channels_last else 'first'}" in verdict
+    assert (
+        f"Fastest configuration: {recipe.precision}, channels {'last' if recipe.channels_last else 'first'}" in verdict
+    )
 
 
 def test_it_is_refused_where_processes_run_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import torch
 from helpers import assert_same_run, run, tiny
 
 from collegium.training import loop
-from collegium.training.loop import Interrupted, Run, train
+from collegium.training.loop import Interrupted, Run
+from collegium.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ class Killed(BaseException):
 def test_a_run_killed_after_some_steps_ends_in_the_same_weights(
     steps: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, done = Run._one_step, []
+    original, done = Run.train_step, []
 
     def step(self: Run, *arguments: object) -> None:
         if len(done) == steps:
@@ -38,7 +39,7 @@ def test_a_run_killed_after_some_steps_ends_in_the_same_weights(
         original(self, *arguments)  # type: ignore[arg-type]
         done.append(1)
 
-    monkeypatch.setattr(Run, "_one_step", step)
+    monkeypatch.setattr(Run, "train_step", step)
     with pytest.raises(Killed):
         run(tmp_path / "run")
     monkeypatch.undo()
@@ -76,7 +77,7 @@ def test_a_run_killed_before_its_result_is_written_trains_no_more(
     with pytest.raises(Killed):
         run(tmp_path / "run")
     monkeypatch.undo()
-    monkeypatch.setattr(Run, "_one_step", die)
+    monkeypatch.setattr(Run, "train_step", die)
     result = run(tmp_path / "run")
     assert result["complete"]
     assert_same_run(undisturbed, tmp_path / "run")
@@ -85,14 +86,14 @@ def test_a_run_killed_before_its_result_is_written_trains_no_more(
 def test_a_run_with_mixed_images_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = {"mixup": 0.8, "cutmix": 1.0}
     run(tmp_path / "whole", **mixed)
-    original = Run._one_step
+    original = Run.train_step
 
     def step(self: Run, *arguments: object) -> None:
         if (self.epoch, self.step) == (1, 1):
             raise Killed
         original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Run, "_one_step", step)
+    monkeypatch.setattr(Run, "train_step", step)
     with pytest.raises(Killed):
         run(tmp_path / "run", **mixed)
     monkeypatch.undo()
@@ -104,7 +105,7 @@ def test_a_run_with_mixed_images_goes_on_exactly(tmp_path: Path, monkeypatch: py
 def test_a_stop_in_the_middle_of_an_epoch_saves_and_goes_on_exactly(
     stop_after: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, done = Run._one_step, []
+    original, done = Run.train_step, []
 
     def step(self: Run, *arguments: object) -> None:
         original(self, *arguments)  # type: ignore[arg-type]
@@ -112,7 +113,7 @@ def test_a_stop_in_the_middle_of_an_epoch_saves_and_goes_on_exactly(
         if len(done) == stop_after:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Run, "_one_step", step)
+    monkeypatch.setattr(Run, "train_step", step)
     with pytest.raises(Interrupted, match="Repeat the command to go on"):
         run(tmp_path / "run")
     assert (tmp_path / "run" / "checkpoints" / f"step_{stop_after:09d}.pt").exists()
@@ -154,7 +155,7 @@ def _newest_step(folder: Path) -> int:
 
 def test_a_finished_run_is_left_as_it_is(undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file() and p.name != ".lock"}
-    monkeypatch.setattr(Run, "_one_step", None)
+    monkeypatch.setattr(Run, "train_step", None)
     result = run(undisturbed)
     assert result["complete"]
     assert before == {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file() and p.name != ".lock"}

@@ -1,17 +1,20 @@
+import errno
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from helpers import run, tiny
+from safetensors.torch import load_file
 
-from collegium.errors import TrainingError, UsageError
-from collegium.training.loop import restore, train
+from collegium.errors import DataError, StorageError, TrainingError, UsageError
 from collegium.training.recipe import Recipe
+from collegium.training.run import restore, train
 from collegium.training.run_folder import RunFolder
 
 
@@ -29,9 +32,13 @@ def test_the_folder_holds_what_it_promises(trained: Path) -> None:
         "recipe.yaml",
         "metrics.csv",
         "result.json",
-        "checkpoints/step_000000008.pt",
-        "checkpoints/step_000000012.pt",
-        *(f"peers/peer{k}/{name}" for k in (0, 1) for name in ("model.safetensors", "config.json")),
+        *(f"checkpoints/step_{step:09}.pt{checksum}" for step in (8, 12) for checksum in ("", ".sha256")),
+        *(
+            f"peers/peer{k}/{name}{checksum}"
+            for k in (0, 1)
+            for name in ("model.safetensors", "config.json")
+            for checksum in ("", ".sha256")
+        ),
     }
     assert list((trained / "tensorboard").glob("events*"))
 
@@ -42,6 +49,8 @@ def test_the_recipe_says_every_default_and_where_it_ran(trained: Path) -> None:
     assert recipe.data == tiny().data | {
         "validation": 0.0,
         "split_seed": 0,
+        "label_noise": 0.0,
+        "noise_kind": "symmetric",
         "padding": None,
         "padding_mode": None,
         "flip": None,
@@ -91,16 +100,115 @@ def test_a_kill_while_overwriting_leaves_a_run_that_is_not_finished(
     assert train(tiny(epochs=2), tmp_path / "run", overwrite=True, quiet=True)["epochs"] == 2
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 1000])
-def test_a_damaged_checkpoint_is_named_with_the_way_on(damage: object, tmp_path: Path) -> None:
-    run(tmp_path / "run")
-    (tmp_path / "run" / "result.json").unlink()
-    newest = tmp_path / "run" / "checkpoints" / "step_000000012.pt"
-    newest.write_bytes(damage(newest.read_bytes()))  # type: ignore[operator]
-    with pytest.raises(TrainingError, match="step_000000012.pt cannot be read.*delete it.*step_000000008.pt"):
-        run(tmp_path / "run")
-    newest.unlink()
-    assert run(tmp_path / "run")["complete"]
+def zeroed(content: bytes) -> bytes:
+    return content[:9000] + bytes(4096) + content[9000 + 4096 :]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 1000, zeroed])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    damage: Callable[[bytes], bytes], trained: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "result.json").unlink()
+    newest = folder / "checkpoints" / "step_000000012.pt"
+    newest.write_bytes(damage(newest.read_bytes()))
+    with pytest.warns(UserWarning, match="step_000000012.pt is damaged.*step_000000008.pt.* is used instead"):
+        again = run(folder)
+    whole = RunFolder(trained).result()
+    assert whole is not None and again["predictors"] == whole["predictors"]
+    assert restore(folder).epoch == 3  # without a warning: the damaged one was written again
+    assert all(torch.equal(a, peer_weights(trained)[name]) for name, a in peer_weights(folder).items())
+
+
+def peer_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "peers" / "peer1" / "model.safetensors")
+
+
+def test_where_no_checkpoint_is_whole_it_is_said(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "result.json").unlink()
+    for file in (folder / "checkpoints").glob("*.pt"):
+        file.write_bytes(zeroed(file.read_bytes()))
+    with pytest.raises(TrainingError, match="step_000000012.pt is damaged.*nor any of the 1 before it.*--overwrite"):
+        run(folder)
+
+
+def test_a_byte_that_is_flipped_in_a_checkpoint_is_noticed(trained: Path, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(trained, tmp_path / "run"))
+    folder.saved_checkpoints()[0].unlink()
+    (newest,) = folder.saved_checkpoints()
+    for file in (newest, newest.with_name(newest.name + ".sha256")):
+        content = file.read_bytes()
+        for place in range(0, len(content), max(1, len(content) // 40)):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << place % 8
+            file.write_bytes(flipped)
+            with pytest.raises(TrainingError, match="is damaged"):
+                folder.load_checkpoint()
+        file.write_bytes(content)
+    assert folder.load_checkpoint() is not None
+    newest.with_name(newest.name + ".sha256").unlink()  # of before there were checksums
+    assert folder.load_checkpoint() is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"epoch": "3"}, "epoch must be a whole number"),
+        ({"step": -1}, "step must be a whole number"),
+        ({"history": [3]}, r"history\[0\] must be a mapping"),
+        ({"learner": None}, "learner must be a mapping"),
+        ({"seconds": {}}, "seconds.training is missing"),
+    ],
+)
+def test_what_is_no_training_state_is_named(change: dict[str, Any], wrong: str, trained: Path, tmp_path: Path) -> None:
+    state = RunFolder(trained).load_checkpoint()
+    assert state is not None
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(state | change, tmp_path / "checkpoints" / "step_000000001.pt")
+    with pytest.raises(TrainingError, match=f"is not a training state: {wrong}"):
+        RunFolder(tmp_path).load_checkpoint()
+
+
+def test_checkpoints_after_the_one_that_was_gone_on_from_are_removed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (1, 2, 5):
+        folder.save_checkpoint({}, step, keep=3)
+    folder.save_checkpoint({}, 3, keep=2)
+    assert sorted(p.name for p in folder.checkpoints.iterdir()) == [
+        f"step_{step:09}.pt{checksum}" for step in (2, 3) for checksum in ("", ".sha256")
+    ]
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "peers", "teacher"])
+def test_nothing_is_written_through_a_linked_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    (folder.path / name).symlink_to(tmp_path / "elsewhere")
+    writes = {
+        "checkpoints": lambda: folder.save_checkpoint({}, 1, keep=1),
+        "peers": lambda: folder.peer(0),
+        "teacher": lambda: folder.keep_teacher("nowhere"),
+    }
+    with pytest.raises(DataError, match=f"{name} is a link"):
+        writes[name]()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_full_disk_is_told_with_what_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_checkpoint({}, 7, keep=1)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        StorageError, match="step_000000008.pt: No space left .*free some space.*step_000000007.pt is safe"
+    ):
+        folder.save_checkpoint({}, 8, keep=1)
+    assert [file.name for file in folder.saved_checkpoints()] == ["step_000000007.pt"]
 
 
 def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
@@ -114,8 +222,17 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
 
 def test_an_unreadable_result_is_named(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"half": ')
-    with pytest.raises(TrainingError, match="result.json is unreadable"):
+    with pytest.raises(DataError, match="result.json is unreadable.*repeat the command"):
         RunFolder(tmp_path).result()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "epoch,a\n1,0.5\n2\n", "epoch,a\n1,x\n", "epoch,a\n2,1\n1,1\n", "epoch,a\n1,0.5", "\0"]
+)
+def test_half_a_table_of_metrics_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(DataError, match="metrics.csv is not as it was written"):
+        RunFolder(tmp_path).metrics()
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
@@ -133,28 +250,3 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
         holder.stdout.close()
     with RunFolder(tmp_path).locked():
         pass
-
-
-def test_a_trained_run_can_be_restored_and_scores_the_same(trained: Path) -> None:
-    result = RunFolder(trained).result()
-    assert result is not None
-    again = restore(trained)
-    scores = again.evaluate(again.scored["test"])
-    assert scores.pop("mean_peer") == result["mean_peer"]["last"]
-    assert scores == {name: values["last"] for name, values in result["predictors"].items()}
-
-
-def test_what_is_no_run_cannot_be_restored(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not a run"):
-        restore(tmp_path)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
-@pytest.mark.parametrize("asked", [{"precision": "fp16"}, {"precision": "bf16", "compile": True, "cuda_graphs": True}])
-def test_a_run_of_a_gpu_is_restored_where_there_is_none(trained: Path, tmp_path: Path, asked: dict[str, Any]) -> None:
-    folder = shutil.copytree(trained, tmp_path / "from_a_gpu")
-    recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) | {"device": "cuda"} | asked
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    again = restore(folder)
-    assert again.fabric.device.type == "cpu" and again.epoch == again.recipe.epochs
-    assert set(again.evaluate(again.scored["test"])) >= {"peer0", "peer1", "ensemble"}

@@ -7,11 +7,12 @@ import pytest
 import torch
 from helpers import assert_same_run, run, tiny
 
-from collegium.reporting.page import write_report
+from collegium.pages.run_page import write_report
 from collegium.student import load_peer
 from collegium.training.cost import costs
 from collegium.training.experiment import build
-from collegium.training.loop import Run, restore
+from collegium.training.loop import Run
+from collegium.training.run import restore
 
 TREE: dict[str, Any] = dict(peers="4xresnet8", share_until="stage1,stage2", method="cl_ilr", epochs=2)
 
@@ -25,14 +26,14 @@ def test_a_tree_trains_goes_on_where_it_was_killed_and_saves_whole_peers(
 ) -> None:
     result = run(tmp_path / "whole", **TREE)
     assert result["share_until"] == "stage1,stage2"
-    original = Run._one_step
+    original = Run.train_step
 
     def step(self: Run, *arguments: object) -> None:
         if (self.epoch, self.step) == (1, 2):
             raise Killed
         original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Run, "_one_step", step)
+    monkeypatch.setattr(Run, "train_step", step)
     with pytest.raises(Killed):
         run(tmp_path / "run", **TREE)
     monkeypatch.undo()

@@ -1,7 +1,7 @@
 """Data sets for image classification."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, get_type_hints
 
@@ -56,6 +56,7 @@ __all__ = [
     "names",
     "options",
     "own_options",
+    "title",
     "with_label_noise",
     "wrong_labels",
 ]
@@ -108,6 +109,20 @@ def options(name: str) -> dict[str, object]:
     """Every option that `load` takes for a data set, with its default."""
     general = {p.name: p.default for p in inspect.signature(load).parameters.values() if p.kind is p.KEYWORD_ONLY}
     return general | own_options(name)
+
+
+def title(name: str, options: Mapping[str, Any]) -> str:
+    """A data set's name, and which labels it trains with where those are not its usual ones.
+
+    "cifar100 (human_coarse labels)", "digits (20 % wrong labels)": scores of one title alone can be compared.
+    """
+    told = []
+    labels, noise = options.get("labels"), options.get("label_noise")
+    if labels is not None and labels != own_options(name).get("labels"):
+        told.append(f"{labels} labels")
+    if noise:
+        told.append(f"{100 * noise:g} % wrong labels{', each the next class' * (options.get('noise_kind') == 'pair')}")
+    return f"{name} ({', '.join(told)})" if told else name
 
 
 def load(

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from collegium.errors import DataError, UsageError
+from collegium.extras import how_to_install
 
 from .datasets import Labelled, file_stamps, read_datasets, stamps
 from .decoding.image_files import named_keys
@@ -192,7 +193,7 @@ def _load(name: str, config: str | None, revision: str | None) -> Any:
         from datasets import load_dataset
     except ImportError:
         raise UsageError(
-            "data sets of Hugging Face need the package datasets: pip install 'collegium[huggingface]'"
+            f"data sets of Hugging Face need the package datasets: {how_to_install('huggingface')}"
         ) from None
     local = name
     if (folder := Path(name).expanduser()).is_dir():

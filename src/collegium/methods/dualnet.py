@@ -39,10 +39,7 @@ class DualNet(Method):
 
     Reconstructed: the schedule of the joint form.
 
-    When to use: as the baseline of FFL, or when all extractors are kept at inference. In
-    ``results/cifar100_50_per_class`` taking turns gives 24.9 % fused and 17.4 % for one network, where training
-    alone gives 31.8 %; with ``alternate=False`` (one seed) the fused prediction reaches 35.1 %, level with the
-    ensemble of independent networks.
+    When to use: as the baseline of FFL, or when all extractors are kept at inference.
 
     Args:
         spec: the cohort's shapes; all last maps must have one shape.

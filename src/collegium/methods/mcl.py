@@ -3,25 +3,14 @@
 from itertools import permutations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.errors import UsageError
-from collegium.losses import cross_entropy, distill
+from collegium.heads import Embedding
+from collegium.losses import contrastive_loss, cross_entropy, distill
 from collegium.method import Method, Progress, Terms, positive
 from collegium.ranks import gather_batch
-
-
-class Embedding(nn.Module):
-    """Pooled map, linear, ReLU, linear, unit length. (B, D, H, W) -> (B, E), float32"""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width))
-
-    def forward(self, feature: Tensor) -> Tensor:
-        return F.normalize(self.mlp(feature.mean((2, 3))).float())
 
 
 class MCL(Method):
@@ -119,13 +108,3 @@ class MCL(Method):
         if self.logit_kd:
             terms["logit_kd"] = distill(z, z.mean(0), self.temperature)
         return {"peers": terms}
-
-
-def contrastive_loss(similarity: Tensor, classes: Tensor) -> Tensor:
-    """S of similarities over tau, (..., B, B), for images of such classes, (B,) -> (...)."""
-    self_ = torch.eye(len(classes), dtype=torch.bool, device=classes.device)
-    positives = ((classes[:, None] == classes[None]) & ~self_).to(similarity.dtype)
-    log_p = similarity - similarity.masked_fill(self_, -torch.inf).logsumexp(-1, keepdim=True)
-    count = positives.sum(-1)
-    anchors = (count > 0).sum().clamp_min(1)
-    return -((positives * log_p).sum(-1) / count.clamp_min(1)).sum(-1) / anchors

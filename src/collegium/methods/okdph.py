@@ -1,5 +1,7 @@
 """Online knowledge distillation with parameter hybridization."""
 
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,41 @@ from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.losses import cross_entropy, distill
 from collegium.method import Method, Progress, Shadow, Terms, positive, share
+
+
+class Settings(NamedTuple):
+    """What the authors' script sets for a data set and a network."""
+
+    omega: float
+    beta: float
+    gamma: float
+    interval: int | None = None  # steps, an epoch's by default
+
+
+PRESETS = {
+    "cifar10_resnet32": Settings(0.8, 0.8, 0.5),
+    "cifar10_vgg16": Settings(0.3, 0.3, 1.0),
+    "cifar10_densenet40_12": Settings(0.8, 0.8, 0.5, 5),
+    "cifar10_wrn_20_8": Settings(0.8, 0.8, 0.5),
+    "cifar10_resnet110": Settings(0.8, 0.8, 0.5, 5),
+    "cifar100_resnet32": Settings(1.0, 0.5, 1.0, 5),
+    "cifar100_vgg16": Settings(0.3, 0.3, 1.0),
+    "cifar100_densenet40_12": Settings(1.0, 0.5, 0.5, 5),
+    "cifar100_wrn_20_8": Settings(0.5, 0.5, 0.5, 5),
+    "cifar100_resnet110": Settings(0.8, 0.8, 0.5, 5),
+}
+Preset = Literal[
+    "cifar10_resnet32",
+    "cifar10_vgg16",
+    "cifar10_densenet40_12",
+    "cifar10_wrn_20_8",
+    "cifar10_resnet110",
+    "cifar100_resnet32",
+    "cifar100_vgg16",
+    "cifar100_densenet40_12",
+    "cifar100_wrn_20_8",
+    "cifar100_resnet110",
+]
 
 
 class OKDPH(Method):
@@ -22,10 +59,21 @@ class OKDPH(Method):
     :math:`(1 - \omega) CE(z_h, y)` is left out: in the code the network is a copy, through which no gradient
     reaches the peers.
 
-    Differs from the source: its peers start from one set of weights, these take their mean after the first step. It
-    returns them towards the mean from before the last step, which they lose by the share gamma. Each of its networks
-    has another kind of augmentation (rotation, cutout, ...), here another draw of one kind; its mean network sees a
-    view of its own, here the first peer's.
+    The peers start as copies of the first and part by their views; where images are not augmented they never part.
+
+    The authors set omega, beta, gamma and n for each data set and network, and so does ``preset``; nothing is read off
+    the data or the peers:
+
+    - 0.8, 0.8, 0.5, an epoch: ``cifar10_resnet32``, ``cifar10_wrn_20_8``
+    - 0.8, 0.8, 0.5, 5 steps: ``cifar10_resnet110``, ``cifar10_densenet40_12``, ``cifar100_resnet110``
+    - 0.3, 0.3, 1, an epoch: ``cifar10_vgg16``, ``cifar100_vgg16``
+    - 1, 0.5, 1, 5 steps: ``cifar100_resnet32``
+    - 1, 0.5, 0.5, 5 steps: ``cifar100_densenet40_12``
+    - 0.5, 0.5, 0.5, 5 steps: ``cifar100_wrn_20_8``
+
+    Differs from the source: it returns its peers towards the mean from before the last step, which they lose by the
+    share gamma. Each of its networks has another kind of augmentation (rotation, cutout, ...), here another draw of one
+    kind; its mean network sees a view of its own, here the first peer's.
 
     Known from: the authors' code.
 
@@ -35,34 +83,38 @@ class OKDPH(Method):
     Args:
         spec: the cohort's shapes; all peers must be of one kind.
         temperature: T, softens all predictions.
+        preset: what omega, beta, gamma and n are where nothing else is said.
         omega: weight of the labels.
         beta: weight of the ensemble.
         gamma: how far the peers return to the mean, from 0 to 1.
-        interval: n, the number of steps between two returns; by default an epoch's.
+        interval: n, the number of steps between two returns.
     """
 
     own_views = True
     one_network = {"hybrid": 0}
     shadow = Shadow(decay=0.0, hybrid=True)
+    starts_alike = True
 
     def __init__(
         self,
         spec: CohortSpec,
         *,
         temperature: float = 4.0,
-        omega: float = 0.8,
-        beta: float = 0.8,
-        gamma: float = 0.5,
+        preset: Preset = "cifar10_resnet32",
+        omega: float | None = None,
+        beta: float | None = None,
+        gamma: float | None = None,
         interval: int | None = None,
     ) -> None:
         super().__init__(spec)
         self.temperature = positive("OKDPH's temperature", temperature)
-        self.omega = omega
-        self.beta = beta
-        self.gamma = share("OKDPH's gamma", gamma)
         if interval is not None and interval < 1:
             raise UsageError(f"OKDPH's interval must be 1 step or more, not {interval}")
-        self.interval = interval
+        known = PRESETS[preset]
+        self.omega = known.omega if omega is None else omega
+        self.beta = known.beta if beta is None else beta
+        self.gamma = share("OKDPH's gamma", known.gamma if gamma is None else gamma)
+        self.interval = known.interval if interval is None else interval
         if len(set(zip(spec.names, spec.feature_shapes, strict=True))) > 1:
             raise UsageError(
                 f"OKDPH averages weights, so its peers must be of one kind, not {', '.join(spec.names)}; "
@@ -76,15 +128,14 @@ class OKDPH(Method):
         return {"peers": {"ce": self.omega * cross_entropy(z, target), "kd": self.beta * kd}}
 
     def after_step(self, cohort: Cohort, step: int, epoch_steps: int) -> None:
-        if step > 1 and step % (self.interval or epoch_steps):
+        if step % (self.interval or epoch_steps):
             return
-        gamma = 1.0 if step == 1 else self.gamma
         peers = [cohort.peer(k) for k in range(cohort.num_peers)]
         for tensors in zip(*(peer.state_dict().values() for peer in peers), strict=True):
             if tensors[0].is_floating_point():
                 mean = torch.stack(tensors).mean(0)
                 for tensor in tensors:
-                    tensor.lerp_(mean, gamma)
+                    tensor.lerp_(mean, self.gamma)
 
     def predict(self, out: PeerOutputs) -> dict[str, Tensor]:
         return {} if out.shadow is None else {"hybrid": out.shadow[0]}

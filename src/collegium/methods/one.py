@@ -33,10 +33,7 @@ class ONE(Method):
 
     Known from: the authors' code.
 
-    When to use: when branches on one trunk are to be trained at less than the cost of whole networks. In
-    ``results/cifar100_50_per_class`` with two branches one network is level with training alone (-0.74 ± 0.84
-    points, three seeds), and so is its calibration; the paper reports an error of 26.6 % for a ResNet-32 of three
-    branches on CIFAR-100.
+    When to use: when branches on one trunk are to be trained at less than the cost of whole networks.
 
     Args:
         spec: the cohort's shapes; the gate needs a shared trunk.

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from collegium.cohort import CohortSpec, PeerOutputs
+from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.losses import class_probabilities, cross_entropy, distill, others
-from collegium.method import Method, Progress, Terms, positive
+from collegium.method import Method, ParameterGroup, Progress, Terms, positive, trainable
 from collegium.ranks import mean_over_ranks
 
 
@@ -21,17 +21,17 @@ class SwitOKD(Method):
         L_t = w \, \big[ CE(z_t, y) + T^2 KL(p_s \,\|\, p_t) \big]
 
     where w is 0 (expert mode) in a batch with :math:`G > \delta` and :math:`\|p_t - y\|_1 < \|p_s - y\|_1`, and else 1
-    (learning mode).
+    (learning mode). In expert mode the teacher takes no step: its weights stay as they are.
 
     Source: Qian, Wang, Yin, Hong and Wang, "Switchable Online Knowledge Distillation", ECCV 2022,
     https://arxiv.org/abs/2209.04996; code https://github.com/hfutqian/SwitOKD. With more than two peers one is the
     teacher of all others, which also teach each other (the authors' 1T2S): each student has a w of its own for what
-    it teaches the teacher, whose labels rest only while every student's w is 0. Terms are summed.
+    it teaches the teacher, who waits only while every student's w is 0. Terms are summed.
 
-    Differs from the code: the teacher of a pair that waits gets no gradient, its momentum and weight decay go on; T^2
-    is ours, the code has T = 1 alone. On CIFAR-100 it gives the student a tenth of the teacher's learning rate, here
-    they have one, and its two teachers with one student (2T1S) are not here. For several students the code reads the
-    exponent of one student's threshold from another's distances; here each has its own.
+    Differs from the code: T^2 is ours, the code has T = 1 alone. Where peers share a trunk, which the source's do not,
+    it belongs to the students and never waits. On CIFAR-100 the code gives the student a tenth of the teacher's
+    learning rate, here they have one, and its two teachers with one student (2T1S) are not here. For several students
+    the code reads the exponent of one student's threshold from another's distances; here each has its own.
 
     Known from: the authors' code.
 
@@ -46,6 +46,7 @@ class SwitOKD(Method):
 
     example = "--peers resnet20,resnet56"
     logits_only = True
+    may_rest = frozenset({"teacher"})
 
     def __init__(self, spec: CohortSpec, *, teacher: int = 1, temperature: float = 1.0) -> None:
         super().__init__(spec)
@@ -57,6 +58,13 @@ class SwitOKD(Method):
         self.teacher = teacher
         self.deployed_peer = 0 if teacher else 1
         self.temperature = positive("SwitOKD's temperature", temperature)
+        self.has_trunk = spec.trunk_shape is not None
+
+    def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
+        teacher = trainable(cohort.branches[self.teacher])
+        ids = {id(p) for p in teacher}
+        rest = [p for p in trainable(cohort) if id(p) not in ids]
+        return {"peers": [{"params": rest}], "teacher": [{"params": teacher}]}
 
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
         z, z_t = out.logits, out.logits[self.teacher]
@@ -64,14 +72,13 @@ class SwitOKD(Method):
         learning = self._learning(students, z_t, target)
         taught = [distill(z[k], others(z, k), self.temperature) for k in range(len(z)) if k != self.teacher]
         replies = torch.stack([distill(z_t, z_s, self.temperature) for z_s in students])
-        return {
-            "peers": {
-                "ce": cross_entropy(students, target),
-                "kd": torch.stack(taught).sum(),
-                "ce_teacher": torch.where(learning.any(), cross_entropy(z_t, target), 0.0),
-                "kd_teacher": torch.where(learning, replies, 0.0).sum(),
-            }
+        own = {
+            "ce_teacher": torch.where(learning.any(), cross_entropy(z_t, target), 0.0),
+            "kd_teacher": torch.where(learning, replies, 0.0).sum(),
         }
+        terms = {"ce": cross_entropy(students, target), "kd": torch.stack(taught).sum()}
+        # The students' player takes the gradient of a trunk, which the teacher's terms reach too.
+        return {"peers": {**terms, **own} if self.has_trunk else terms, "teacher": own}
 
     @torch.no_grad()
     def _learning(self, students: Tensor, teacher: Tensor, target: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from collegium.errors import UsageError
 from collegium.networks.network import as_map
+from collegium.torch_private import writes
 
 MapReader = Callable[[Tensor], Tensor]
 MOST_PARTS = 4  # stages of a network whose maps all have one size
@@ -202,14 +203,14 @@ def watch(module: nn.Module, image_shape: tuple[int, int, int]) -> DryRun:
     try:
         with _noting_features(module) as features:
             given = images.clone()
-            start = given._version
+            start = writes(given)
             logits = logits_of(module.eval()(given))
     finally:
         for submodule in training:
             submodule.training = True
         for hook in hooks:
             hook.remove()
-    written = given._version > start
+    written = writes(given) > start
     return DryRun(module, given, tuple(calls), logits, features[-1] if features else None, written)
 
 

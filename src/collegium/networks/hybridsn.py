@@ -23,6 +23,7 @@ from collegium.networks.network import GlobalPoolClassifier, Network, Task
 SPECTRAL_KERNELS = (7, 5, 3)
 SPARE_BANDS = sum(kernel - 1 for kernel in SPECTRAL_KERNELS)
 SPARE_SIDE = 4 * 2
+MANY_BANDS = 60  # twice as many channels as the paper has at most
 
 
 class DenseClassifier(nn.Module):
@@ -79,7 +80,13 @@ def hybridsn(
     if not batch_norm:
         classifier = DenseClassifier(8 * width * height * breadth, (32 * width, 16 * width), num_classes)
     name = f"hybridsn_{width}" + ("_bn" if batch_norm else "")
-    network = Network(stages, classifier, in_channels=in_channels, name=name)
+    note = ""
+    if in_channels > MANY_BANDS:
+        note = (
+            f"{name} convolves over {in_channels} bands, which takes many times as long as over the 15 or 30 principal "
+            "components of its paper: --data.pca 15 trains on those."
+        )
+    network = Network(stages, classifier, in_channels=in_channels, name=name, note=note)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):  # as in the authors' code
             nn.init.xavier_uniform_(module.weight)

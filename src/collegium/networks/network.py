@@ -84,6 +84,7 @@ class Network(nn.Module):
         name: how the network is called in messages and files.
         image_size: (H, W) that images are resized to, for a network that takes one size only.
         copies_images: give the network a copy of the images, because it changes them in place.
+        note: a sentence that users must know before they train the network on such images, "" for none.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Network(nn.Module):
         name: str,
         image_size: tuple[int, int] | None = None,
         copies_images: bool = False,
+        note: str = "",
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleDict(stages)
@@ -103,6 +105,7 @@ class Network(nn.Module):
         self.name = name
         self.image_size = image_size
         self.copies_images = copies_images
+        self.note = note
         self.recomputes = False
 
     def recomputing(self) -> "Network":

@@ -1,1 +1,1 @@
-"""Studies: grids of runs, and what comes out of them side by side."""
+"""Studies: grids of runs."""

@@ -1,6 +1,7 @@
 """A grid as it is written on the command line: methods, cohorts and seeds become the cells of a study."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,13 +47,16 @@ class Grid:
 
     Args:
         cells: the runs, seed by seed.
-        reference: row -> the row it is compared with.
+        reference: row -> the row it is compared with: independent networks of the same cohort that share no layers;
+            where there are none, those on the row's trunk.
         left_out: row that cannot be -> why.
+        trunk_reference: row on a trunk -> independent networks on the same trunk, where there are both.
     """
 
     cells: list[Cell]
     reference: dict[str, str]
     left_out: dict[str, str]
+    trunk_reference: dict[str, str]
 
 
 def parse_methods(text: str) -> list[Variant]:
@@ -94,16 +98,23 @@ def parse_cohorts(text: str) -> list[str]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``"0,1,2"`` -> ``[0, 1, 2]``.
+    """``"0,1,4-6"`` -> ``[0, 1, 4, 5, 6]``.
 
     Raises:
         UsageError: one is not a whole number, or written twice.
     """
-    entries = _entries(text, ",")
-    for entry in entries:
-        if not entry.isdecimal():
-            raise UsageError(f"--seeds expects whole numbers like 0,1,2, got {entry!r}")
-    return _each_once("seeds", [int(entry) for entry in entries], entries)
+    seeds: list[int] = []
+    for entry in _entries(text, ","):
+        written = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", entry, re.ASCII)
+        if written is None:
+            raise UsageError(f"--seeds expects whole numbers like 0,1,2 or a range like 0-7, got {entry!r}")
+        first, last = int(written[1]), int(written[2] or written[1])
+        if not first <= last < first + 1000:
+            raise UsageError(
+                f"--seeds expects a range from the lower to the higher, of up to 1000 seeds, got {entry!r}"
+            )
+        seeds += range(first, last + 1)
+    return _each_once("seeds", seeds, [str(seed) for seed in seeds])
 
 
 def make_grid(
@@ -118,7 +129,8 @@ def make_grid(
 ) -> Grid:
     """Every method with every cohort and seed.
 
-    The recipe's ``share_until`` holds for every method but ``independent``, and a variant's own before it. Where
+    The recipe's ``share_until`` holds for every method but ``independent``, and a variant's own before it, that of
+    ``independent`` too: "independent:share_until=stage2" are networks on a trunk that do not teach each other. Where
     neither is given and a method cannot work on peers that stand apart, they share all stages but the last. A method
     that does not fit one cohort, but another, is left out there, and the reason is kept.
 
@@ -150,7 +162,7 @@ def make_grid(
     alone = None if trained is None else _recipe(plain, Variant(BASELINE, BASELINE, {}), trained)
 
     rows: dict[str, tuple[Recipe, str | None]] = {}
-    reference, reasons, owner = {}, {}, {}
+    reasons, owner = {}, {}
     if alone is not None and trained is not None:
         trial.build(alone)
         rows[f"teacher · {trained}"] = (alone, None)
@@ -167,19 +179,36 @@ def make_grid(
             except UsageError as error:
                 reasons[label] = str(error)
     _refuse_what_fits_nothing(reasons, owner)
-    baseline = next((v.text for v in variants if v == Variant(BASELINE, BASELINE, {})), None)
-    for label in rows:
-        against = f"{baseline} · {owner[label][1]}" if label in owner else None
-        if against in rows and against != label:
-            reference[label] = against
     if vary == "split":
         _check_split(base)
+    reference, trunk_reference = _references({label: rows[label][0] for label in owner if label in rows}, plain)
     cells = [
         Cell(label, _seeded(recipe, seed, vary), taught_by)
         for seed in seeds
         for label, (recipe, taught_by) in rows.items()
     ]
-    return Grid(cells, reference, reasons)
+    return Grid(cells, reference, reasons, trunk_reference)
+
+
+def _references(rows: dict[str, Recipe], base: Recipe) -> tuple[dict[str, str], dict[str, str]]:
+    """Row -> the first and the second row that it is compared with: independent peers under the grid's own recipe."""
+    alone = {
+        (r.peers, r.share_until): label
+        for label, r in rows.items()
+        if r.method == {"name": BASELINE} and r == _recipe(base, Variant("", BASELINE, {}, _trunk(r)), r.peers)
+    }
+    reference: dict[str, str] = {}
+    trunk_reference: dict[str, str] = {}
+    for label, recipe in rows.items():
+        for until in dict.fromkeys((None, recipe.share_until)):
+            other = alone.get((recipe.peers, until))
+            if other not in (None, label):
+                (trunk_reference if label in reference else reference)[label] = other
+    return reference, trunk_reference
+
+
+def _trunk(recipe: Recipe) -> dict[str, Any]:
+    return {"share_until": recipe.share_until}
 
 
 def _seeded(recipe: Recipe, seed: int, vary: Vary) -> Recipe:

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,12 +10,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from collegium.formatting import duration, percent, printable
 from collegium.study.cell import Cell
-from collegium.study.executor import Event
+from collegium.study.executors.local import Event
+from collegium.study.study import Study
 from collegium.training.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from collegium.study.study import Study
 
 JUDGED = "test/mean_peer/top1_error"
 COLOURS = {"done": "green", "failed": "red", "broken": "yellow", "started": ""}
@@ -68,10 +66,10 @@ class LiveView:
     It reads the metrics that runs write after their epochs, and asks nothing of the runs.
     """
 
-    def __init__(self, study: "Study", *, quiet: bool = False) -> None:
+    def __init__(self, study: Study) -> None:
         self.study = study
-        self.console = Console(stderr=True, quiet=quiet)
-        self.on_terminal = self.console.is_terminal and not quiet
+        self.console = Console(stderr=True)
+        self.on_terminal = self.console.is_terminal
         self.running: dict[str, _Watched] = {}
         self.paces: dict[str, list[float]] = {}  # row -> seconds an epoch of runs that were watched to their end
         self.known: dict[str, list[float]] = {}  # the same of runs that were done before, without their start
@@ -91,7 +89,7 @@ class LiveView:
         done, total = self._count("done"), len(self.state)
         if done:
             again = f", {self.again} that failed are tried again" if self.again else ""
-            self._say(f"{done} of {total} runs are done already{again}")
+            self._say(Text(f"{done} of {total} runs are done already{again}"))
         if self.on_terminal:
             self.live.start()
         return self
@@ -112,11 +110,11 @@ class LiveView:
             self.running[cell.key].look()
             if self.on_terminal:
                 return
-            line += f"  {cell.name}"
+            line += f"  {printable(cell.name)}"
         else:
             watched = self.running.pop(cell.key)
             counted = f"[{self._count('done')}/{len(self.state)}]"
-            line += f"  {counted}  {cell.name}"
+            line += f"  {counted}  {printable(cell.name)}"
             if event.state == "done":
                 result = self.study.run_folder(cell).result()
                 assert result is not None
@@ -124,9 +122,9 @@ class LiveView:
                 if watched.before[0] < cell.recipe.epochs:  # with the start of its process and all
                     pace = (time.time() - watched.began) / (cell.recipe.epochs - watched.before[0])
                     self.paces.setdefault(cell.label, []).append(pace)
-                line += f"  {_percent(_accuracy(result))}  {_duration(result['seconds'])}"
+                line += f"  {percent(_accuracy(result))} %  {duration(result['seconds'])}"
             else:
-                line += f": {event.error}"
+                line += f": {printable(event.error)}"
         self._say(line)
 
     def render(self) -> RenderableType:
@@ -136,13 +134,13 @@ class LiveView:
             watched.look()
             pace = watched.pace or self._pace(watched.cell)
             table.add_row(
-                Text(watched.cell.name, overflow="ellipsis", no_wrap=True),
+                Text(printable(watched.cell.name), overflow="ellipsis", no_wrap=True),
                 ProgressBar(total=watched.cell.recipe.epochs, completed=watched.epochs, width=16),
                 Text(f"{watched.epochs}/{watched.cell.recipe.epochs} epochs", no_wrap=True),
-                Text("" if pace is None else f"{_duration(watched.left(pace))} left", no_wrap=True),
-                Text("" if watched.best is None else f"best {_percent(watched.best)}", no_wrap=True),
+                Text("" if pace is None else f"{duration(watched.left(pace))} left", no_wrap=True),
+                Text("" if watched.best is None else f"best {percent(watched.best)} %", no_wrap=True),
             )
-        return Group(table, Text(self._summary(), style="bold", overflow="ellipsis", no_wrap=True))
+        return Group(table, Text(printable(self._summary()), style="bold", overflow="ellipsis", no_wrap=True))
 
     def _summary(self) -> str:
         counts = {"done": self._count("done"), "running": len(self.running)}
@@ -150,9 +148,9 @@ class LiveView:
         parts = [f"{n} {state}" for state, n in counts.items() if n or state == "done"]
         left = self._left()
         if left is not None:
-            parts.append(f"about {_duration(left)} left")
+            parts.append(f"about {duration(left)} left")
         if self.best is not None:
-            parts.append(f"best {_percent(self.best[0])} {self.best[1]}")
+            parts.append(f"best {percent(self.best[0])} % {self.best[1]}")
         return " · ".join(parts)
 
     def _left(self) -> float | None:
@@ -185,7 +183,7 @@ class LiveView:
     def _count(self, state: str) -> int:
         return sum(known == state for known in self.state.values())
 
-    def _say(self, line: Text | str) -> None:
+    def _say(self, line: Text) -> None:
         self.console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -194,13 +192,3 @@ def _accuracy(result: dict[str, object]) -> float:
     mean: object = result["mean_peer"]
     assert isinstance(mean, dict)
     return 1 - float(mean["last"]["top1_error"])
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,17 +1,17 @@
 """The folder of a study: a grid of runs, and how far each of them is.
 
-study.yaml      every cell of the grid, what its row is compared with, versions
+study.yaml      every cell of the grid, what its row is compared with, the plan, versions
 runs/KEY/       an ordinary run, of `collegium train`
 errors/KEY.txt  why a run failed or broke: one sentence, and the traceback
 logs/KEY.txt    what a run's process printed
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import yaml
@@ -20,12 +20,14 @@ from collegium import networks
 from collegium.errors import UsageError
 from collegium.files import locked, write_whole
 from collegium.study.cell import Cell
-from collegium.study.executor import Event, Executor, Job, LocalExecutor
-from collegium.study.live import LiveView
+from collegium.study.executors.local import Event, Executor, Job, LocalExecutor
+from collegium.study.plan import Contrast, Plan, PlanOptions, check_unchanged, make_plan
 from collegium.study.trial import Trial
 from collegium.training.experiment import resolve
-from collegium.training.recipe import Recipe, provenance, read_yaml
+from collegium.training.provenance import provenance
+from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
+from collegium.yaml_text import read_yaml
 
 State = Literal["done", "failed", "broken", "waiting"]
 
@@ -48,6 +50,13 @@ class Outcome:
     error: str | None = None
 
 
+class View(AbstractContextManager[Any], Protocol):
+    """What shows a person how a study goes, see :class:`collegium.study.live.LiveView`."""
+
+    def happened(self, cell: Cell, event: Event) -> None:
+        """Something happened to a run."""
+
+
 class Study:
     """A grid of runs in one folder. What is written there already is kept; cells may be added to it.
 
@@ -56,6 +65,7 @@ class Study:
         cells: the grid; those that the folder holds besides are kept before them.
         reference: row -> the row that it is compared with: {"ffl · 2xresnet20": "independent · 2xresnet20"}.
         left_out: row that cannot be -> why, for whoever reads the table.
+        trunk_reference: row -> a second one, on the same trunk.
 
     Raises:
         UsageError: the grid is empty or contradicts itself, or the folder holds something else. Nothing is written.
@@ -68,6 +78,7 @@ class Study:
         *,
         reference: Mapping[str, str] | None = None,
         left_out: Mapping[str, str] | None = None,
+        trunk_reference: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = Path(folder).expanduser()
         self.runs, self.errors, self.logs = (self.folder / part for part in ("runs", "errors", "logs"))
@@ -75,6 +86,8 @@ class Study:
         before: list[Cell] = []
         self.reference: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
+        self.trunk_reference: dict[str, str] = {}
+        self.plan: Plan | None = None
         self.provenance: dict[str, Any] = {}
         if self.file.is_file():
             before = self._read()
@@ -83,11 +96,12 @@ class Study:
         self.cells = _merged(self.folder, before, cells)
         self.reference |= dict(reference or {})
         self.left_out |= dict(left_out or {})
+        self.trunk_reference |= dict(trunk_reference or {})
         self.provenance = self.provenance or provenance(torch.device("cpu"))
         if not self.cells:
             raise UsageError("the grid is empty: a study needs at least one method, one cohort of peers and one seed")
         labels = {cell.label for cell in self.cells}
-        for label in [*self.reference, *self.reference.values()]:
+        for label in (label for contrast in self.references for label in (contrast.row, contrast.against)):
             if label not in labels:
                 raise UsageError(f"no row of the study is called {label!r}, which another is compared with")
         for cell in self.cells:
@@ -109,6 +123,36 @@ class Study:
     def labels(self) -> list[str]:
         """The rows, in order."""
         return list(dict.fromkeys(cell.label for cell in self.cells))
+
+    @property
+    def references(self) -> list[Contrast]:
+        """Every row with what it is compared with unasked, in the order of rows."""
+        both = self.reference, self.trunk_reference
+        known = dict.fromkeys((*self.labels, *self.reference, *self.trunk_reference))
+        return [Contrast(label, told[label]) for label in known for told in both if label in told]
+
+    def set_plan(self, options: PlanOptions) -> None:
+        """Makes the plan that the next :meth:`write` keeps; a study that has one keeps that.
+
+        Raises:
+            UsageError: the plan is another one, runs have begun without one, or it names what does not exist.
+        """
+        if self.plan is not None:
+            check_unchanged(self.plan, options, self.cells, self.folder)
+        elif options.said:
+            begun = next((cell for cell in self.cells if self.run_folder(cell).recipe_file.exists()), None)
+            if begun is not None:
+                given = ", ".join(f"--{name}" for name in options.said)
+                raise UsageError(
+                    f"{self.folder} has no plan, and a plan is made before the first run, but {begun.name} has begun; "
+                    f"leave out {given}, or choose another folder with --study"
+                )
+            commit = provenance(torch.device("cpu"))["commit"]
+            self.plan = make_plan(options, self.cells, self.references, commit=commit)
+
+    def added_later(self, cell: Cell) -> bool:
+        """Whether a run is one that the plan does not hold."""
+        return self.plan is not None and not self.plan.holds(cell)
 
     def run_folder(self, cell: Cell) -> RunFolder:
         return RunFolder(self.runs / cell.key)
@@ -179,22 +223,28 @@ class Study:
                 except UsageError as error:
                     raise UsageError(f"{cell.label}: {error}") from error
 
-    def run(self, executor: Executor | None = None, *, checked: bool = False, quiet: bool = False) -> list[Outcome]:
-        """Computes every cell that is not done, shows how it goes, and returns how far every cell is.
+    def run(
+        self,
+        executor: Executor | None = None,
+        *,
+        checked: bool = False,
+        view: "Callable[[Study], View] | None" = None,
+    ) -> list[Outcome]:
+        """Computes every cell that is not done, and returns how far every cell is.
 
         Finished runs are left as they are, interrupted ones go on, and failed ones are tried again.
 
         Args:
             executor: where; by default this machine's processes.
             checked: every row is known to be buildable; see :meth:`check`.
-            quiet: show nothing.
+            view: shows how it goes, such as :class:`collegium.study.live.LiveView`; by default nothing does.
 
         Raises:
             UsageError: a row cannot be built, or another process runs the study; nothing is computed.
             DataError: the data cannot be read; nothing is computed.
             Interrupted: Ctrl-C or SIGTERM came; every run has saved its state, the same call goes on.
         """
-        from collegium.training.loop import Interrupted
+        from collegium.errors import Interrupted
 
         left = [outcome.cell for outcome in self.outcomes() if outcome.state != "done"]
         if not checked:
@@ -204,10 +254,12 @@ class Study:
             cells = {cell.key: cell for cell in left}
             jobs = [self._job(cell) for cell in left]
             try:
-                with LiveView(self, quiet=quiet) as view, closing((executor or LocalExecutor()).run(jobs)) as events:
+                shown = None if view is None else view(self)
+                with shown or nullcontext(), closing((executor or LocalExecutor()).run(jobs)) as events:
                     for event in events:
                         self._record(cells[event.key], event)
-                        view.happened(cells[event.key], event)
+                        if shown is not None:
+                            shown.happened(cells[event.key], event)
             except KeyboardInterrupt:
                 done = sum(outcome.state == "done" for outcome in self.outcomes())
                 raise Interrupted(
@@ -228,6 +280,15 @@ class Study:
         else:
             file.unlink(missing_ok=True)
 
+    def save(self) -> None:
+        """Writes study.yaml and computes nothing.
+
+        Raises:
+            UsageError: another process runs the study.
+        """
+        with locked(self.folder, f"another process runs the study in {self.folder}"):
+            self.write()
+
     def write(self) -> None:
         """Writes study.yaml: what all cells have in common, and what each has of its own."""
         plain = [resolve(cell.recipe).to_dict() for cell in self.cells]
@@ -241,7 +302,9 @@ class Study:
             "common": common,
             "cells": rows,
             "reference": self.reference,
+            **({"trunk_reference": self.trunk_reference} if self.trunk_reference else {}),
             "left_out": self.left_out,
+            **({"plan": self.plan.to_dict()} if self.plan else {}),
             "provenance": self.provenance,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -253,6 +316,8 @@ class Study:
         try:
             self.reference, self.left_out = dict(content["reference"]), dict(content["left_out"])
             self.provenance = dict(content["provenance"])
+            self.trunk_reference = dict(content.get("trunk_reference", {}))
+            self.plan = Plan.from_dict(content["plan"]) if "plan" in content else None
             return [
                 Cell(
                     own["label"],

@@ -1,4 +1,4 @@
-"""What a predictor costs at inference."""
+"""The cost of each predictor at inference."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from collegium.training.experiment import Learner
 
 @torch.no_grad()
 def costs(learner: Learner, image_shape: tuple[int, int, int]) -> dict[str, dict[str, int]]:
-    """Predictor -> parameters and FLOPs for one image (a multiplication and an addition count as two)."""
+    """Predictor -> number of parameters, and FLOPs for one image (a multiply-add counts as two)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     learner.eval()

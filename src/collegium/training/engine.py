@@ -1,4 +1,4 @@
-"""Where a run computes: devices, precision, and a random state of its own."""
+"""The device, precision and random state that a run computes with."""
 
 import logging
 import os
@@ -15,64 +15,65 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from collegium.data.decoding.workers import cpus
 from collegium.errors import UsageError
-from collegium.training.places import Places
+from collegium.training.devices import Devices
+from collegium.training.experiment import Learner
 from collegium.training.recipe import Recipe
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
-ALONE = Places()
+ONE_DEVICE = Devices()
 
 PATIENCE = timedelta(hours=3)
-"""How long processes wait for each other, for one may have to download data or decode all images into memory."""
+"""How long processes wait for each other: one may have to download data, or to decode all images into memory."""
 
 
-def make_fabric(recipe: Recipe, places: Places = ALONE) -> Fabric:
-    """Devices and precision of a recipe; where several processes were started, they have found each other.
+def make_fabric(recipe: Recipe, devices: Devices = ONE_DEVICE) -> Fabric:
+    """Devices and precision of a recipe; several processes are connected to each other.
 
     Raises:
-        UsageError: this machine lacks the devices, or the device the precision.
+        UsageError: this machine does not have the devices, or the device does not support the precision.
     """
     if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("the recipe asks for device cuda, and torch finds no GPU here; take --device auto or cpu")
+        raise UsageError("the recipe asks for device cuda, and torch finds no GPU here; use --device auto or cpu")
     gpu = torch.cuda.is_available() and recipe.device != "cpu"
     if recipe.precision == "fp16" and not gpu:
-        raise UsageError("fp16 needs a GPU; take --precision bf16 or fp32")
+        raise UsageError("fp16 needs a GPU; use --precision bf16 or fp32")
     if recipe.cuda_graphs and not gpu:
         raise UsageError("CUDA graphs need a GPU; leave --cuda-graphs out")
-    if gpu and places.devices > torch.cuda.device_count():
-        if places.started:
+    if gpu and devices.devices > torch.cuda.device_count():
+        if devices.started:
             raise UsageError(
-                f"{places.devices} processes were started on this machine, and {torch.cuda.device_count()} of its GPUs "
-                "can be seen; start as many as there are GPUs, and let each see all of them "
+                f"{devices.devices} processes were started on this machine, where {torch.cuda.device_count()} GPUs are "
+                "visible; start one process per GPU, and make all GPUs visible to each "
                 "(with SLURM --gpus-per-node, not --gpus-per-task)"
             )
         raise UsageError(
-            f"this machine has {torch.cuda.device_count()} of {places.devices} GPUs; "
-            "take fewer --devices, or --device cpu"
+            f"this machine has {torch.cuda.device_count()} of {devices.devices} GPUs; "
+            "use fewer --devices, or --device cpu"
         )
     if gpu:
-        torch.backends.cudnn.benchmark = True  # shapes stay as they are, so the fastest kernels are worth looking for
-    many = places.processes > 1
+        torch.backends.cudnn.benchmark = True  # shapes do not change, so that a search for the fastest kernels pays
+    several = devices.processes > 1
     with _silent_lightning():
         fabric = Fabric(
             accelerator="cuda" if gpu else "cpu",
-            devices=places.devices,
-            num_nodes=places.nodes,
-            strategy=DDPStrategy(timeout=PATIENCE) if many else "auto",
+            devices=devices.devices,
+            num_nodes=devices.nodes,
+            strategy=DDPStrategy(timeout=PATIENCE) if several else "auto",
             precision=cast(Any, PRECISIONS[recipe.precision]),
-            # Else Fabric would take a job of SLURM's for the one that started these processes.
-            plugins=[LightningEnvironment()] if many and "LOCAL_RANK" in os.environ else None,
+            # Without it Fabric would take SLURM for what started these processes, wherever a SLURM job runs.
+            plugins=[LightningEnvironment()] if several and "LOCAL_RANK" in os.environ else None,
         )
-        if many:
+        if several:
             if "OMP_NUM_THREADS" not in os.environ:
-                torch.set_num_threads(max(1, cpus() // places.devices))
+                torch.set_num_threads(max(1, cpus() // devices.devices))
             fabric.launch()
     return fabric
 
 
 @contextmanager
 def _silent_lightning() -> Iterator[None]:
-    """Lightning announces the precision, and GPUs that are not used: the recipe says both."""
+    """Without Lightning's messages on the precision and on unused GPUs, which the recipe states."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
@@ -83,8 +84,27 @@ def _silent_lightning() -> Iterator[None]:
         logging.disable(before)
 
 
+def move(learner: Learner, device: torch.device, peers: range | None = None, *, channels_last: bool = False) -> Learner:
+    """The learner on a device; where ``peers`` are given, the others stay on the CPU.
+
+    Args:
+        learner: it is changed in place.
+        device: where it computes.
+        peers: those that this process trains; None for all.
+        channels_last: whether the weights of 2-D convolutions get this memory layout.
+    """
+    learner.to(device)
+    if peers not in (None, learner.cohort.local_peers):
+        learner.keep(peers)
+    if channels_last:
+        for tensor in (*learner.parameters(), *learner.buffers()):
+            if tensor.ndim == 4:  # Module.to(memory_format=...) refuses the 5-D weights of 3-D convolutions
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return learner
+
+
 @contextmanager
 def own_random_state(device: torch.device) -> Iterator[None]:
-    """Puts torch's random state, the CPU's and the device's, back as the user had it."""
+    """Restores torch's random state, of the CPU and of the device, at the end."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield

@@ -1,4 +1,4 @@
-"""A recipe made real: data, peers and method, built and checked before anything is written."""
+"""What a recipe describes: data, peers and method, built and checked before anything is written."""
 
 import copy
 import dataclasses
@@ -24,7 +24,7 @@ from collegium.training.recipe import Recipe
 
 
 class Learner(nn.Module):
-    """Cohort and method in one module with one forward, so that wrappers and compilers see a single call."""
+    """Cohort and method in one module, whose forward pass is compiled as one."""
 
     def __init__(self, cohort: Cohort, method: Method) -> None:
         super().__init__()
@@ -35,27 +35,38 @@ class Learner(nn.Module):
         except (IndexError, TypeError):
             wrong = f"{type(method).__name__}.deployed_peer must be the index of one of {cohort.num_peers} peers"
             raise UsageError(f"{wrong}, not {method.deployed_peer!r}") from None
+        if method.starts_alike or (method.shadow is not None and method.shadow.hybrid):
+            _check_alike(cohort, type(method).__name__)
+        if method.starts_alike:
+            for k in range(1, cohort.num_peers):
+                cohort.peer(k).load_state_dict(cohort.peer(0).state_dict())
         self.shadow: Cohort | None = None
         if method.shadow is not None:
-            if method.shadow.hybrid:
-                _check_alike(cohort, type(method).__name__)
             followed = Cohort([cohort.peer(0)]) if method.shadow.hybrid else cohort
             self.shadow = copy.deepcopy(followed).requires_grad_(False)
             self._follow(method.shadow, 0.0)
 
-    def keep(self, here: range) -> None:
-        """Leaves all peers but these, and their copies, to other processes."""
+    def keep(self, peers: range) -> None:
+        """Leaves all other peers, and their copies, to other processes."""
         for cohort in filter(None, (self.cohort, self.shadow)):
-            cohort.keep(here)
+            cohort.keep(peers)
 
-    def names_here(self) -> tuple[str, ...]:
-        """How the names of the peers here and their copies begin in :meth:`state_dict`."""
-        return tuple(f"{part}.branches.{k}." for part in ("cohort", "shadow") for k in self.cohort.here)
+    def local_modules(self) -> list[nn.Module]:
+        """What this process trains, and the copies that follow it."""
+        cohorts = filter(None, (self.cohort, self.shadow))
+        return [self.method, *(cohort.local_modules() for cohort in cohorts)]
+
+    def local_prefixes(self) -> tuple[str, ...]:
+        """How the names of this process's peers and their copies begin in :meth:`state_dict`."""
+        return tuple(f"{part}.branches.{k}." for part in ("cohort", "shadow") for k in self.cohort.local_peers)
 
     def forward(self, images: Tensor, target: Tensor, progress: Progress) -> tuple[dict[str, Terms], Tensor]:
-        """Loss terms by player, and the peers' logits (M, B, C), detached; images as for :meth:`Cohort.forward`."""
-        out = self._outputs(images)
-        return self.method(out, target, progress), out.logits.detach()
+        """Loss terms by player, and the peers' logits (M, B, C) of the first view, detached.
+
+        Images are as for :meth:`Cohort.forward`, or (views, B, in_channels, H, W) where every peer sees several.
+        """
+        out = self._outputs(images if self.method.own_views or images.ndim == 4 else images.flatten(0, 1))
+        return self.method(out, target, progress), out.logits[:, : len(target)].detach()
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         """Logits (B, C) of every predictor: the peers, their mean ("ensemble"), and the method's own."""
@@ -79,8 +90,9 @@ class Learner(nn.Module):
     @torch.no_grad()
     def _follow(self, rule: Shadow, decay: float) -> None:
         assert self.shadow is not None
-        peers = [self.cohort.peer(k) for k in self.cohort.here] if rule.hybrid else [self.cohort.present()]
-        shadow = self.shadow.peer(0) if rule.hybrid else self.shadow.present()
+        local = self.cohort.local_peers
+        peers = [self.cohort.peer(k) for k in local] if rule.hybrid else [self.cohort.local_modules()]
+        shadow = self.shadow.peer(0) if rule.hybrid else self.shadow.local_modules()
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # one kernel for all parameters
         average(list(shadow.parameters()), _means([list(p.parameters()) for p in peers]), None)
         if rule.decay == 0:
@@ -90,7 +102,7 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def after_step(self, step: int, epoch_steps: int) -> None:
-        """What follows the ``step``-th optimizer step of the run, counted from 1; an epoch has ``epoch_steps``."""
+        """Called after the ``step``-th optimizer step of the run, counted from 1; an epoch has ``epoch_steps``."""
         rule = self.method.shadow
         if self.shadow is not None and rule is not None and step % rule.every == 0:
             self._follow(rule, min(1 - rule.every / step, rule.decay))
@@ -102,13 +114,13 @@ def _check_alike(cohort: Cohort, method: str) -> None:
     shapes = {tuple((name, p.shape) for name, p in peer.named_parameters()) for peer in peers}
     if len(shapes) > 1:
         raise UsageError(
-            f"{method} averages weights, so its peers must be of one kind, and the weights of "
-            f"{', '.join(cohort.names)} have other names or shapes; take equal networks"
+            f"{method} averages weights, so its peers must be equal networks, but the weights of "
+            f"{', '.join(cohort.names)} differ in names or shapes; use one network for all peers"
         )
 
 
 def _means(networks: list[list[Tensor]]) -> list[Tensor]:
-    """The mean of each tensor over networks of one kind; of a single network its own."""
+    """The mean of each tensor over equal networks; a single network's own tensors."""
     if len(networks) == 1:
         return networks[0]
     return [torch.stack(tensors).double().mean(0).to(tensors[0].dtype) for tensors in zip(*networks, strict=True)]
@@ -122,7 +134,7 @@ class Experiment:
     data: ClassificationData[Any]
     spec: CohortSpec
     learner: Learner
-    notes: tuple[str, ...] = ()  # what a reader must know before believing a score
+    notes: tuple[str, ...] = ()  # what a reader of its scores must know
 
 
 def build(
@@ -133,17 +145,18 @@ def build(
     teacher: nn.Module | None = None,
     begun: bool = False,
 ) -> Experiment:
-    """Builds everything a recipe names; what is given from Python takes the recipe's place.
+    """Builds everything that a recipe names; what is given from Python replaces it.
 
-    Each peer starts from its own random weights, the same ones for every method, so that methods can be
-    compared peer by peer. The global random state is left as it was.
+    Each peer starts from random weights of its own, which are the same for every method, so that methods can be
+    compared peer by peer; or as a copy of the first, where the method asks for that. The global random state is left
+    unchanged.
 
     Args:
         recipe: the run.
         peers: networks from Python in place of those that the recipe names.
         data: data from Python in place of those that the recipe names.
         teacher: a trained network from Python in place of the one that the recipe names.
-        begun: a checkpoint will bring the weights: what the peers start from is not looked for.
+        begun: the weights will come from a checkpoint; neither start_from nor pretrained weights are loaded.
 
     Raises:
         UsageError: what the recipe names does not exist or does not fit together.
@@ -164,14 +177,15 @@ def build(
     if data is None:
         data = datasets.load(recipe.data_name, **recipe.data_options)
     recipe = resolve(recipe)
-    asked: dict[str, Any] = dict(num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size)
+    shape: dict[str, Any] = dict(num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size)
     cohort_peers = [networks.as_network(peer, data.image_shape) for peer in peers or ()]
     for k, name in enumerate(names):
         with _seeded(recipe.resolved_weight_seed, k):
-            cohort_peers.append(networks.build(networks.untrained(name) if begun else name, **asked))
+            cohort_peers.append(networks.build(networks.untrained(name) if begun else name, **shape))
     if teacher is None and recipe.teacher is not None:
         teacher = load_peer(recipe.teacher)
-    notes = [*data.notes, *_resized(cohort_peers, data.image_size)]
+    own_notes = dict.fromkeys(peer.note for peer in cohort_peers if peer.note)
+    notes = [*data.notes, *_resized(cohort_peers, data.image_size), *own_notes]
     if recipe.start_from is not None and begun:
         notes += [f"The peers started from {recipe.start_from}."]
     elif recipe.start_from is not None:
@@ -187,7 +201,7 @@ def build(
 
 
 def _resized(peers: Sequence[networks.Network], image_size: tuple[int, int]) -> list[str]:
-    """Which peers see images of another size than the data's."""
+    """A sentence for each peer that takes images of another size than the data's."""
     given = "x".join(map(str, image_size))
     return [
         f"peer{k} ({peer.name}) takes {'x'.join(map(str, peer.image_size))} only: images of {given} are resized for it."
@@ -197,7 +211,7 @@ def _resized(peers: Sequence[networks.Network], image_size: tuple[int, int]) -> 
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The same recipe with every default of its method and data written out."""
+    """The recipe with every default of its method and data filled in."""
     method = {name: p.default for name, p in keywords(methods.get(recipe.method_name), skip="spec").items()}
     data: dict[str, Any] = {}
     if not recipe.data_name.startswith("python:"):
@@ -211,7 +225,7 @@ def resolve(recipe: Recipe) -> Recipe:
 
 @contextmanager
 def _seeded(seed: int, part: int) -> Iterator[None]:
-    """Torch's random state seeded for one part of one run, and put back afterwards."""
+    """Seeds torch's random state for one part of a run, and restores it at the end."""
     with torch.random.fork_rng(devices=[]):  # networks are built on the CPU
         torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, part + 1]).generate_state(1)[0]))
         yield

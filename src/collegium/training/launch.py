@@ -1,4 +1,4 @@
-"""Starts the processes of a run on this machine, one a device, and hears what becomes of them."""
+"""Starts the processes of a run on this machine, one per device, and collects their results."""
 
 import os
 import pickle
@@ -24,23 +24,23 @@ from collegium.signals import at_first_stop_signal
 T = TypeVar("T")
 
 GRACE = 10.0
-"""Seconds in which processes may end by themselves once one has failed; a GPU that waits for another never would."""
+"""Seconds that processes have to end once one has failed; a GPU that waits for another would wait forever."""
 
 
 def launch(train: "partial[dict[str, Any]]", devices: int) -> dict[str, Any]:
-    """Calls ``train`` in a process for each device, which find each other through their environment.
+    """Calls ``train`` in a process for each device; environment variables tell them how to connect.
 
-    Networks given to the call as ``peers`` get the weights that they were trained to.
+    Networks that the call has as ``peers`` get the trained weights.
 
     Returns:
-        What the call returns in the first process.
+        The return value of the call on rank 0.
 
     Raises:
-        UsageError: what the call is given cannot be sent to another process.
+        UsageError: an argument of the call cannot be sent to another process.
         ProcessLost: a process was killed.
-        Exception: what the call raised in a process.
+        Exception: the call raised it in a process.
     """
-    content = _to_send(train)
+    content = _pickled(train)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -55,13 +55,13 @@ def launch(train: "partial[dict[str, Any]]", devices: int) -> dict[str, Any]:
             process.start()
             sender.close()
             crew[receiver] = process
-        # One process of the run is told to stop, and tells the others.
+        # A stop signal goes to one process of the run, whose vote stops the others.
         with at_first_stop_signal(next(iter(crew.values())).terminate):
             outcomes = _outcomes(crew)
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         leave = time.monotonic() + GRACE
         for process in crew.values():
-            if not any(isinstance(error, ProcessLost) for error in errors):  # else gloo waits for the one that is gone
+            if not any(isinstance(error, ProcessLost) for error in errors):  # else gloo waits for the lost one
                 process.join(max(0.0, leave - time.monotonic()))
     finally:
         for process in crew.values():
@@ -75,14 +75,14 @@ def launch(train: "partial[dict[str, Any]]", devices: int) -> dict[str, Any]:
     return dict(result)
 
 
-def elsewhere(call: "partial[T]") -> T:
-    """What a call returns in a process of its own, whose memory, a GPU's too, is free again afterwards.
+def call_in_subprocess(call: "partial[T]") -> T:
+    """Makes a call in a new process, so that its memory, on a GPU too, is free afterwards, and returns its result.
 
     Raises:
-        UsageError: what the call is given cannot be sent to another process.
-        Exception: what the call raised.
+        UsageError: an argument of the call cannot be sent to another process.
+        Exception: the call raised it.
     """
-    content = _to_send(call)
+    content = _pickled(call)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return cast(T, pool.submit(_call, content).result())
 
@@ -91,19 +91,19 @@ def _call(content: bytes) -> Any:
     return pickle.loads(content)()
 
 
-def _to_send(call: "partial[Any]") -> bytes:
+def _pickled(call: "partial[Any]") -> bytes:
     try:
         return pickle.dumps(call)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UsageError(
-            f"what is given from Python cannot be sent to another process ({reason}); "
-            "define it in a module, or start the script by torchrun"
+            f"an object given from Python cannot be sent to another process ({reason}); "
+            "define its class in a module, or start the script with torchrun"
         ) from error
 
 
 def _outcomes(crew: Mapping[Connection, SpawnProcess]) -> list[Any]:
-    """What every process has to say, result or error, in their order; some keep silent where another failed."""
+    """The results or errors of the processes, in their order; where one failed, others may have none."""
     outcomes: dict[Connection, Any] = {}
     deadline = None
     while len(outcomes) < len(crew):
@@ -128,7 +128,7 @@ def _work(content: bytes, environment: Mapping[str, str], sender: Connection) ->
     """One process of a run."""
     os.environ.update(environment)
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # Ctrl-C reaches the process that started this one, which passes it on once
+        os.setpgrp()  # so that Ctrl-C reaches only the process that started this one, which passes it on
     threading.Thread(target=_stop_when_orphaned, daemon=True).start()
     try:
         train = pickle.loads(content)
@@ -140,7 +140,7 @@ def _work(content: bytes, environment: Mapping[str, str], sender: Connection) ->
         error.add_note(traceback.format_exc())
         try:
             outcome = pickle.dumps(error)
-        except Exception:  # an error of somebody's own kind
+        except Exception:  # an error of a class that cannot be pickled
             outcome = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
     sender.send_bytes(outcome)
 
@@ -150,7 +150,7 @@ def _on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _stop_when_orphaned() -> None:
-    """Asks the run to save its state and stop once the process that started this one is gone."""
+    """Makes the run save its state and stop once the process that started this one has ended."""
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Scores of predictors, gathered on the device and read once."""
+"""Scores of predictors, summed on the device and read once."""
 
 from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
@@ -14,13 +14,13 @@ BINS = 15  # of the calibration error
 
 
 class Scores:
-    """One predictor's scores over a split, of sums over its images that stay on the device.
+    """One predictor's scores over a split, from sums over its images that stay on the device.
 
     top1_error and top5_error are shares in [0, 1]; nll is the mean negative log-likelihood in nats; ece is the
     expected calibration error with 15 equal bins (Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599).
-    With fewer than six classes the top 5 are the top C - 1. average_accuracy is the mean over the classes, of those
-    that the split holds, of the share of right answers; kappa is Cohen's: the agreement with the labels beyond what the
-    classes' frequencies alone would give. Ranks that share the images must ask together.
+    With fewer than six classes the top 5 are the top C - 1. average_accuracy is the mean, over the classes that the
+    split holds, of the share of correct answers; kappa is Cohen's: the agreement with the labels beyond the agreement
+    that the classes' frequencies alone would give. Ranks that share the images must call :meth:`compute` together.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
@@ -28,10 +28,10 @@ class Scores:
         self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.long, device=device)
         self._top_right = torch.zeros((), dtype=torch.long, device=device)
         self._nll = torch.zeros((), dtype=torch.double, device=device)
-        self._bins = torch.zeros(2, BINS, dtype=torch.double, device=device)  # confidences, right answers
+        self._bins = torch.zeros(2, BINS, dtype=torch.double, device=device)  # confidences, correct answers
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """(B, C), (B,)"""
+        """Adds a batch: logits (B, C), class indices (B,)."""
         log_p = logits.float().log_softmax(-1)
         confidence, answer = log_p.exp().max(-1)
         cell = target * logits.shape[-1] + answer
@@ -42,7 +42,7 @@ class Scores:
         self._bins += torch.stack([confidence, answer == target]).double() @ in_bin.double()
 
     def compute(self) -> dict[str, float]:
-        """Every metric of METRICS."""
+        """The value of every metric of METRICS."""
         counts, top_right = self._counts(), int(ranks.sum_over_ranks(self._top_right))
         images, right = int(counts.sum()), int(counts.trace())
         confidence, right_in_bin = ranks.sum_over_ranks(self._bins)
@@ -56,16 +56,16 @@ class Scores:
         }
 
     def class_accuracy(self) -> list[float | None]:
-        """The share of right answers in each class, None where the split holds none of it."""
+        """The share of correct answers in each class, None for classes without images."""
         return _shares(self._counts())
 
     def _counts(self) -> Tensor:
-        """Images by true class and answer, (C, C)."""
+        """Number of images by true class and answer, (C, C)."""
         return ranks.sum_over_ranks(self._confusion).cpu()
 
 
 def bin_of(confidence: Tensor, bins: int = BINS) -> Tensor:
-    """Which of equal bins of [0, 1], each closed above, holds a confidence: (N,) -> (N,), from 0."""
+    """The index of the bin that holds a confidence, of equal bins of [0, 1], each closed above: (N,) -> (N,)."""
     return ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
 
 
@@ -75,7 +75,7 @@ def _shares(counts: Tensor) -> list[float | None]:
 
 
 def cohen_kappa(confusion: Tensor) -> float:
-    """Cohen's kappa of counts (true class, answer); 1 where there is nothing to disagree about."""
+    """Cohen's kappa of counts (true class, answer); 1 where chance agreement is certain."""
     shares = confusion.double() / confusion.sum()
     observed, expected = float(shares.trace()), float(shares.sum(0) @ shares.sum(1))
     return 1.0 if expected == 1 else (observed - expected) / (1 - expected)

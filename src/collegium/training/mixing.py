@@ -1,4 +1,4 @@
-"""Batches whose images are mixed two by two, with targets mixed alike."""
+"""Mixup and CutMix of batches."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 class Mixing:
-    """Mixup and CutMix of torchvision on whole batches, drawn from torch's global generator.
+    """Torchvision's mixup and CutMix on whole batches, with random numbers from torch's global generator.
 
     Zhang et al., "mixup", ICLR 2018, https://arxiv.org/abs/1710.09412; Yun et al., "CutMix", ICCV 2019,
     https://arxiv.org/abs/1905.04899. Where both are on, each batch gets one of them.
 
     Args:
         num_classes: length of the targets.
-        mixup: alpha of the Beta distribution that the share of each image is drawn from; 0 for none.
-        cutmix: alpha of the Beta distribution that the share of the pasted area is drawn from; 0 for none.
-        before: how many images a batch begins with that are left out of the result. An image is mixed with the one
-            before it (the first with the last), so one is enough for a part of a batch to be mixed as in the whole.
+        mixup: alpha of the Beta distribution of the images' weights; 0 for no mixup.
+        cutmix: alpha of the Beta distribution of the pasted area's share; 0 for no CutMix.
+        before: number of images at the start of a batch that the result leaves out. An image is mixed with the one
+            before it (the first with the last), so with one of them a part of a batch is mixed as in the whole batch.
     """
 
     def __init__(self, num_classes: int, *, mixup: float = 0.0, cutmix: float = 0.0, before: int = 0) -> None:
@@ -33,7 +33,7 @@ class Mixing:
     def __call__(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) and (B,) class indices or (B, classes) probabilities -> mixed images and (B, classes).
 
-        Views (V, B, C, H, W) of an image are mixed alike, as they share a target.
+        All views (V, B, C, H, W) of an image are mixed with the same weights, as they share a target.
         """
         if not self.mixers:
             return images, target

@@ -1,4 +1,4 @@
-"""Which precision and memory layout train fastest on this machine, and whether compiling pays: found by a few steps."""
+"""Measures which precision and memory layout train fastest on this machine, and whether compiled steps pay."""
 
 import copy
 import dataclasses
@@ -19,10 +19,10 @@ from collegium.training.loop import Run
 from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
 
-FOUND = ("precision", "channels_last", "compile", "cuda_graphs")  # what of a recipe is found
-STEPS = 3  # that are timed; the fastest counts, for whatever else runs only slows
-WARMING = {False: 1, True: 4}  # steps before them, compiled or not: kernels are compiled first, then recorded
-GPU_STEPS, GPU_WARMING = 20, 0.5  # on a GPU: steps that are timed together, and seconds in which its clock rises before
+CHOSEN = ("precision", "channels_last", "compile", "cuda_graphs")  # the entries of a recipe that are chosen
+STEPS = 3  # that are timed; the fastest one counts, as other load can only slow a step down
+WARMUP_STEPS = {False: 1, True: 4}  # by whether steps are compiled: kernels are first compiled, then recorded
+GPU_STEPS, GPU_WARMUP = 20, 0.5  # on a GPU: steps timed together, and seconds before them, in which its clock rises
 
 
 def fastest(
@@ -33,24 +33,24 @@ def fastest(
     teacher: nn.Module | None = None,
     compiling: bool = True,
 ) -> tuple[Recipe, str]:
-    """The recipe in the precision (fp32 or bf16) and memory layout whose training step is fastest here.
+    """The recipe with the precision (fp32 or bf16) and memory layout of the fastest training step on this machine.
 
-    On a GPU compiled steps, without and with CUDA graphs, are tried besides in that precision and layout.
+    On a GPU it then tries compiled steps in that precision and layout, without and with CUDA graphs.
 
     Args:
-        recipe: the run; everything else in it stays as it is.
-        peers: as for :func:`collegium.training.loop.train`, and left as they are.
-        data: likewise.
-        teacher: likewise.
-        compiling: whether compiled steps may be tried at all; where activations are recomputed they never are.
+        recipe: the run; its other entries do not change.
+        peers: as for :func:`collegium.training.run.train`; they are not trained.
+        data: as for :func:`collegium.training.run.train`.
+        teacher: as for :func:`collegium.training.run.train`.
+        compiling: whether to try compiled steps. They are never tried with activation checkpointing.
 
     Returns:
-        The recipe, and a sentence with all that was measured.
+        The recipe, and a sentence with all measurements.
 
     Raises:
         UsageError: the recipe cannot be built.
         DataError: the data cannot be read.
-        RuntimeError: no candidate can make a step.
+        RuntimeError: every candidate failed.
     """
     experiment = build(recipe, peers=peers, data=data, teacher=teacher)
 
@@ -59,11 +59,11 @@ def fastest(
     def measured(candidate: Recipe) -> tuple[float, Recipe]:
         try:
             return _step_seconds(dataclasses.replace(experiment, recipe=candidate)), candidate
-        except RuntimeError as error:  # memory or a compiler is missing: another candidate may do without
-            failures.append(error.with_traceback(None))  # whose frames would hold the memory that was too little
+        except RuntimeError as error:  # too little memory, or no compiler: another candidate may do without
+            failures.append(error.with_traceback(None))  # its frames would keep the memory
             return math.inf, candidate
         finally:
-            if _on_gpu(recipe):  # a run refers to itself, and what it held is wanted by the next
+            if _on_gpu(recipe):  # a run refers to itself; the next candidate needs its memory
                 gc.collect()
                 torch.cuda.empty_cache()
 
@@ -78,8 +78,8 @@ def fastest(
     found.sort(key=_seconds)
     if not math.isfinite(found[0][0]):
         raise failures[0]
-    told = [f"{_words(candidate)}: {_milliseconds(seconds)}" for seconds, candidate in found]
-    return found[0][1], f"Fastest here is {told[0]} a step (against {', '.join(told[1:])})."
+    best, *others = [f"{_describe(candidate)}: {_milliseconds(seconds)}" for seconds, candidate in found]
+    return found[0][1], f"Fastest configuration: {best} per step (others: {', '.join(others)})."
 
 
 def _seconds(measured: tuple[float, Recipe]) -> float:
@@ -87,10 +87,10 @@ def _seconds(measured: tuple[float, Recipe]) -> float:
 
 
 def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:,.0f} ms" if math.isfinite(seconds) else "fails"
+    return f"{seconds * 1000:,.0f} ms" if math.isfinite(seconds) else "failed"
 
 
-def _words(recipe: Recipe) -> str:
+def _describe(recipe: Recipe) -> str:
     words = [recipe.precision, f"channels {'last' if recipe.channels_last else 'first'}"]
     words += ["compiled"] * recipe.compile + ["CUDA graphs"] * recipe.cuda_graphs
     return ", ".join(words)
@@ -101,13 +101,13 @@ def _on_gpu(recipe: Recipe) -> bool:
 
 
 def _precisions(recipe: Recipe) -> list[Literal["fp32", "bf16"]]:
-    """A GPU that emulates bf16 is spared; a CPU that does so loses the race."""
+    """Without bf16 on a GPU that only emulates it; on a CPU that does so bf16 is measured and loses."""
     has_bf16 = not _on_gpu(recipe) or torch.cuda.is_bf16_supported(including_emulation=False)
     return ["fp32", "bf16"] if has_bf16 else ["fp32"]
 
 
 def _step_seconds(experiment: Experiment) -> float:
-    """A training step of a copy."""
+    """The time of a training step of a copy."""
     fabric = make_fabric(experiment.recipe)
     with own_random_state(fabric.device):
         learner = copy.deepcopy(experiment.learner)
@@ -118,15 +118,15 @@ def _step_seconds(experiment: Experiment) -> float:
         def seconds(steps: int) -> float:
             begun = time.perf_counter()
             for _ in range(steps):
-                run._one_step(images, target, 0.0)
+                run.train_step(images, target, 0.0)
             if fabric.device.type == "cuda":
                 torch.cuda.synchronize()
             return (time.perf_counter() - begun) / steps
 
-        seconds(WARMING[experiment.recipe.compile])
+        seconds(WARMUP_STEPS[experiment.recipe.compile])
         if fabric.device.type != "cuda":
             return min(seconds(1) for _ in range(STEPS))
-        until = time.perf_counter() + GPU_WARMING
+        until = time.perf_counter() + GPU_WARMUP
         while time.perf_counter() < until:
             seconds(1)
         return seconds(GPU_STEPS)

@@ -1,14 +1,66 @@
-"""What a run comes to."""
+"""The content of result.json: scores, costs and times of a complete run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
+from collegium.data import wrong_labels
+from collegium.training.cost import costs
+from collegium.training.experiment import Experiment
+
+
+def make_result(
+    experiment: Experiment,
+    *,
+    history: Sequence[Mapping[str, float]],
+    class_accuracy: Mapping[str, Sequence[float | None]],
+    seconds: Mapping[str, float],
+    images: int,
+    processes: int,
+) -> dict[str, Any]:
+    """The result of a run after its last epoch.
+
+    Args:
+        experiment: what was trained.
+        history: the rows of metrics.csv.
+        class_accuracy: predictor -> accuracy in each class, None for classes without test images.
+        seconds: "training" and "evaluation".
+        images: number of training images that the networks have seen, in all epochs.
+        processes: number of processes that trained.
+    """
+    recipe, data, learner = experiment.recipe, experiment.data, experiment.learner
+    return {
+        "method": recipe.method_name,
+        "reconstructed": learner.method.reconstructed,
+        "notes": list(experiment.notes),
+        "peers": list(experiment.spec.names),
+        "deployed_peer": learner.deployed_peer,
+        "share_until": recipe.share_until,
+        "data": data.name,
+        "training_images": len(data.train),
+        "wrong_labels": wrong_labels(data),
+        "test_images": len(data.test),
+        "seed": recipe.seed,
+        "epochs": recipe.epochs,
+        "complete": True,
+        **last_and_best(history),
+        "class_names": list(data.class_names),
+        "test_images_per_class": torch.bincount(data.test.targets, minlength=data.num_classes).tolist(),
+        "class_accuracy": class_accuracy,
+        "cost": costs(learner, data.image_shape),
+        "processes": processes,
+        "seconds": sum(seconds.values()),
+        "training_seconds": seconds["training"],
+        "images_per_second": images / seconds["training"],
+    }
+
 
 def last_and_best(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Test scores of every predictor in the last epoch, and in its best one; validation scores in the last epoch.
+    """Test scores of every predictor in the last epoch and in its best one; validation scores in the last epoch.
 
-    The best epoch is chosen on validation images; where there are none it is chosen on the test images, which
-    flatters, and is there only to compare with papers that do so.
+    The best epoch is chosen on validation images. Without any it is chosen on the test images, which biases the score
+    upwards; it serves only to compare with papers that do so.
     """
     evaluated = [row for row in history if "test/peer0/top1_error" in row]
     judge = "validation" if "validation/peer0/top1_error" in history[-1] else "test"

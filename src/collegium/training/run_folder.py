@@ -1,12 +1,12 @@
-"""The folder of a run: the contract between training and everything after it.
+"""The folder of a run, which training writes and everything else reads.
 
-recipe.yaml        everything resolved, with versions, commit, hardware
-metrics.csv        one row an epoch: every term, every predictor
+recipe.yaml        the recipe with all defaults, versions, commit, hardware
+metrics.csv        one row per epoch: every term, every predictor
 tensorboard/       the same as events
-split.csv          which pixels of a scene train and score
+split.csv          which pixels of a scene are for training and for testing
 teacher/           a copy of the frozen teacher, where the method has one
-checkpoints/       the training state, the newest few
-peers/peer0/       a trained peer: model.safetensors and config.json
+checkpoints/       the newest training states, each with its checksum beside it
+peers/peer0/       a trained peer: model.safetensors and config.json, each with its checksum
 result.json        last and best scores of every predictor, cost, time; written when the run is complete
 report.html        self-contained page
 exports/           what `collegium export` wrote
@@ -15,24 +15,27 @@ exports/           what `collegium export` wrote
 import csv
 import io
 import json
+import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
-from collegium.errors import TrainingError, UsageError
-from collegium.files import locked, write_whole
+from collegium.errors import DataError, StorageError, TrainingError, UsageError
+from collegium.files import check_whole, checksum_file, inside, locked, storing, write_checked, write_whole
+from collegium.schemas import CHECKPOINT, fault, read_metrics, read_result
 from collegium.student import load_peer, peer_folder
 from collegium.training.recipe import Recipe
+from collegium.yaml_text import read_yaml, write_yaml
 
 
 class RunFolder:
-    """Reads and writes a run's folder. Files are written whole under a temporary name, then renamed."""
+    """Reads and writes a run's folder. Files are written under a temporary name and then renamed."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
@@ -44,30 +47,30 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
 
     def keep_teacher(self, path: str) -> None:
-        """Copies a trained network here, so that the run can go on and be looked at without the original."""
-        target = self.path / "teacher"
+        """Copies a trained network into the folder, so that the run no longer needs the original."""
+        target, temporary = (inside(self.path, name) for name in ("teacher", "teacher.part"))
         if not target.exists():
-            temporary = self.path / "teacher.part"
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.copytree(peer_folder(path), temporary)
-            temporary.replace(target)
+            with storing(target):
+                shutil.rmtree(temporary, ignore_errors=True)
+                shutil.copytree(peer_folder(path), temporary)
+                temporary.replace(target)
 
     def teacher(self) -> nn.Module | None:
         """The copy of the teacher; None where there is none."""
-        target = self.path / "teacher"
+        target = inside(self.path, "teacher")
         return load_peer(target) if target.exists() else None
 
     def peer(self, index: int) -> Path:
-        return self.path / "peers" / f"peer{index}"
+        return inside(self.path, "peers", f"peer{index}")
 
     def check(self, recipe: Recipe, *, overwrite: bool = False) -> None:
-        """Whether a recipe may train here; writes nothing.
+        """Whether a recipe may be trained in this folder; writes nothing.
 
         Raises:
-            UsageError: the folder holds another recipe's run, or something that is no run.
+            UsageError: the folder holds a run of another recipe, or something else.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path} is a file; name a folder for the run")
+            raise UsageError(f"{self.path} is a file; give a folder for the run")
         if self.recipe_file.exists():
             differences = [] if overwrite else recipe.differences(self.recipe())
             if differences:
@@ -79,20 +82,20 @@ class RunFolder:
             raise UsageError(f"{self.path} is not empty and holds no run; choose another folder with --run")
 
     def open(self, recipe: Recipe, provenance: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        """Makes the folder for a recipe, where it does not hold that recipe's run already."""
+        """Prepares the folder for a recipe, unless it holds a run of that recipe already."""
         if self.recipe_file.exists() and not overwrite:
             return
         content = {**recipe.to_dict(), "provenance": dict(provenance)}
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        # In an order that a kill cannot turn into a run that seems finished, or into no run at all.
-        self.result_file.unlink(missing_ok=True)
-        for old in self._content():
-            if old != self.recipe_file:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
-        write_whole(self.recipe_file, text)
+        # In this order a kill leaves neither a run that seems finished nor a folder that is no run.
+        with storing(self.path):
+            self.result_file.unlink(missing_ok=True)
+            for old in self._content():
+                if old != self.recipe_file:
+                    shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        write_whole(self.recipe_file, write_yaml(content))
 
     def _content(self) -> list[Path]:
-        """All but the lock and what a kill has left half written."""
+        """Everything but the lock and files that a kill has left half written."""
         return [entry for entry in self.path.iterdir() if entry.name != ".lock" and entry.suffix != ".part"]
 
     def recipe(self) -> Recipe:
@@ -106,21 +109,25 @@ class RunFolder:
         return Recipe.read(self.recipe_file)
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a complete run, None before that."""
-        if not self.result_file.is_file():
-            return None
+        """The result of a complete run; None before that.
+
+        Raises:
+            DataError: result.json is damaged or holds something else.
+        """
         try:
-            result = json.loads(self.result_file.read_text())
-        except ValueError as error:
-            raise TrainingError(f"{self.result_file} is unreadable ({error}); delete it and repeat the run") from error
-        assert isinstance(result, dict)
-        return result
+            return read_result(self.result_file)
+        except FileNotFoundError:
+            return None
+        except DataError as error:
+            raise DataError(
+                f"{error}; delete it and repeat the command that trained the run, to write it again"
+            ) from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_whole(self.result_file, json.dumps(result, indent=2) + "\n")
 
     def write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
-        """One row an epoch; a column stays empty in epochs that did not measure it."""
+        """Writes a row per epoch; columns that an epoch did not measure stay empty in it."""
         columns = list(dict.fromkeys(key for row in history for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -129,47 +136,112 @@ class RunFolder:
         write_whole(self.metrics_file, text.getvalue())
 
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, without the empty cells."""
-        with self.metrics_file.open() as file:
-            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        """The rows of metrics.csv, without the empty cells.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        try:
+            return read_metrics(self.metrics_file)
+        except FileNotFoundError as error:
+            raise DataError(f"{self.path} has no metrics.csv, the scores of its epochs") from error
 
     def save_checkpoint(self, state: Mapping[str, Any], step: int, keep: int) -> Path:
-        """Writes the training state after ``step`` optimizer steps, and removes all but the newest ``keep``."""
-        self.checkpoints.mkdir(exist_ok=True)
-        path = self.checkpoints / f"step_{step:09d}.pt"
+        """Writes the training state after ``step`` optimizer steps, and removes all but the newest ``keep``.
+
+        Raises:
+            StorageError: it cannot be written; those that there are stay.
+        """
+        folder = inside(self.path, "checkpoints")
+        path = folder / f"step_{step:09d}.pt"
+        before = [file.name for file in self.saved_checkpoints()]
         content = io.BytesIO()
         torch.save(dict(state), content)
-        write_whole(path, content.getvalue())
-        for old in self.saved_checkpoints()[:-keep]:
-            old.unlink()
+        try:
+            with storing(folder):
+                folder.mkdir(exist_ok=True)
+            write_checked(path, content.getvalue())
+        except StorageError as error:
+            safe = (
+                f"{before[-1]} is safe, from which the repeated command goes on" if before else "nothing is saved yet"
+            )
+            raise StorageError(f"{error}; {safe}") from error
+        saved = self.saved_checkpoints()
+        later = saved[saved.index(path) + 1 :]  # those that were damaged, when this run went on from one before them
+        with storing(folder):
+            for old in [*saved[: saved.index(path) + 1][:-keep], *later]:
+                old.unlink()
+                checksum_file(old).unlink(missing_ok=True)
         return path
 
     def saved_checkpoints(self) -> list[Path]:
         """Oldest first."""
-        return sorted(self.checkpoints.glob("step_*.pt"))
+        return sorted(
+            file for file in self.checkpoints.glob("step_*.pt") if re.fullmatch(r"step_[0-9]{9,18}", file.stem)
+        )
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest training state, on the CPU; None where there is none.
+        """The newest training state that is whole, on the CPU; None where there is none at all.
+
+        A damaged one is passed over, with a warning.
 
         Raises:
-            TrainingError: the file is truncated or not a checkpoint.
+            TrainingError: there are some, and all are damaged.
         """
         saved = self.saved_checkpoints()
-        if not saved:
-            return None
-        try:
-            state = torch.load(saved[-1], map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or "learner" not in state:
-                raise ValueError("not a training state")
-        except Exception as error:
-            before = f" and the run goes on from {saved[-2].name}" if len(saved) > 1 else " and the run starts over"
+        reasons: list[str] = []
+        for file in reversed(saved):
+            try:
+                state = _load_state(file)
+            except DataError as error:
+                reasons.append(str(error))
+                continue
+            if reasons:
+                warnings.warn(f"{reasons[0]}; {file.name}, which was saved before it, is used instead", stacklevel=2)
+            return state
+        if saved:
+            one = "" if len(saved) == 1 else f", nor any of the {len(saved) - 1} before it"
             raise TrainingError(
-                f"the checkpoint {saved[-1]} cannot be read (truncated or damaged): delete it{before}"
+                f"{reasons[0]}{one}; start over with --overwrite, or put a copy of the file in its place"
+            )
+        return None
+
+    def fingerprint(self) -> str | None:
+        """That of the data on which the run was trained; None where the run does not say it."""
+        told = read_yaml(self.recipe_file).get("provenance")
+        found = told.get("data_fingerprint") if isinstance(told, dict) else None
+        return found if isinstance(found, str) else None
+
+    @contextmanager
+    def translate_misfit(self) -> Iterator[None]:
+        """Turns errors of ``load_state_dict`` within it into a TrainingError that names the checkpoints."""
+        try:
+            yield
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise TrainingError(
+                f"the checkpoints in {self.checkpoints} do not fit the recipe's networks: "
+                f"{str(error).partition(chr(10))[0][:100]}; start over with --overwrite"
             ) from error
-        return state
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from training in the same folder; the lock ends with the process."""
+        """Keeps other processes from training in this folder; the lock ends with the process."""
         with locked(self.path, f"another process is training in {self.path}"):
             yield
+
+
+def _load_state(file: Path) -> dict[str, Any]:
+    """A training state.
+
+    Raises:
+        DataError: the file is damaged, or holds something else.
+    """
+    check_whole(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise DataError(f"the checkpoint {file} cannot be read (truncated or damaged)") from error
+    wrong = fault(state, CHECKPOINT)
+    if wrong is not None:
+        raise DataError(f"the checkpoint {file} is not a training state: {wrong}")
+    return dict(state)

@@ -1,4 +1,4 @@
-"""Batch norm by the statistics of the whole batch, where each of several processes sees a part of it."""
+"""Batch norm with the statistics of the whole batch, of which each process sees a part."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from collegium.ranks import gather
 
 
 class SynchronisedBatchNorm(TorchFunctionMode):
-    """Within it, batch norm that normalises by its batch does so by those of all ranks, on CPUs and GPUs.
+    """Within it, batch norm in training mode uses the statistics of the batches of all ranks, on CPUs and GPUs.
 
-    It stands in for ``torch.nn.functional.batch_norm`` and so reaches every module that calls it, whatever its class;
-    torch's own SyncBatchNorm works on GPUs alone, and replaces the library's kinds of batch norm but no other. Norms of
-    other kinds are left alone. The shares of the ranks must be equally large.
+    It replaces ``torch.nn.functional.batch_norm`` and so reaches every module that calls it, of whatever class;
+    torch's SyncBatchNorm works on GPUs alone and replaces torch's own classes only. Other norms are unchanged. All
+    ranks must have equally many images.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -36,12 +36,12 @@ def _batch_norm(
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    places = [0, *range(2, x.ndim)]
-    every = gather(torch.stack(torch.var_mean(wide, places, correction=0)))  # (ranks, 2, D)
-    mean = every[:, 1].mean(0)
-    variance = every[:, 0].mean(0) + (every[:, 1] - mean).square().mean(0)
+    dims = [0, *range(2, x.ndim)]
+    moments = gather(torch.stack(torch.var_mean(wide, dims, correction=0)))  # (ranks, 2, D)
+    mean = moments[:, 1].mean(0)
+    variance = moments[:, 0].mean(0) + (moments[:, 1] - mean).square().mean(0)
     if running_mean is not None and running_var is not None:
-        count = len(every) * x.numel() // x.shape[1]
+        count = len(moments) * x.numel() // x.shape[1]
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((variance * count / (count - 1)).to(running_var.dtype), momentum)

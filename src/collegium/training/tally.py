@@ -1,4 +1,4 @@
-"""What is gathered during an epoch, on the device, without waiting for it in any step."""
+"""Sums over the steps of an epoch, kept on the device so that no step waits for it."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from collegium.method import Terms
 
 
 class Seen(NamedTuple):
-    """What one step has to tell."""
+    """What one step has measured."""
 
     names: list[str]  # "player/term"
-    values: Tensor  # (K,), of the terms
-    correct: Tensor  # (M + 1,), right answers of each peer and of the ensemble
+    values: Tensor  # (K,), one for each term
+    correct: Tensor  # (M + 1,), correct answers of each peer and of the ensemble
     images: int
 
 
 def observe(terms: Mapping[str, Terms], logits: Tensor, target: Tensor) -> Seen:
-    """Terms by player, the peers' logits (M, B, C), class indices (B,)."""
+    """From terms by player, the peers' logits (M, B, C) and class indices (B,)."""
     flat = {f"{player}/{name}": value for player, named in terms.items() for name, value in named.items()}
     answers = torch.cat([logits, logits.mean(0, keepdim=True)]).argmax(-1)
     values = torch.stack([value.detach().float() for value in flat.values()])
@@ -28,7 +28,7 @@ def observe(terms: Mapping[str, Terms], logits: Tensor, target: Tensor) -> Seen:
 
 
 class Tally:
-    """Sums of every term and counts of right answers since the epoch began."""
+    """Sums of every term and counts of correct answers since the start of the epoch."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -39,17 +39,17 @@ class Tally:
         self._unread: list[Tensor] = []
 
     def add(self, seen: Seen) -> None:
-        """One step."""
+        """Adds one step."""
         self.names = seen.names
         self._unread.append(seen.values)
         self.correct = seen.correct if self.correct is None else self.correct.to(seen.correct.device) + seen.correct
         self.images += seen.images
 
     def read(self, epoch: int) -> None:
-        """Takes the steps since the last reading into the sums; waits for the device.
+        """Adds the steps since the last call to the sums; waits for the device.
 
         Raises:
-            TrainingError: a term was not finite; names the term, the epoch and the step.
+            TrainingError: a term was not finite; the message names term, epoch and step.
         """
         if not self._unread:
             return
@@ -70,7 +70,7 @@ class Tally:
         return float(self.sums.sum()) / max(1, self.steps)
 
     def accuracy(self) -> dict[str, float]:
-        """Share of right answers on training batches: each peer, and the ensemble."""
+        """Share of correct answers on training batches: of each peer, and of the ensemble."""
         if self.correct is None:
             return {}
         *peers, ensemble = (self.correct.cpu().double() / self.images).tolist()
@@ -85,7 +85,7 @@ class Tally:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """All that has been read; call :meth:`read` first."""
+        """The sums; call :meth:`read` first."""
         assert not self._unread
         return {key: vars(self)[key] for key in ("names", "sums", "steps", "images", "correct")}
 

@@ -152,6 +152,88 @@ def test_the_note_says_how_far_patches_overlap():
     assert make(split="random").notes[0].startswith("Pixels were split at random")
 
 
+def test_classes_with_few_pixels_are_left_out_where_that_is_asked_for():
+    cube, truth = arrays()
+    truth[:4, :6], truth[20:, :6] = 12, 13
+    names = ("corn", "oats", "hay", "rye", "wheat")
+    data = make(arrays=(cube, truth), class_names=names, min_pixels=25, patch=3)
+    assert data.class_names == ("corn", "oats", "hay")
+    assert not (data.ground_truth.numpy()[truth >= 12] >= 0).any()
+    assert data.notes[1] == (
+        "2 of 5 classes are left out, as they have fewer than 25 labelled pixels (min_pixels): rye (24), wheat (24)."
+    )
+    truth[truth >= 12] = 0
+    assert make(arrays=(cube, truth), class_names=names[:3], patch=3).fingerprint() == data.fingerprint()
+    assert len(make(min_pixels=144, patch=3).notes) == 1  # exactly so many are enough
+
+
+def test_a_rare_class_is_kept_by_default():
+    cube, truth = arrays()
+    truth[10:14, :6] = 12
+    assert make(arrays=(cube, truth), patch=3).class_names == ("3", "5", "9", "12")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -9999])
+def test_pixels_without_data_are_neither_trained_on_nor_tested_nor_measured(value):
+    cube, truth = arrays()
+    hole = np.zeros((24, 30), dtype=bool)
+    hole[:, :2] = hole[3:9, 12:20] = True  # unlabelled and labelled ones
+    torn = cube.astype(np.float32)
+    torn[hole, 2] = value  # in one of the bands
+    data = make(arrays=(torn, truth), pca=2)
+    assert torch.equal(data.missing, torch.from_numpy(hole))
+    assert (data.ground_truth[data.missing] == -1).all()
+    for split in data.splits.values():
+        assert not data.missing.flatten()[split.positions].any()
+    expected = make(arrays=(cube.astype(np.float32), np.where(hole, 0, truth)), pca=2)
+    assert (data.mean, data.std) == (expected.mean, expected.std)
+    assert torch.equal(data.train.positions, expected.train.positions)
+    torch.testing.assert_close(data.normalised[data.missing], torch.zeros(96, 2), atol=1e-5, rtol=0)
+    assert torch.equal(data.normalised[~data.missing], expected.normalised[~data.missing])
+    assert data.notes[-1] == (
+        "96 of 720 pixels have no data (a value that is not finite or -9999): 48 labelled ones among them are left "
+        "out, and patches hold the mean in their place."
+    )
+
+
+def test_what_stands_for_no_data_can_be_said():
+    cube, truth = arrays()
+    cube[:3, :3] = 0
+    assert make(arrays=(cube, truth)).missing is None
+    assert int(make(arrays=(cube, truth), no_data=0).missing.sum()) == 9
+    cube[0, 0] = -9999
+    assert make(arrays=(cube, truth), no_data=None).missing is None
+    assert int(make(arrays=(cube, truth)).missing.sum()) == 1
+
+
+def test_a_band_without_data_is_named_and_can_be_left_out():
+    cube, truth = arrays()
+    cube = cube.astype(np.float32)
+    cube[..., 4] = np.nan
+    with pytest.raises(DataError, match="band 4 has none anywhere, leave it out with bands"):
+        make(arrays=(cube, truth))
+    data = make(arrays=(cube, truth), bands="0-3,5", colour_bands=(4, 1, 0))
+    assert data.missing is None and len(data.notes) == 1
+    assert not data.false_colour().any()  # one of its bands has no data
+
+
+def test_pixels_without_data_are_black_and_do_not_stretch_the_colours():
+    cube, truth = arrays()
+    torn = cube.copy()
+    torn[:2] = -9999
+    colours = make(arrays=(torn, truth)).false_colour()
+    assert not colours[:, :2].any()
+    assert torch.equal(colours[:, 2:], make(arrays=(cube[2:], truth[2:])).false_colour())
+
+
+def test_a_class_without_any_data_is_left_out():
+    cube, truth = arrays()
+    cube = np.where((truth == 5)[..., None], np.nan, cube)
+    data = make(arrays=(cube, truth))
+    assert data.class_names == ("3", "9")
+    assert "1 of 3 classes are left out, as they have fewer than 1 labelled pixels (min_pixels): 5 (0)." in data.notes
+
+
 def test_another_networks_normalisation_can_be_taken_over():
     data = make().normalised_like((0.0,) * 6, (2.0,) * 6)
     torch.testing.assert_close(data.normalised, data.cube / 2)
@@ -167,7 +249,11 @@ def test_another_networks_normalisation_can_be_taken_over():
             "has 4 x 5 pixels, its ground truth 6 x 5: give two that belong together",
         ),
         (np.ones((4, 5, 2)), np.ones((5, 4)), "belong together; one of them is transposed"),
-        (np.full((4, 5, 2), np.nan), np.ones((4, 5)), r"scene has a value that is not finite at \(0, 0, 0\)"),
+        (
+            np.full((4, 5, 2), np.nan),
+            np.eye(4, 5) + 1,
+            "no pixel of scene has data in all of its bands: band 0 has none",
+        ),
         (np.ones((4, 5, 2)), np.full((4, 5), 0.5), "values that are not whole numbers from 0 on"),
         (np.ones((4, 5, 2)), np.full((4, 5), -1), "values that are not whole numbers from 0 on"),
         (np.ones((4, 5, 2)), np.full((4, 5), np.nan), "values that are not whole numbers from 0 on"),
@@ -186,6 +272,9 @@ def test_arrays_that_do_not_fit_are_refused(cube, truth, message):
         ({"class_names": ("a", "b")}, "3 classes and 2 class names"),
         ({"pca": 40}, "40 principal components cannot be fitted to 12 training pixels"),
         ({"bands": "7"}, "there is no band 7"),
+        ({"min_pixels": -1}, "min_pixels is -1"),
+        ({"min_pixels": 145}, "1 classes of scene have 145 labelled pixels, and 2 are needed: .* at most 144"),
+        ({"split": "random", "per_class": 144}, r"class 5 has 143 pixels to train on, not 144: .*min_pixels"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):

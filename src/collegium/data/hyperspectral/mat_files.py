@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collegium.errors import DataError
+from collegium.extras import how_to_install
 
 Array = NDArray[Any]
 
@@ -36,7 +37,7 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
         import h5py
     except ImportError as error:
         raise DataError(
-            f"{path} is a MATLAB 7.3 file, which is read with h5py: install it (pip install h5py), "
+            f"{path} is a MATLAB 7.3 file, which is read with h5py: install it ({how_to_install('hyperspectral')}), "
             "or save the file again with -v7"
         ) from error
     with h5py.File(path) as file:

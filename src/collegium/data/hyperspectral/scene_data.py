@@ -24,12 +24,14 @@ class SceneData(PatchData):
 
     Attributes:
         ground_truth: (H, W) int64, the class of each pixel, -1 where it has none.
+        missing: (H, W) bool, the pixels without data; None where there are none.
 
     Raises:
         UsageError: as PatchData; or `ground_truth` is not as large as the scene.
     """
 
     ground_truth: Tensor
+    missing: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.ground_truth.shape != self.cube.shape[:2]:
@@ -66,6 +68,8 @@ def from_scene(
     validation: float = 0.0,
     block: int | None = None,
     split_seed: int = 0,
+    min_pixels: int = 0,
+    no_data: float | None = -9999,
 ) -> SceneData:
     """Data to train on from a scene in memory.
 
@@ -86,9 +90,12 @@ def from_scene(
         validation: the share of each class's pixels to hold out.
         block: side in pixels of the blocks of a disjoint split.
         split_seed: of blocks and pixels.
+        min_pixels: leave out classes with fewer labelled pixels; a note says which, and how many they have.
+        no_data: a pixel that holds this value in one of its `bands` has no data, nor has one that is not finite
+            there. It is neither trained on nor tested, and a note says how many there are.
 
-    `split` and what follows are explained at :func:`split_pixels`. Components, mean and deviation are those of the
-    training pixels alone.
+    `split` and the options up to `split_seed` are explained at :func:`split_pixels`. Components, mean and deviation
+    are those of the training pixels alone; where a patch reaches over pixels without data, it holds that mean.
 
     Raises:
         UsageError: a number is out of range, or a class has too few pixels for the split.
@@ -99,9 +106,14 @@ def from_scene(
         class_names = tuple(str(value) for value in labels)
     if len(class_names) != len(labels):
         raise UsageError(f"{name} has {len(labels)} classes and {len(class_names)} class names: give one a class")
-    lookup = np.full(int(labels[-1]) + 1, -1, dtype=np.int64)
+    picked = parse_bands(bands, cube.shape[2])
+    missing = _without_data(cube[..., list(picked)], no_data)
+    if missing.all():
+        raise DataError(f"no pixel of {name} has data in all of its bands{_empty_band(cube, picked, no_data)}")
+    labels, class_names, left_out = _frequent(name, truth[~missing], labels, class_names, min_pixels)
+    lookup = np.full(int(truth.max()) + 1, -1, dtype=np.int64)
     lookup[labels] = np.arange(len(labels))
-    ground_truth = torch.from_numpy(np.ascontiguousarray(lookup[truth.astype(np.int64)]))
+    ground_truth = torch.from_numpy(np.where(missing, -1, lookup[truth.astype(np.int64)]))
     dealt = split_pixels(
         ground_truth,
         kind=split,
@@ -113,7 +125,6 @@ def from_scene(
         seed=split_seed,
         names=class_names,
     )
-    picked = parse_bands(bands, cube.shape[2])
     flat = ground_truth.flatten()
     spectra = torch.from_numpy(np.ascontiguousarray(cube[..., list(picked)], dtype=np.float32)).view(-1, len(picked))
     components = None
@@ -121,6 +132,10 @@ def from_scene(
         components = principal_components(spectra[dealt.train], pca)
         spectra = components.project(spectra)
     mean, std = statistics(spectra[dealt.train], normalise)
+    notes = [describe_split(dealt, ground_truth.shape, patch), *left_out]
+    if missing.any():
+        notes.append(_describe_missing(missing, truth, no_data))
+        spectra[torch.from_numpy(missing.ravel())] = torch.tensor(mean)
 
     def pixels(positions: Tensor) -> Pixels:
         return Pixels(positions, flat[positions])
@@ -133,15 +148,65 @@ def from_scene(
         class_names=class_names,
         mean=mean,
         std=std,
-        notes=(describe_split(dealt, ground_truth.shape, patch),),
+        notes=tuple(notes),
         cube=spectra.view(*cube.shape[:2], -1),
-        colours=false_colours(cube, colour_bands),
+        colours=false_colours(cube, colour_bands, no_data),
         patch=patch,
         turn=turn,
         bands=picked,
         components=components,
         ground_truth=ground_truth,
+        missing=torch.from_numpy(missing) if missing.any() else None,
     )
+
+
+def _without_data(spectra: Array, no_data: float | None) -> Array:
+    """(...) bool: where one of the bands of `spectra` (..., bands) is not finite, or `no_data`."""
+    missing = np.zeros(spectra.shape[:-1], dtype=bool)
+    if spectra.dtype.kind == "f":
+        missing |= ~np.isfinite(spectra).all(-1)
+    if no_data is not None:
+        missing |= (spectra == no_data).any(-1)
+    return missing
+
+
+def _empty_band(cube: Array, bands: tuple[int, ...], no_data: float | None) -> str:
+    """The end of a sentence that names a band without any data, where there is one."""
+    for band in bands:
+        if _without_data(cube[..., band : band + 1], no_data).all():
+            return f": band {band} has none anywhere, leave it out with bands"
+    return ""
+
+
+def _describe_missing(missing: Array, truth: Array, no_data: float | None) -> str:
+    value = "" if no_data is None else f" or {no_data:g}"
+    return (
+        f"{missing.sum():,} of {missing.size:,} pixels have no data (a value that is not finite{value}): "
+        f"{(truth[missing] > 0).sum():,} labelled ones among them are left out, and patches hold the "
+        "mean in their place."
+    )
+
+
+def _frequent(
+    name: str, labels_there: Array, labels: list[int], class_names: tuple[str, ...], min_pixels: int
+) -> tuple[list[int], tuple[str, ...], list[str]]:
+    """The classes with enough of `labels_there`, their names, and a sentence about all others where there are any."""
+    if min_pixels < 0:
+        raise UsageError(f"min_pixels is {min_pixels}: give 0 or more")
+    counts = [int((labels_there == label).sum()) for label in labels]
+    kept = [k for k, count in enumerate(counts) if count >= max(min_pixels, 1)]
+    if len(kept) < 2:
+        raise UsageError(
+            f"{len(kept)} classes of {name} have {max(min_pixels, 1):,} labelled pixels, and 2 are needed: give a "
+            f"smaller min_pixels, at most {sorted(counts)[-2]:,}"
+        )
+    notes = []
+    if others := [f"{class_names[k]} ({counts[k]:,})" for k in range(len(labels)) if k not in kept]:
+        notes.append(
+            f"{len(others)} of {len(labels)} classes are left out, as they have fewer than {max(min_pixels, 1):,} "
+            f"labelled pixels (min_pixels): {', '.join(others)}."
+        )
+    return [labels[k] for k in kept], tuple(class_names[k] for k in kept), notes
 
 
 def check_scene(name: str, cube: Array, truth: Array) -> list[int]:
@@ -161,15 +226,18 @@ def check_scene(name: str, cube: Array, truth: Array) -> list[int]:
             f"the scene {name} has {cube.shape[0]} x {cube.shape[1]} pixels, its ground truth "
             f"{truth.shape[0]} x {truth.shape[1]}: give two that belong together{hint}"
         )
-    check_finite(name, cube)
     return check_labels(f"the ground truth of {name}", truth, unlabelled=True)
 
 
-def check_finite(name: str, spectra: Array) -> None:
-    """Raises DataError where one of `spectra` (..., bands) is not a number."""
-    if spectra.dtype.kind == "f" and not np.isfinite(spectra).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(spectra))[0])
-        raise DataError(f"{name} has a value that is not finite at {where}: leave that band out, or mend the file")
+def check_finite(name: str, spectra: Array, bands: tuple[int, ...]) -> None:
+    """Raises DataError where one of the bands of `spectra` (N, B) is not a number."""
+    wrong = np.argwhere(~np.isfinite(spectra[:, list(bands)]))
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise DataError(
+            f"{name} has a value that is not finite in spectrum {row}, band {bands[column]}: leave that band out with "
+            "bands, or mend the file"
+        )
 
 
 def check_labels(what: str, labels: Array, *, unlabelled: bool) -> list[int]:
@@ -186,10 +254,13 @@ def check_labels(what: str, labels: Array, *, unlabelled: bool) -> list[int]:
     return values
 
 
-def false_colours(cube: Array, bands: tuple[int, int, int] | None) -> Tensor:
-    """(H, W, 3) uint8: three bands, each stretched between its 2nd and 98th percentile."""
+def false_colours(cube: Array, bands: tuple[int, int, int] | None, no_data: float | None = None) -> Tensor:
+    """(H, W, 3) uint8: three bands, each stretched between its 2nd and 98th percentile; black without data."""
     last = cube.shape[2] - 1
     shown = cube[..., list(bands or (3 * last // 4, last // 2, last // 4))].astype(np.float32)
-    low, high = np.percentile(shown, (2, 98), axis=(0, 1))
-    scaled = (shown - low) / np.maximum(high - low, 1e-12)
+    missing = _without_data(shown, no_data)
+    if missing.all():
+        return torch.zeros(shown.shape, dtype=torch.uint8)
+    low, high = np.percentile(shown[~missing], (2, 98), axis=0)
+    scaled = (np.where(missing[..., None], low, shown) - low) / np.maximum(high - low, 1e-12)
     return torch.from_numpy(np.ascontiguousarray((scaled.clip(0, 1) * 255).round(), dtype=np.uint8))

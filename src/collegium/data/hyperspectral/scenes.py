@@ -31,6 +31,7 @@ class Scene:
         colours: bands shown as red, green and blue, counted from 0, as public tools for these scenes have them.
         urls: file -> address; none where the owner hands out another format.
         source: where names, sizes and numbers are from.
+        min_pixels: classes with fewer labelled pixels are left out, unless other things are said.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Scene:
     colours: tuple[int, int, int]
     urls: dict[str, str]
     source: str = f"{_EHU}/index.php/Hyperspectral_Remote_Sensing_Scenes"
+    min_pixels: int = 0
 
 
 def _numbered(*classes: tuple[str, int]) -> dict[int, tuple[str, int]]:
@@ -76,6 +78,7 @@ SCENES = {
             "Indian_pines_corrected.mat": f"{_EHU}/uploads/6/67/Indian_pines_corrected.mat",
             "Indian_pines_gt.mat": f"{_EHU}/uploads/c/c4/Indian_pines_gt.mat",
         },
+        min_pixels=100,
     ),
     "pavia_university": Scene(
         title="Pavia University (ROSIS)",
@@ -247,6 +250,8 @@ def _loader(name: str) -> Callable[..., SceneData]:
         validation: float = 0.0,
         block: int | None = None,
         split_seed: int = 0,
+        min_pixels: int = published.min_pixels,
+        no_data: float | None = -9999,
     ) -> SceneData:
         cube, truth = _read(name, root, download)
         return from_scene(
@@ -266,6 +271,8 @@ def _loader(name: str) -> Callable[..., SceneData]:
             validation=validation,
             block=block,
             split_seed=split_seed,
+            min_pixels=min_pixels,
+            no_data=no_data,
         )
 
     height, width, count = published.shape
@@ -323,6 +330,8 @@ def scene(
     validation: float = 0.0,
     block: int | None = None,
     split_seed: int = 0,
+    min_pixels: int = 0,
+    no_data: float | None = -9999,
 ) -> SceneData:
     """A scene of your own from MATLAB files: bands (H, W, bands) and classes (H, W), 0 where there is none.
 
@@ -357,6 +366,8 @@ def scene(
         validation=validation,
         block=block,
         split_seed=split_seed,
+        min_pixels=min_pixels,
+        no_data=no_data,
     )
 
 

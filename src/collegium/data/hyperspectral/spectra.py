@@ -111,7 +111,8 @@ def from_spectra(
             f"{name} has spectra of shape {spectra.shape} and labels of shape {labels.shape}: "
             "expected (N, bands) and one label each"
         )
-    check_finite(name, spectra)
+    picked = parse_bands(bands, spectra.shape[1])
+    check_finite(name, spectra, picked)
     values = check_labels(f"the labels of {name}", labels, unlabelled=False)
     targets = torch.from_numpy(np.searchsorted(values, labels.ravel()).astype(np.int64))
     dealt = split_pixels(
@@ -125,7 +126,6 @@ def from_spectra(
         seed=split_seed,
         names=tuple(map(str, values)),
     )
-    picked = parse_bands(bands, spectra.shape[1])
     channels = torch.from_numpy(spectra[:, list(picked)].astype(np.float32))
     components = None
     if pca is not None:

@@ -1,0 +1,501 @@
+"""The studies under results/ that ask when networks that teach each other are better than networks alone.
+
+python benchmarks/studies.py list                 the studies, and how far each is
+python benchmarks/studies.py tune NAME            learning rate and weight decay of networks alone, by validation images
+python benchmarks/studies.py plan NAME            writes the plan and trains nothing
+python benchmarks/studies.py run NAME [--workers N]   trains, or goes on where it was interrupted
+python benchmarks/studies.py check NAME --row dml --seed 0   one run again, beside the recorded one
+python benchmarks/studies.py pages                writes the tables, figures and pages from the committed runs
+"""
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import collegium
+from collegium.errors import UsageError
+from collegium.pages.study_table import StudyTable
+from collegium.results.comparison import Comparison, Findings, Row, findings
+from collegium.study.study import Study
+from collegium.training.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+TUNING_SEEDS = (100,)
+RATES, DECAYS = (0.05, 0.1), (0.002, 0.005, 0.01)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One study: what `collegium compare` is asked, and what it is about.
+
+    Args:
+        title: of its page.
+        recipe: the shipped recipe that all its runs start from.
+        hypothesis: what it is to find out.
+        methods: the rows.
+        contrasts: the pairs of rows that decide.
+        seeds: how many, from 0.
+        deployed: the predictor that is compared.
+        teacher: of the methods that learn from one.
+        data: options of the data that differ from the recipe's.
+    """
+
+    title: str
+    recipe: str
+    hypothesis: str
+    methods: tuple[str, ...]
+    contrasts: tuple[str, ...]
+    seeds: int = 8
+    deployed: str = "mean_peer"
+    teacher: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords of :func:`collegium.compare`, without the folder."""
+        separator = "; " if any("," in method for method in self.methods) else ","
+        options: dict[str, Any] = {
+            "config": self.recipe,
+            "methods": separator.join(self.methods),
+            "peers": Recipe.read(self.recipe).peers,
+            "seeds": list(range(self.seeds)),
+            "vary": "split",
+            "hypothesis": self.hypothesis,
+            "contrasts": ", ".join(self.contrasts),
+            "deployed": self.deployed,
+        }
+        if self.data:
+            options["data"] = {**Recipe.read(self.recipe).data, **self.data}
+        return options | ({} if self.teacher is None else {"teacher": self.teacher})
+
+    def command(self, folder: str) -> str:
+        """The same on the command line."""
+        words = ["collegium", "compare"]
+        said = {name: value for name, value in self.options.items() if name != "data"}
+        said |= {f"data.{name.replace('_', '-')}": value for name, value in self.data.items()}
+        for name, value in said.items():
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words += [f"--{name}", text]
+        return shlex.join([*words, "--study", folder])
+
+
+ALONE, TRUNK = "independent", "independent:share_until=stage2"
+DML3, DML1 = "dml:temperature=3", "dml"
+FFL_TRUNK = "ffl:share_until=stage2"
+
+STUDIES: dict[str, Planned] = {
+    "people_labels": Planned(
+        title="Labels as people gave them",
+        recipe="people_labels",
+        hypothesis="On images that people labelled, a quarter of them wrongly, one network is more accurate on right "
+        "test labels when two networks teach each other than when it trains alone, and more than label smoothing makes "
+        "it.",
+        methods=(
+            ALONE,
+            "independent:label_smoothing=0.2",
+            DML3,
+            DML1,
+            "ffl",
+            "kdcl",
+            "dml:temperature=3:label_smoothing=0.1",
+        ),
+        contrasts=(
+            f"{DML3} vs {ALONE}",
+            f"ffl vs {ALONE}",
+            f"kdcl vs {ALONE}",
+            f"{DML3} vs independent:label_smoothing=0.2",
+        ),
+    ),
+    "few_labels": Planned(
+        title="Few labels, many steps",
+        recipe="few_labels",
+        hypothesis="With few images and so many steps that networks overfit, one network is more accurate when two "
+        "networks teach each other than when it trains alone, apart or on the same trunk.",
+        methods=(ALONE, TRUNK, "independent:label_smoothing=0.1", DML3, "ffl", FFL_TRUNK, "kdcl"),
+        contrasts=(f"{DML3} vs {ALONE}", f"ffl vs {ALONE}", f"kdcl vs {ALONE}", f"{FFL_TRUNK} vs {TRUNK}"),
+    ),
+    "wrong_labels": Planned(
+        title="Wrong labels",
+        recipe="wrong_labels",
+        hypothesis="With 40 % of the training labels wrong, one network is more accurate on right test labels when two "
+        "networks teach each other than when it trains alone, and more than label smoothing makes it.",
+        methods=(ALONE, "independent:label_smoothing=0.3", DML3, DML1, "ffl", "kdcl"),
+        contrasts=(
+            f"{DML3} vs {ALONE}",
+            f"ffl vs {ALONE}",
+            f"kdcl vs {ALONE}",
+            f"{DML3} vs independent:label_smoothing=0.3",
+        ),
+    ),
+    "more_peers": Planned(
+        title="More peers",
+        recipe="more_peers",
+        hypothesis="One of four networks that share their first stage is more accurate when they teach each other "
+        "(DML, T = 2) than when they do not, on the same trunk or apart.",
+        methods=(ALONE, "independent:share_until=stage1", "dml:temperature=2:share_until=stage1"),
+        contrasts=(
+            "dml:temperature=2:share_until=stage1 vs independent:share_until=stage1",
+            f"dml:temperature=2:share_until=stage1 vs {ALONE}",
+        ),
+    ),
+    "larger_peer": Planned(
+        title="A small network with a larger one",
+        recipe="larger_peer",
+        hypothesis="ResNet-8 is more accurate when it trains with WRN-16-2, and both teach each other, than when it "
+        "trains alone.",
+        methods=(ALONE, "independent:label_smoothing=0.1", DML3, "kdcl", "ffl", "switokd", "afd"),
+        contrasts=(f"{DML3} vs {ALONE}", f"kdcl vs {ALONE}", f"ffl vs {ALONE}", f"afd vs {ALONE}"),
+        deployed="peer0",
+    ),
+}
+
+STUDIES |= {
+    f"indian_pines_{pixels}": Planned(
+        title=f"Indian Pines with {pixels} labelled pixels of each class",
+        recipe="indian_pines",
+        hypothesis=f"With {pixels} labelled pixels of each class, and test pixels elsewhere in the scene, one network "
+        "is more accurate when two networks teach each other than when it trains alone.",
+        methods=(ALONE, "independent:label_smoothing=0.1", DML3, "ffl", "kdcl", "afd"),
+        contrasts=(f"ffl vs {ALONE}", f"{DML3} vs {ALONE}", f"kdcl vs {ALONE}", f"afd vs {ALONE}"),
+        seeds=16,
+        data={"per_class": pixels},
+    )
+    for pixels in (5, 10, 20)
+}
+
+
+def tune(name: str, workers: int | None) -> None:
+    """Trains one network of the study alone with every learning rate and weight decay, then with label smoothing."""
+    planned = STUDIES[name]
+    recipe = Recipe.read(planned.recipe)
+    grid = [f"independent:learning_rate={rate}:weight_decay={decay}" for rate in RATES for decay in DECAYS]
+    smoothed = [f"independent:label_smoothing={weight}" for weight in (0.1, 0.2, 0.3)]
+    for methods in (grid, ["independent", *smoothed]):
+        collegium.compare(
+            config=planned.recipe,
+            methods=",".join(methods),
+            peers=recipe.peers.partition("x")[2].partition(",")[0],
+            seeds=TUNING_SEEDS,
+            vary="split",
+            evaluate_every=recipe.epochs // 2,
+            checkpoint_every=recipe.epochs // 2,
+            study=RESULTS / name / "tuning",
+            workers=workers,
+        )
+
+
+def run(name: str, workers: int | None, *, plan_only: bool = False) -> None:
+    """Writes the plan if there is none, and trains what is left."""
+    folder = RESULTS / name / "study"
+    print(collegium.compare(**STUDIES[name].options, study=folder, workers=workers, plan_only=plan_only))
+
+
+def check(name: str, row: str, seed: int) -> None:
+    """Trains one run again and prints its accuracy beside the recorded one."""
+    study = Study.open(RESULTS / name / "study")
+    cells = [cell for cell in study.cells if cell.seed == seed and cell.label.partition(" · ")[0] == row]
+    if not cells:
+        rows = sorted({cell.label.partition(" · ")[0] for cell in study.cells})
+        raise UsageError(f"{name} has no run of {row!r} with seed {seed}; its rows are: {', '.join(rows)}")
+    recorded = study.outcome(cells[0]).result
+    recipe = study.recipe(cells[0])
+    again = collegium.train(run=ROOT / "runs" / "check" / cells[0].key, **recipe.to_dict())
+    deployed = STUDIES[name].deployed
+    print(f"{cells[0].name}: accuracy of one network on the test images after the last epoch")
+    print(f"  now       {_accuracy(again, deployed):.2f} %")
+    print(f"  recorded  {'not yet' if recorded is None else f'{_accuracy(recorded, deployed):.2f} %'}")
+    print("On the machine that is recorded they are equal; elsewhere rounding differs, and so does the last decimal.")
+
+
+def _accuracy(result: Mapping[str, Any], predictor: str, epoch: str = "last") -> float:
+    scores = result["mean_peer"] if predictor == "mean_peer" else result["predictors"][predictor]
+    return 100 * (1 - scores[epoch]["top1_error"])
+
+
+def pages(names: Sequence[str], out: Path = RESULTS) -> None:
+    """Writes README.md, figures and CSV files of every study that has begun, and what they say together."""
+    begun = {name: findings(Study.open(RESULTS / name / "study")) for name in names if _begun(name)}
+    for name, found in begun.items():
+        folder, table = out / name, StudyTable(found)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "runs.csv").write_text(table.runs_csv())
+        (folder / "summary.csv").write_text(table.summary_csv())
+        (folder / "README.md").write_text(readme(name, found))
+        gains_figure(found, folder / "gains.svg")
+        curves_figure(found, folder / "curves.svg")
+    if set(begun) >= {name for name in STUDIES if _begun(name)}:
+        (out / "which_method.md").write_text(which_method(begun))
+
+
+def _begun(name: str) -> bool:
+    return (RESULTS / name / "study" / "study.yaml").is_file()
+
+
+def which_method(studies: Mapping[str, Findings]) -> str:
+    """One line for each planned contrast of each study: the regime, the gain, how sure, and the training time."""
+    heads = ["data", "peers", "epochs", "", "gain of one network, points", "verdict", "training time", "study"]
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---|---:|---|---:|---|"]
+    for name, found in studies.items():
+        for c in found.headline:
+            if c.decision is None:
+                continue
+            recipe, ratio = c.row.cells[0].recipe, found.relative_cost(c.row)
+            cells = [
+                _regime(c.row),
+                recipe.peers,
+                str(recipe.epochs),
+                f"`{c.row.method}` over `{c.over}`",
+                _gain(c),
+                f"{c.verdict}, n = {c.gain.spread.n}",
+                "" if ratio is None else f"{ratio:.2f} x",
+                f"[{STUDIES[name].title}]({name}/README.md)",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            "# Which method helps, where, and how sure that is",
+            "",
+            "Each line is a contrast that a study planned before its first run. The gain is that of the one network "
+            "which is deployed, with the confidence interval that goes with the verdict. Training time is that of the "
+            "row over that of as many networks that train alone.",
+            "",
+            *lines,
+            "",
+        ]
+    )
+
+
+def _gain(c: Comparison) -> str:
+    interval = "" if c.interval is None else f" ({c.interval[0]:+.2f} to {c.interval[1]:+.2f})"
+    return f"{c.gain.spread.mean:+.2f}{interval}"
+
+
+def _regime(row: Row) -> str:
+    """The training data in words."""
+    result = row.result
+    wrong = result.get("wrong_labels")
+    clean = "" if wrong is None else f", {100 * wrong:.0f} % wrong labels"
+    classes = len(result["class_names"])
+    return f"{result['data']}, {classes} classes, {result['training_images']:,} images{clean}"
+
+
+def readme(name: str, found: Findings) -> str:
+    """The page of a study."""
+    planned, done = STUDIES[name], sum(len(row.results) for row in found.rows)
+    plan = found.study.plan
+    assert plan is not None
+    recipe = found.study.cells[0].recipe
+    discussion = RESULTS / name / "discussion.md"
+    settings = (
+        f"{recipe.epochs} epochs, batches of {recipe.batch_size}, learning rate {recipe.learning_rate}, weight decay "
+        f"{recipe.weight_decay}, {recipe.schedule}"
+    )
+    parts = [
+        f"# {planned.title}",
+        f"**Asked** (plan of {plan.written}, before the first run; {len(plan.seeds)} seeds, each with its own split): "
+        f"{plan.hypothesis}",
+        *([f"{done} of {len(found.outcomes)} runs are done so far."] if done < len(found.outcomes) else []),
+        _verdicts(found),
+        "Gain of one network in points of test accuracy after the last epoch, with the confidence interval that goes "
+        f"with the verdict ({len(plan.contrasts)} contrasts, Holm's correction). *Could show*: the smallest gain that "
+        "a study of this size and spread shows four times of five.",
+        "![Gains](gains.svg)",
+        _rows(found),
+        "Top-1 accuracy in percent, mean ± sample standard deviation over the seeds. Best epoch: chosen on validation "
+        "images. Time: of training, over that of `independent`, where one machine computed both.",
+        "![Curves](curves.svg)",
+        *([discussion.read_text().strip()] if discussion.is_file() else []),
+        "## How",
+        f"Recipe: [`{planned.recipe}`](../../recipes/{planned.recipe}.yaml): {settings}. {_provenance(found)}",
+        f"```sh\n{planned.command(f'results/{name}/study')}\n```",
+        f"goes on where it was interrupted. `python benchmarks/studies.py check {name} --row independent --seed 0` "
+        "trains one run again and prints its accuracy beside the recorded one, and `make results` makes this page from "
+        "the runs in `study/`.",
+        *_tuning(name),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdicts(found: Findings) -> str:
+    lines = ["| contrast | n | gain | interval | could show | verdict |", "|---|---:|---:|---:|---:|---|"]
+    for c in found.headline:
+        if c.decision is not None:
+            low_high = "" if c.interval is None else f"{c.interval[0]:+.2f} to {c.interval[1]:+.2f}"
+            smallest = "" if c.smallest is None else f"{c.smallest:.2f}"
+            lines.append(
+                f"| `{c.row.method}` over `{c.over}` | {c.gain.spread.n} | {c.gain.spread.mean:+.2f} | {low_high} | "
+                f"{smallest} | {c.verdict} |"
+            )
+    return "\n".join(lines)
+
+
+def _rows(found: Findings) -> str:
+    heads = ["", "n", "one network", "best epoch", "ensemble", "NLL", "calibration error", "training error", "time"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for row in found.rows:
+        if not row.results:
+            continue
+        best = [_accuracy(result, found.deployed, "best") for result in row.results.values()]
+        errors = [error for error in (_training_error(found, row, seed) for seed in row.results) if error is not None]
+        ratio = found.relative_cost(row)
+        lines.append(
+            f"| `{row.method}` | {len(row.results)} | {_mean(row.scores(found.deployed).values())} | {_mean(best)} | "
+            f"{_mean(row.scores('ensemble').values())} | {_mean(row.scores(found.deployed, 'nll').values(), 3)} | "
+            f"{_mean(row.scores(found.deployed, 'ece').values(), 1)} | {_mean(errors, 1)} | "
+            f"{'' if ratio is None else f'{ratio:.2f}'} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean(values: Any, digits: int = 2) -> str:
+    values = list(values)
+    if not values:
+        return ""
+    spread = (
+        ""
+        if len(values) < 2
+        else f" ± {(sum((v - fmean(values)) ** 2 for v in values) / (len(values) - 1)) ** 0.5:.{digits}f}"
+    )
+    return f"{fmean(values):.{digits}f}{spread}"
+
+
+def _metrics(found: Findings, row: Row, seed: int) -> list[dict[str, float]]:
+    cell = next(cell for cell in row.cells if cell.seed == seed)
+    folder = found.study.run_folder(cell)
+    return folder.metrics() if folder.metrics_file.is_file() else []
+
+
+def _training_error(found: Findings, row: Row, seed: int) -> float | None:
+    """Of the deployed network on the augmented training images of the last epoch, with the labels that it was given."""
+    metrics = _metrics(found, row, seed)
+    if not metrics:
+        return None
+    peers = [f"train/accuracy/peer{k}" for k in range(len(row.result["peers"]))]
+    names = peers if found.deployed == "mean_peer" else [f"train/accuracy/{found.deployed}"]
+    return 100 * (1 - fmean(metrics[-1][name] for name in names))
+
+
+def _provenance(found: Findings) -> str:
+    commits: dict[str, None] = {}
+    machines: dict[str, None] = {}
+    from collegium.training.recipe import read_yaml
+
+    for outcome in found.outcomes:
+        if outcome.state == "done":
+            told = read_yaml(found.study.run_folder(outcome.cell).recipe_file)["provenance"]
+            commits[told["commit"]] = None
+            machines[
+                f"{told['device']}, {told['threads']} thread{'s' * (told['threads'] != 1)} a run, torch {told['torch']}"
+            ] = None
+    return f"Computed on: {'; '.join(machines) or 'nothing yet'}. Commits: {', '.join(commits) or 'none yet'}."
+
+
+def _tuning(name: str) -> list[str]:
+    folder = RESULTS / name / "tuning"
+    if not (folder / "study.yaml").is_file():
+        return []
+    rows = findings(Study.open(folder)).rows
+    lines = ["| setting | n | validation accuracy |", "|---|---:|---:|"]
+    for row in rows:
+        if row.results:
+            values = [_accuracy(result, "peer0", "validation") for result in row.results.values()]
+            lines.append(f"| `{row.method}` | {len(values)} | {_mean(values)} |")
+    return [
+        "Settings were chosen by one network alone, on validation images, with seeds that the study does not have "
+        f"(`python benchmarks/studies.py tune {name}`):",
+        "\n".join(lines),
+    ]
+
+
+def _figure(rows: int, width: float = 7.5) -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams |= {"svg.hashsalt": "collegium", "font.size": 10}
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(width, 0.5 * rows + 1.4), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def gains_figure(found: Findings, file: Path) -> None:
+    """Every comparison of the deployed predictor: a dot a seed, the mean, its interval."""
+    shown: list[Comparison] = found.headline[::-1]
+    figure, axes = _figure(len(shown))
+    axes.axvline(0, color="#888888", linewidth=1)
+    for y, c in enumerate(shown):
+        colour = "#0072B2" if c.decision is not None else "#999999"
+        axes.scatter(list(c.gain.by_seed.values()), [y] * len(c.gain.by_seed), s=14, color=colour, alpha=0.45)
+        axes.scatter([c.gain.spread.mean], [y], s=45, color=colour, marker="D")
+        if c.interval is not None:
+            axes.plot(c.interval, [y, y], color=colour, linewidth=2)
+    axes.set_yticks(range(len(shown)), [f"{c.row.method}\nover {c.over}" for c in shown])
+    axes.set_xlabel("gain of one network, points (dots: seeds; bar: confidence interval; grey: not a planned contrast)")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def curves_figure(found: Findings, file: Path) -> None:
+    """Mean test accuracy of the deployed predictor over the epochs that were scored."""
+    figure, axes = _figure(6)
+    for row in found.rows:
+        curves = [
+            {m["epoch"]: 100 * (1 - m[key]) for m in _metrics(found, row, seed) if key in m}
+            for seed in row.results
+            for key in [f"test/{found.deployed}/top1_error"]
+        ]
+        epochs = sorted(set.intersection(*map(set, curves))) if curves else []
+        if epochs:
+            axes.plot(
+                epochs, [fmean(curve[e] for curve in curves) for e in epochs], label=f"{row.method} ({len(curves)})"
+            )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("test accuracy of one network, %")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def progress(names: Sequence[str]) -> None:
+    """How far every study is."""
+    for name in names:
+        file = RESULTS / name / "study" / "study.yaml"
+        if not file.is_file():
+            print(f"{name:14} not begun")
+            continue
+        outcomes = Study.open(file.parent).outcomes()
+        print(f"{name:14} {sum(o.state == 'done' for o in outcomes)} of {len(outcomes)} runs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["list", "tune", "plan", "run", "check", "pages"])
+    parser.add_argument("name", nargs="?", choices=list(STUDIES))
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--row", default=ALONE)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    names = list(STUDIES) if options.name is None else [options.name]
+    if options.command in ("tune", "plan", "run", "check") and options.name is None:
+        parser.error(f"{options.command} needs the name of a study: {', '.join(STUDIES)}")
+    if options.command == "list":
+        progress(names)
+    elif options.command == "pages":
+        pages(names)
+    elif options.command == "check":
+        check(options.name, options.row, options.seed)
+    elif options.command == "tune":
+        tune(options.name, options.workers)
+    else:
+        run(options.name, options.workers, plan_only=options.command == "plan")
+
+
+if __name__ == "__main__":
+    main()

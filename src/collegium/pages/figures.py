@@ -1,0 +1,217 @@
+"""Figures of the page as inline SVG, drawn by matplotlib, in the page's own font and text colour."""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from collegium.pages.colours import ACCENT, INK, Style
+from collegium.pages.html import Html
+from collegium.results.diversity import Reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Points = tuple[Sequence[float], Sequence[float]]
+"""x and y of a curve."""
+
+FULL = 0.1  # a smaller share is never drawn in full colour
+LABELLED_CLASSES = 20  # a confusion matrix of more classes has no class names beside it
+
+_SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9.5,
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+}
+
+
+@contextmanager
+def drawing(name: str, width: float, height: float) -> Iterator["tuple[Figure, Axes]"]:
+    """A figure of one pair of axes, in inches, drawn in the page's manner; ``name`` seeds the SVG's ids."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_SETTINGS | {"svg.hashsalt": name}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def to_svg(figure: "Figure", name: str, description: str) -> Html:
+    """The figure as an SVG element that can stand in a page with others: ids of its own, no outside links."""
+    from html import escape
+
+    text = io.StringIO()
+    with warnings.catch_warnings():
+        # matplotlib's font may lack a class name's letters; the page is shown in the browser's own.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.S)
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
+    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: (?:[a-z]+ )?([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = svg.replace(INK, "currentColor")
+    box = re.search(r'viewBox="([^"]+)"', svg)
+    assert box is not None
+    width = box[1].split()[2]
+    body = svg[svg.index(">") + 1 :]
+    return Html(
+        f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(description)}" '
+        f'style="max-width: {float(width) * 1.45:.0f}px">{body}'
+    )
+
+
+def curves(
+    name: str,
+    series: Mapping[str, Points],
+    styles: Mapping[str, Style],
+    *,
+    unit: str,
+    description: str,
+    small: bool = False,
+) -> Html:
+    """Values over epochs, one line each. The axis is logarithmic where values span more than a factor of ten."""
+    with drawing(name, *((2.4, 1.7) if small else (5.2, 3.2))) as (figure, axes):
+        for label, (x, y) in series.items():
+            style = styles[label]
+            marker = "o" if len(x) <= 20 else ""
+            axes.plot(x, y, color=style.colour, linestyle=style.dash, marker=marker, markersize=3)
+        epochs = [x for xs, _ in series.values() for x in xs]
+        axes.set_xlim(0 if max(epochs) > 20 else 0.5, max(epochs) + (1 if max(epochs) > 20 else 0.5))
+        _whole_ticks(axes)
+        logarithmic = _value_axis(axes, [y for _, ys in series.values() for y in ys])
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(f"{unit}, log scale" if unit and logarithmic else unit)
+        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+        return to_svg(figure, name, description)
+
+
+def _whole_ticks(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def _value_axis(axes: "Axes", values: Sequence[float]) -> bool:
+    """Limits and ticks; whether the axis is logarithmic."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    if min(values) > 0 and max(values) > 10 * min(values):
+        axes.set_yscale("log")
+        decades = max(values) / min(values)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 200 else (1,), numticks=7))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        return True
+    if min(values) >= 0:
+        axes.set_ylim(0, max(values) * 1.05 or 1)
+    return False
+
+
+def confusion_matrix(name: str, matrix: Tensor, classes: Sequence[str], *, description: str) -> Html:
+    """Mistakes by true class and answer: the stronger the colour, the larger the share of the true class's images.
+
+    Up to LABELLED_CLASSES classes are named and counted; right answers are counted but not coloured.
+    """
+    share = matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)
+    share.fill_diagonal_(0)
+    labelled = len(classes) <= LABELLED_CLASSES
+    size = 4.2 if len(classes) <= 12 or not labelled else 5.2
+    with drawing(name, size, size) as (figure, axes):
+        strength = (share / share.max().clamp_min(FULL)).sqrt()
+        _shade(axes, strength)
+        axes.set_xlabel("answer" if labelled else f"answer (class 0 to {len(classes) - 1})")
+        axes.set_ylabel("true class" if labelled else f"true class (0 to {len(classes) - 1})")
+        if labelled:
+            _name_cells(axes, [_short(c) for c in classes])
+            _write_cells(axes, [[str(int(n)) if n else "" for n in row] for row in matrix], strength, 8)
+        else:
+            axes.plot([0, len(classes) - 1], [0, len(classes) - 1], color=INK, alpha=0.3, linewidth=0.6)
+            _whole_ticks(axes)
+        return to_svg(figure, name, description)
+
+
+def agreement_matrix(name: str, matrix: Tensor, predictors: Sequence[str], *, description: str) -> Html:
+    """How often predictors give the same answer, in percent; the stronger the colour, the less often."""
+    size = max(2.6, 1.4 + 0.55 * len(predictors))
+    with drawing(name, size, size) as (figure, axes):
+        difference = 1 - matrix
+        strength = difference / difference.max().clamp_min(FULL)
+        _shade(axes, strength)
+        _name_cells(axes, predictors)
+        cells = [[f"{100 * v:.1f}" if i != j else "" for j, v in enumerate(row)] for i, row in enumerate(matrix)]
+        _write_cells(axes, cells, strength, 9)
+        return to_svg(figure, name, description)
+
+
+def reliability_diagram(
+    name: str, bins: Mapping[str, Reliability], styles: Mapping[str, Style], *, least: int, description: str
+) -> Html:
+    """How often predictors are right against how sure they are, in bins of at least ``least`` images."""
+    with drawing(name, 4.2, 3.6) as (figure, axes):
+        axes.plot([0, 100], [0, 100], color=INK, alpha=0.35, linewidth=0.8)
+        for label, r in bins.items():
+            full = r.count >= least
+            x, y = (100 * r.confidence[full]).tolist(), (100 * r.accuracy[full]).tolist()
+            axes.plot(x, y, color=styles[label].colour, linestyle=styles[label].dash, marker="o", markersize=3)
+        axes.set_xlim(0, 102)
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("confidence (%)")
+        axes.set_ylabel("right answers (%)")
+        axes.grid(color=INK, alpha=0.12, linewidth=0.6)
+        return to_svg(figure, name, description)
+
+
+def _shade(axes: "Axes", strength: Tensor) -> None:
+    """Cells of one colour, from clear at 0 to full at 1, so that they suit a light page and a dark one."""
+    import numpy as np
+    from matplotlib.colors import to_rgb
+
+    pixels = np.empty((*strength.shape, 4))
+    pixels[..., :3] = to_rgb(ACCENT)
+    pixels[..., 3] = 0.85 * strength.numpy()
+    axes.imshow(pixels, interpolation="none")
+    axes.spines[["top", "right"]].set_visible(True)
+
+
+def _name_cells(axes: "Axes", names: Sequence[str]) -> None:
+    turned = max(len(n) for n in names) > 3
+    places = range(len(names))
+    axes.set_xticks(places, names, rotation=90 if turned else 0)
+    axes.set_yticks(places, names)
+    axes.tick_params(length=0)
+
+
+def _write_cells(axes: "Axes", cells: Sequence[Sequence[str]], strength: Tensor, size: float) -> None:
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            if cell:
+                colour = "white" if strength[i, j] > 0.65 else INK
+                axes.text(j, i, cell, ha="center", va="center", fontsize=size, color=colour)
+
+
+def _short(name: str) -> str:
+    # Names of classes often differ at their ends.
+    return name if len(name) <= 18 else name[:10] + "…" + name[-7:]

@@ -1,0 +1,199 @@
+"""The sections of the page that are charts: learning, agreement, mistakes, confidence."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from collegium.formatting import number, percent
+from collegium.pages import figures
+from collegium.pages.colours import ACCENT, INK, Style
+from collegium.pages.html import Html, element, figure, html, section
+from collegium.pages.run_sections import Styles, chip, key
+from collegium.pages.sheet import Column, Sheet
+from collegium.results.analysis import Evidence
+from collegium.results.diversity import confusion, most_confused, reliability
+
+
+def learning(evidence: Evidence, styles: Styles) -> Html:
+    """Errors of every predictor over the epochs, and every term of the loss."""
+    splits = [s for s in ("test", "validation") if any(k.startswith(f"{s}/") for k in evidence.history[-1])]
+    charts = [_error_chart(evidence, styles, split) for split in splits]
+    training = {
+        name: _column(evidence, f"train/accuracy/{name}", lambda v: 100 * (1 - v))
+        for name in evidence.predictors
+        if f"train/accuracy/{name}" in evidence.history[-1]
+    }
+    if training:
+        picture = figures.curves(
+            "error-train",
+            training,
+            styles,
+            unit="error on training batches (%)",
+            description="Error of the predictors on training batches over the epochs",
+        )
+        caption = "Error on augmented training batches, measured while the weights were changing."
+        charts.append(figure(picture, caption, key(styles, list(training))))
+    return section(
+        "Learning curves",
+        element("div", charts, class_="grid"),
+        element("h3", "Terms of the loss"),
+        element(
+            "p",
+            "Each term as it was descended, its weight applied, mean over the epoch's steps; "
+            "and the learning rate. Axes are logarithmic where values span more than a factor of ten.",
+            class_="soft",
+        ),
+        element("div", _terms(evidence), class_="grid small"),
+        id="curves",
+    )
+
+
+def _error_chart(evidence: Evidence, styles: Styles, split: str) -> Html:
+    series = {name: _column(evidence, f"{split}/{name}/top1_error", lambda v: 100 * v) for name in evidence.predictors}
+    picture = figures.curves(
+        f"error-{split}",
+        series,
+        styles,
+        unit=f"{split} error (%)",
+        description=f"Top-1 {split} error of every predictor over the epochs",
+    )
+    note = " They select nothing: the last epoch counts." if split == "test" else ""
+    return figure(picture, f"Top-1 error on the {split} images after each epoch.{note}", key(styles, list(series)))
+
+
+def _terms(evidence: Evidence) -> list[Html]:
+    columns = dict.fromkeys(k for row in evidence.history for k in row if k.startswith("train/"))
+    terms = [k.removeprefix("train/") for k in columns if not k.startswith("train/accuracy/")]
+    one_player = len({term.split("/")[0] for term in terms}) == 1
+    charts = []
+    for k, term in enumerate([*terms, ""]):
+        name = (term.partition("/")[2] if one_player else term) or "learning rate"
+        picture = figures.curves(
+            f"term-{k}",
+            {name: _column(evidence, f"train/{term}" if term else "learning_rate")},
+            {name: Style(ACCENT if term else INK, "solid")},
+            unit="",
+            small=True,
+            description=f"{name} over the epochs",
+        )
+        charts.append(element("figure", element("figcaption", element("code", name) if term else name), picture))
+    return charts
+
+
+def _column(evidence: Evidence, key: str, change: Callable[[float], float] = float) -> figures.Points:
+    rows = [row for row in evidence.history if key in row]
+    return [row["epoch"] for row in rows], [change(row[key]) for row in rows]
+
+
+def diversity(evidence: Evidence) -> Html:
+    """How alike the predictors are."""
+    picture = figures.agreement_matrix(
+        "agreement",
+        evidence.agreement,
+        evidence.predictors,
+        description="Share of test images with the same answer, for each pair of predictors, in percent",
+    )
+    caption = "Test images with the same answer, in percent. The stronger the colour, the more often two differ."
+    parts = [figure(picture, caption)]
+    if evidence.pairs:
+        columns = [
+            Column("peers", left=True),
+            Column("disagree", unit="%", meaning="Share of test images with different answers"),
+            Column("kappa", meaning="Cohen's kappa: agreement beyond chance"),
+            Column("both wrong", unit="%", meaning="Share of test images that both get wrong (double fault)"),
+            Column("JS divergence", unit="nats", meaning="Mean Jensen-Shannon divergence of the probabilities"),
+        ]
+        rows = [
+            (
+                f"{p.first}, {p.second}",
+                percent(p.disagreement),
+                f"{p.kappa:.3f}",
+                percent(p.double_fault),
+                f"{p.jensen_shannon:.4f}",
+            )
+            for p in evidence.pairs
+        ]
+        notes = (
+            "Kappa is agreement beyond chance: 1 when two peers always answer alike, 0 when no more often than by "
+            "chance. The Jensen-Shannon divergence compares whole predictions, from 0 (equal) to 0.693 nats. "
+            f"At least one peer is right on {percent(evidence.any_peer_right)} % of the test images: "
+            "no way of choosing among the peers' answers could do better."
+        )
+        parts.append(element("div", Sheet(columns, rows).html(), element("p", notes, class_="soft")))
+    return section("Agreement and diversity", element("div", parts, class_="beside"), id="diversity")
+
+
+def mistakes(evidence: Evidence, styles: Styles) -> Html:
+    """Confusion matrices of the peer that the method trains for use and of the joint predictor."""
+    shown = [evidence.deployed] + ([evidence.joint] if len(evidence.peers) > 1 or evidence.own else [])
+    charts = [_mistakes_of(evidence, name, styles) for name in shown]
+    return section("Mistakes", element("div", charts, class_="grid"), id="mistakes")
+
+
+def _mistakes_of(evidence: Evidence, name: str, styles: Styles) -> Html:
+    classes = evidence.data.class_names
+    matrix = confusion(evidence.answers[name], evidence.targets, len(classes))
+    images, wrong = int(matrix.sum()), int(matrix.sum() - matrix.diagonal().sum())
+    summary = f"{wrong:,} of {images:,} test images are classified wrongly"
+    picture = figures.confusion_matrix(
+        f"confusion-{name}", matrix, classes, description=f"Confusion matrix of {name}: {summary}"
+    )
+    caption = f"{summary}. The stronger a cell's colour, the larger its share of the true class's images; " + (
+        "right answers are counted, not coloured."
+        if len(classes) <= figures.LABELLED_CLASSES
+        else "right answers, on the thin line, are not coloured."
+    )
+    return element(
+        "div",
+        element("h3", chip(styles[name]), name),
+        figure(picture, caption),
+        _most_confused(matrix, classes),
+    )
+
+
+def _most_confused(matrix: Tensor, classes: tuple[str, ...]) -> Html:
+    """The pairs of classes that were mistaken more than once; empty where there are none."""
+    totals = matrix.sum(1)
+    pairs = [(i, j, n) for i, j, n in most_confused(matrix, 10 if len(classes) > 20 else 5) if n > 1]
+    if not pairs:
+        return Html()
+    rows = [(classes[i], classes[j], f"{n} of {int(totals[i])}") for i, j, n in pairs]
+    columns = [Column("true class", left=True), Column("answer", left=True), Column("images")]
+    return Sheet(columns, rows).html(caption="Most frequent mistakes")
+
+
+def calibration(evidence: Evidence, styles: Styles) -> Html:
+    """Whether predictors are as often right as they are sure."""
+    least = max(10, len(evidence.targets) // 200)
+    bins = {name: reliability(z, evidence.targets) for name, z in evidence.logits.items()}
+    picture = figures.reliability_diagram(
+        "reliability",
+        bins,
+        styles,
+        least=least,
+        description="Share of right answers against confidence, for every predictor",
+    )
+    caption = f"In 15 equal bins of confidence; those with fewer than {least} test images are left out."
+    columns = [
+        Column("predictor", left=True),
+        Column("confidence", unit="%", meaning="Mean probability of the answers given"),
+        Column("right", unit="%", meaning="Share of right answers"),
+        Column("gap", unit="points", meaning="Confidence minus right answers: above 0 too sure, below 0 too modest"),
+        Column("ECE", unit="%", meaning="Expected calibration error: mean gap over the bins, weighted by images"),
+    ]
+    rows = []
+    for name, r in bins.items():
+        sure = float((r.confidence * r.count).sum() / r.count.sum())
+        right = 1 - evidence.errors[name]
+        gap = number(100 * (sure - right), sign=True)
+        label = html([chip(styles[name]), name])
+        rows.append((label, percent(sure), percent(right), gap, percent(r.ece)))
+    notes = (
+        "On the thin line of the chart confidence is what it says; below it a predictor is too sure of itself, "
+        "above it too modest."
+    )
+    parts = [
+        figure(picture, caption, key(styles, list(bins))),
+        element("div", Sheet(columns, rows).html(), element("p", notes, class_="soft")),
+    ]
+    return section("Confidence", element("div", parts, class_="beside"), id="confidence")

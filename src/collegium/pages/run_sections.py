@@ -1,0 +1,231 @@
+"""What was trained, and what came out, in words and tables."""
+
+import shlex
+from statistics import fmean
+from typing import Any
+
+from collegium.data.hyperspectral.patches import PatchData
+from collegium.formatting import count, duration, number, percent, plural
+from collegium.pages.colours import Style
+from collegium.pages.html import Html, element, html, section, table
+from collegium.pages.sheet import Cell, Column, Sheet
+from collegium.pages.text import doubt, verdict
+from collegium.results import wording
+from collegium.results.analysis import Evidence
+from collegium.results.scores import METRICS, last, wrong_labels
+
+Styles = dict[str, Style]
+
+SHOWN = [METRICS[key] for key in ("top1_error", "top5_error", "nll", "ece")]
+
+
+def chip(style: Style) -> Html:
+    line = "solid" if style.dash == "solid" else "dotted" if style.dash == "dotted" else "dashed"
+    return element("span", class_="chip", style=f"border-top: 3px {line} {style.css}", aria_hidden="true")
+
+
+def key(styles: Styles, names: list[str]) -> Html:
+    """Which line is whose."""
+    return element("ul", [element("li", chip(styles[name]), name) for name in names], class_="key")
+
+
+def heading(evidence: Evidence) -> Html:
+    result, recipe = evidence.result, evidence.recipe
+    facts = [
+        f"peers share {wording.shared(recipe.share_until)}",
+        f"{result['training_images']:,} training and {result['test_images']:,} test images{wrong_labels(result)}",
+        f"seed {result['seed']}",
+        plural(result["epochs"], "epoch"),
+    ]
+    if len(evidence.peers) == 1:
+        del facts[0]
+    return html([element("h1", title(evidence)), element("p", " · ".join(facts), class_="soft")])
+
+
+def title(evidence: Evidence) -> str:
+    result = evidence.result
+    return f"{wording.method_title(result['method'])} on {result['data']}, {wording.networks(result['peers'])}"
+
+
+def notices(evidence: Evidence) -> list[Html]:
+    """What a reader must know before believing a number."""
+    result, found = evidence.result, list(evidence.result.get("notes", []))
+    if result.get("reconstructed"):
+        found.append(
+            f"Reconstructed: {result['reconstructed']}. No text or code of the authors states this part of "
+            f"{result['method']}, so the numbers are those of our reading of it."
+        )
+    changed = [
+        f"{name} {percent(evidence.errors[name])} % instead of {number(last(result, name, 'top1_error'))} %"
+        for name, scores in result["predictors"].items()
+        if name in evidence.errors and abs(evidence.errors[name] - scores["last"]["top1_error"]) > 1e-5
+    ]
+    if changed:
+        found.append(
+            "Predicted again for this page, on this machine and its test images, errors come out as "
+            + ", ".join(changed)
+            + ". Tables of scores hold the run's own numbers, pictures the new predictions."
+        )
+    return [element("p", text, class_="notice", role="note") for text in found]
+
+
+def summary(evidence: Evidence) -> Html:
+    result = evidence.result
+    mean, cost = last(result, "mean_peer", "top1_error"), result["cost"]
+    peers = len(evidence.peers)
+    cards = [("one peer" + (f", mean of {peers}" if peers > 1 else ""), mean, cost["peer0"])]
+    cards += [("ensemble", last(result, "ensemble", "top1_error"), cost["ensemble"])] if peers > 1 else []
+    cards += [(name, last(result, name, "top1_error"), cost[name]) for name in evidence.own]
+    boxes = [
+        element(
+            "div",
+            element("span", name),
+            element("b", number(error), " %"),
+            element("span", count(c["parameters"]), " parameters"),
+            element("span", count(c["flops"]), " FLOPs"),
+            class_="card",
+        )
+        for name, error, c in cards
+    ]
+    note = "Test error after the last epoch. FLOPs are for one image, a multiply-add counts as two. "
+    return html(
+        [
+            element("p", verdict(evidence), class_="lead"),
+            element("div", boxes, class_="cards"),
+            element("p", note, doubt(evidence), class_="soft"),
+        ]
+    )
+
+
+def scores(evidence: Evidence, styles: Styles) -> Html:
+    result = evidence.result
+    chosen = result["best_chosen_on"]
+    best = f"The lowest error of any epoch, chosen on the {chosen} images"
+    columns = [
+        Column("predictor", left=True),
+        *(Column(metric.source, metric.name, metric.unit, metric.meaning) for metric in SHOWN),
+        Column("parameters", meaning="Numbers learned in training that the predictor needs"),
+        Column("FLOPs", meaning="For one image; a multiplication and an addition count as two"),
+        Column("best epoch", unit="top-1 error, %", meaning=best),
+    ]
+    rows = [_score_row(evidence, name, s, styles) for name, s in result["predictors"].items()]
+    if len(evidence.peers) > 1:
+        rows.insert(len(evidence.peers), _score_row(evidence, "mean_peer", result["mean_peer"], styles))
+    flatters = (
+        "chosen on the test images themselves, which flatters; it is here only for comparison with papers that do so"
+        if chosen == "test"
+        else "chosen on the validation images"
+    )
+    return section(
+        "Final scores",
+        Sheet(columns, rows).html(class_="sortable"),
+        element(
+            "p",
+            "All scores are on the test images, after the last epoch: that is the headline. "
+            f"The best epoch beside it was {flatters}. Lower is better in every column. "
+            "A click on a heading sorts by it.",
+            class_="soft",
+        ),
+        element(
+            "ul",
+            [
+                element("li", element("b", metric.name), ": ", metric.meaning[0].lower() + metric.meaning[1:], ".")
+                for metric in SHOWN
+            ],
+            class_="soft",
+        ),
+        id="scores",
+    )
+
+
+def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: Styles) -> list[Cell]:
+    numbers = [number(m.value(scores["last"]), m.digits) for m in SHOWN]
+    costs = evidence.result["cost"]
+    if name == "mean_peer":
+        cost = {k: fmean(costs[peer][k] for peer in evidence.peers) for k in ("parameters", "flops")}
+    else:
+        cost = costs.get(name)
+    best = scores["best"]
+    label = element("i", "mean peer") if name == "mean_peer" else html([chip(styles[name]), name])
+    return [
+        Cell(label, name),
+        *(Cell(text, strong=k == 0) for k, text in enumerate(numbers)),
+        *(Cell(count(cost[key]), cost[key]) if cost else Cell() for key in ("parameters", "flops")),
+        Cell(f"{percent(best['top1_error'])} (epoch {best['epoch']})", best["top1_error"], style="aside"),
+    ]
+
+
+def trained(evidence: Evidence) -> Html:
+    result, recipe = evidence.result, evidence.recipe
+    first, links = wording.about_method(recipe.method_name)
+    about = [element("p", first)] if first else []
+    if links:
+        anchors = [
+            html([" " if k == 0 else ", ", element("a", link.removeprefix("https://"), href=link, rel="noreferrer")])
+            for k, link in enumerate(links)
+        ]
+        about.append(element("p", "Source:", anchors, class_="soft"))
+    speed = f"{duration(result['seconds'])} in all, {duration(result['training_seconds'])} of it training, "
+    rows = [
+        ("method", wording.entry(recipe.method)),
+        ("peers", wording.networks(result["peers"])),
+        ("shared", wording.shared(recipe.share_until)),
+        ("data", wording.entry(recipe.data)),
+        (
+            "training",
+            f"{plural(recipe.epochs, 'epoch')} of batches of {recipe.batch_size}, {recipe.optimizer}, "
+            f"learning rate {recipe.learning_rate:g}, {recipe.schedule} schedule",
+        ),
+        ("time", f"{speed}{result['images_per_second']:,.0f} images/s"),
+        ("device", evidence.provenance.get("device", "unknown")),
+        ("commit", evidence.provenance.get("commit") or "unknown"),
+    ]
+    entries = [(k, wording.entry(v)) for k, v in recipe.to_dict().items()]
+    versions = list(evidence.provenance.items())
+    return section(
+        "What was trained",
+        *about,
+        table([], rows, class_="left"),
+        element("details", element("summary", "The whole recipe"), table([], entries, class_="left")),
+        element("details", element("summary", "Versions and machine"), table([], versions, class_="left"))
+        if versions
+        else "",
+        id="trained",
+    )
+
+
+def use(evidence: Evidence) -> Html:
+    place = (evidence.run / "peers" / evidence.deployed).as_posix()
+    code = "\n".join(
+        [
+            "import collegium",
+            "",
+            f"student = collegium.load_peer({place!r})  # a torch module in evaluation mode",
+            "logits = student(images)  # (B, C), from normalised images (B, channels, height, width)",
+        ]
+    )
+    run = evidence.run.as_posix()
+    export = f"collegium export {shlex.quote(run)} --format onnx"
+    if "python:" in evidence.recipe.peers:  # which the command line cannot have
+        export = f"collegium.export({run!r}, network=...)  # the untrained network"
+    rest = [name for name in evidence.peers if name != evidence.deployed]
+    others = f" Beside it lie{'s' * (len(rest) == 1)} {', '.join(rest)}." if rest else ""
+    return section(
+        "Use a trained peer",
+        element("p", f"Each peer is a network of its own and needs none of the training code.{others}"),
+        element("pre", element("code", code)),
+        element(
+            "p",
+            "Its config.json holds the class names, and "
+            + (
+                "what is done to a scene before patches are cut: bands, principal components if any, and the mean and "
+                "standard deviation of each channel."
+                if isinstance(evidence.data, PatchData)
+                else "the mean and standard deviation by which pixels scaled to [0, 1] are normalised."
+            ),
+            class_="soft",
+        ),
+        element("p", "As one file that runs without Collegium, by torch alone or ONNX Runtime:"),
+        element("pre", element("code", export)),
+        id="use",
+    )

@@ -1,0 +1,1 @@
+"""What runs and studies say, in numbers, and what papers have published."""

@@ -1,0 +1,116 @@
+"""What is measured of a predictor: names, units, which side is better, and how values are read and written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from collegium.cohort import is_peer
+from collegium.formatting import MISSING, number
+from collegium.results.statistics import Spread
+
+Result = Mapping[str, Any]
+"""The content of a run's result.json."""
+
+UNEVEN = 1.5  # times as many test images of one class as of another
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of a predictor.
+
+    Args:
+        name: as tables show it.
+        better: which side is.
+        source: its key among the scores in result.json, "" where runs do not say it.
+        complement: whether it is 1 minus the source, as an accuracy is of an error.
+        unit: of its values; all but those in nats are hundredths of what the source holds.
+        meaning: in a sentence.
+    """
+
+    name: str
+    better: Literal["lower", "higher"]
+    source: str
+    complement: bool = False
+    unit: str = "%"
+    meaning: str = ""
+
+    @property
+    def digits(self) -> int:
+        """After the point, as tables show them."""
+        return 3 if self.unit == "nats" else 2
+
+    def value(self, scores: Mapping[str, float]) -> float:
+        """The metric in its unit, of a predictor's scores in result.json."""
+        found = float(scores[self.source])
+        found = 1 - found if self.complement else found
+        return found if self.unit == "nats" else 100 * found
+
+
+METRICS = {
+    "top1_error": Metric(
+        "top-1 error",
+        "lower",
+        "top1_error",
+        meaning="Share of test images whose most probable class is wrong, in percent",
+    ),
+    "top5_error": Metric(
+        "top-5 error",
+        "lower",
+        "top5_error",
+        meaning="Share of test images whose true class is not among the five surest, in percent",
+    ),
+    "nll": Metric(
+        "NLL",
+        "lower",
+        "nll",
+        unit="nats",
+        meaning="Negative log-likelihood: mean of -log of the probability given to the true class, in nats",
+    ),
+    "ece": Metric(
+        "ECE",
+        "lower",
+        "ece",
+        meaning="Expected calibration error: mean gap between confidence and accuracy over 15 bins, in percent",
+    ),
+    "top1_accuracy": Metric("top-1 accuracy", "higher", "top1_error", complement=True),
+    "overall_accuracy": Metric("overall accuracy", "higher", "top1_error", complement=True),
+    "average_accuracy": Metric("average accuracy", "higher", "average_accuracy"),
+    "kappa": Metric("kappa × 100", "higher", "kappa", unit=""),
+    "class_accuracy": Metric("accuracy of one class", "higher", ""),
+}
+"""The metrics of results, of tables and of published values, by their keys there."""
+
+
+def all_predictors(result: Result) -> dict[str, Any]:
+    """The predictors of a run, with ``mean_peer`` after the peers."""
+    peers = {name: values for name, values in result["predictors"].items() if is_peer(name)}
+    return peers | {"mean_peer": result["mean_peer"]} | dict(result["predictors"])
+
+
+def last(result: Result, predictor: str, metric: str) -> float:
+    """A predictor's metric in the last epoch, in its unit."""
+    return METRICS[metric].value(all_predictors(result)[predictor]["last"])
+
+
+def wrong_labels(result: Result) -> str:
+    """ ", 27.2 % of the training labels wrong", "" where that is not known to be so."""
+    share = result.get("wrong_labels")
+    return "" if share is None else f", {100 * share:.1f} % of the training labels wrong"
+
+
+def uneven(images_per_class: Sequence[int]) -> bool:
+    """Whether some classes have so many more test images that the average over classes tells something of its own."""
+    return max(images_per_class) > UNEVEN * min(images_per_class)
+
+
+def written(found: Spread, *, sign: bool = False, digits: int = 2) -> str:
+    """``"31.42 ± 0.20"``, without the deviation where there is one value."""
+    mean = number(found.mean, digits, sign=sign)
+    return mean if found.std is None else f"{mean} ± {found.std:.{digits}f}"
+
+
+def p_value(p: float | None) -> str:
+    """``"0.041"``, ``"< 0.001"``."""
+    if p is None:
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,184 @@
+import base64
+import io
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import collegium
+from collegium.pages.html import element
+from collegium.pages.run_page import render, write_report
+from collegium.results.analysis import Evidence, gather
+
+VOID = {"meta", "img", "br"}
+
+
+class Checker(HTMLParser):
+    """Collects what is open, and every attribute by element."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.feed(page)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {k: v or "" for k, v in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {k: v or "" for k, v in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(evidence: Evidence) -> str:
+    return render(evidence)
+
+
+@pytest.fixture(scope="module")
+def checked(page: str) -> Checker:
+    return Checker(page)
+
+
+def test_tags_balance_and_ids_are_unique(checked: Checker):
+    ids = [a["id"] for _, a in checked.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert len(checked.all("h1")) == 1 and len(checked.all("title")) == 1
+
+
+def test_the_page_holds_the_numbers_of_the_result(page: str, evidence: Evidence):
+    for name, scores in evidence.result["predictors"].items():
+        row = re.search(rf'<tr><th scope="row" data-value="{name}">.*?</tr>', page)
+        assert row is not None
+        last, best = scores["last"], scores["best"]
+        for text in (
+            f"<b>{100 * last['top1_error']:.2f}</b>",
+            f"<td>{100 * last['top5_error']:.2f}</td>",
+            f"<td>{last['nll']:.3f}</td>",
+            f"<td>{100 * last['ece']:.2f}</td>",
+            f"{100 * best['top1_error']:.2f} (epoch {best['epoch']})",
+            f'data-value="{evidence.result["cost"][name]["parameters"]}"',
+            f'data-value="{evidence.result["cost"][name]["flops"]}"',
+        ):
+            assert text in row[0]
+    assert f"<b>{100 * evidence.result['mean_peer']['last']['top1_error']:.2f}</b>" in page
+    assert "chosen on the test images themselves, which flatters" in page
+
+
+def test_the_page_shows_every_curve_section_and_entry(page: str, checked: Checker, evidence: Evidence):
+    sections = [a["id"] for a in checked.all("section")]
+    assert sections == [
+        "scores", "curves", "diversity", "mistakes", "confidence", "examples", "attention", "trained", "use",
+    ]  # fmt: skip
+    labels = [a["aria-label"] for a in checked.all("svg")]
+    for term in ("ce", "ce_fused", "ekd", "fkd", "learning rate"):
+        assert f"{term} over the epochs" in labels
+    for entry in evidence.recipe.to_dict():
+        assert f'<th scope="row">{entry}</th>' in page
+    for entry, value in evidence.provenance.items():
+        assert f'<th scope="row">{entry}</th><td>{value}</td>' in page
+    assert "https://arxiv.org/abs/1904.09058" in page
+
+
+def test_nothing_comes_from_the_network(page: str, checked: Checker):
+    for tag, attributes in checked.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "data"):
+            if name in attributes and tag != "a":
+                assert attributes[name].startswith(("data:", "#")), (tag, attributes[name])
+        assert "url(http" not in attributes.get("style", "")
+    (style,) = re.findall(r"<style>(.*?)</style>", page, re.S)[:1]
+    assert "@import" not in style and "url(" not in style
+    assert not checked.all("link") and not checked.all("iframe")
+    assert all(a.get("rel") == "noreferrer" for a in checked.all("a"))
+
+
+def test_pictures_decode_and_have_descriptions(checked: Checker, evidence: Evidence):
+    images = checked.all("img")
+    attention = min(6, len(evidence.examples)) * (1 + len(evidence.examples[0].maps))
+    assert len(images) == len(evidence.examples) + attention
+    for attributes in images:
+        picture = Image.open(io.BytesIO(base64.b64decode(attributes["src"].partition(",")[2])))
+        picture.load()
+        assert picture.size == (int(attributes["width"]), int(attributes["height"]))
+        assert attributes["alt"]
+    assert all(a["role"] == "img" and a["aria-label"] for a in checked.all("svg"))
+
+
+def test_text_from_data_is_escaped(evidence: Evidence):
+    names = ("<b>", "$a$", 'q"', "&amp;", "日本", *evidence.data.class_names[5:])
+    data = replace(evidence.data, name="<script>alert(1)</script>", class_names=names)
+    result = evidence.result | {"data": data.name}
+    page = render(replace(evidence, data=data, result=result, run=Path("<i>/run")))
+    Checker(page)
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
+    assert "&lt;i&gt;/run/peers/peer0" in page and "<i>/" not in page
+    assert "&lt;b&gt;" in page and "<b><b>" not in page
+    assert "&amp;amp;" in page
+
+
+def test_the_page_is_written_whole_and_is_the_same_each_time(run: Path):
+    path = write_report(run)
+    first = path.read_bytes()
+    assert path == run / "report.html" and first.endswith(b"</html>\n")
+    assert write_report(run).read_bytes() == first
+    assert len(first) < 3_000_000
+    assert not list(run.glob("*.part"))
+
+
+def test_the_student_loads_from_where_the_page_says(page: str):
+    place = re.search(r"load_peer\(&#x27;(.+?)&#x27;\)", page)
+    assert place is not None
+    assert not collegium.load_peer(place[1]).training
+    assert re.search(r"collegium export (\S+) --format onnx", page)[1] == str(Path(place[1]).parents[1])
+
+
+def test_what_was_reconstructed_is_said(page: str, evidence: Evidence):
+    assert "Reconstructed" not in page and 'class="notice"' not in page
+    told = render(replace(evidence, result=evidence.result | {"reconstructed": "the <schedule>"}))
+    assert "Reconstructed: the &lt;schedule&gt;." in told
+
+
+def test_a_page_whose_predictions_differ_from_the_runs_says_so(evidence: Evidence):
+    logits = evidence.logits | {"peer0": evidence.logits["peer1"].roll(1, dims=0)}
+    assert "errors come out as peer0" in render(replace(evidence, logits=logits))
+
+
+def test_a_lone_peer_has_a_page(lone_run: Path):
+    page = write_report(lone_run).read_text()
+    checked = Checker(page)
+    assert "ensemble takes" not in page and "mean of 1" not in page and "kappa" not in page.lower()
+    assert "Top-1 validation error of every predictor over the epochs" in [a["aria-label"] for a in checked.all("svg")]
+    assert "chosen on the validation images" in page and "flatters" not in page
+
+
+def test_a_failed_report_leaves_the_old_page(run: Path, tmp_path: Path):
+    broken = Path(shutil.copytree(run, tmp_path / "run"))
+    (broken / "report.html").write_text("old")
+    (broken / "result.json").unlink()
+    with pytest.raises(collegium.errors.UsageError):
+        write_report(broken)
+    assert (broken / "report.html").read_text() == "old"
+
+
+def test_elements_escape_what_is_not_html():
+    assert element("td", "<", element("b", 1), class_='a"b', title=None) == '<td class="a&quot;b">&lt;<b>1</b></td>'
+
+
+def test_gather_and_render_need_the_same_arguments_as_writing(run: Path, evidence: Evidence):
+    """Data given from Python take the place of the recipe's."""
+    few = replace(evidence.data, test=evidence.data.test.subset(evidence.targets.new_tensor(range(40))))
+    assert len(gather(run, data=few).targets) == 40

@@ -1,0 +1,46 @@
+import io
+from typing import Any
+
+from rich.console import Console
+
+from collegium.pages.run_table import result_table
+
+
+def result(errors: dict[str, float], peers: list[str] | None = None) -> dict[str, Any]:
+    by_class = {"average_accuracy": 0.625, "kappa": 0.4375}
+
+    def entry(error: float) -> dict[str, Any]:
+        return {"last": {"top1_error": error, "top5_error": error / 2, "nll": 1.0, "ece": 0.02, **by_class}}
+
+    peer_errors = [error for name, error in errors.items() if name.startswith("peer")]
+    return {
+        "method": "ffl",
+        "data": "digits",
+        "epochs": 3,
+        "peers": peers or ["resnet8", "resnet8"],
+        "predictors": {name: entry(error) for name, error in errors.items()},
+        "mean_peer": entry(sum(peer_errors) / len(peer_errors)),
+        "test_images_per_class": [10, 14],
+        "cost": {name: {"parameters": 1234, "flops": 5_600_000} for name in errors},
+    }
+
+
+def printed(table: Any, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_result_is_shown_in_percent_with_its_cost() -> None:
+    text = printed(result_table(result({"peer0": 0.1, "peer1": 0.2, "ensemble": 0.125, "classifiers_mean": 0.05})))
+    for word in ("10.00", "20.00", "15.00", "12.50", "classifiers_mean", "1,234", "5.6"):
+        assert word in text
+
+
+def test_where_classes_are_uneven_the_average_over_them_and_kappa_are_shown() -> None:
+    uneven = result({"peer0": 0.1, "ensemble": 0.125}) | {"test_images_per_class": [10, 16]}
+    text = printed(result_table(uneven))
+    for word in ("90.00", "87.50", "62.50", "43.75", "kappa"):
+        assert word in text
+    assert "error" not in text

@@ -1,0 +1,192 @@
+"""What is ranked with what, and what has no rank."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from collegium.api import rank
+from collegium.cli import main
+from collegium.errors import UsageError
+from collegium.pages.rank_table import Ranking, rank_text
+from collegium.results import papers as tables
+from collegium.results.published import published
+from collegium.results.ranking import Standing, in_order, of_papers, of_runs, ranked
+from collegium.training.recipe import Recipe
+from made_up_runs import write_run, write_study
+
+ERRORS = {"peer0": 0.31, "peer1": 0.29, "mean_peer": 0.30, "ensemble": 0.28, "fused": 0.27}
+RECIPE = Recipe(method={"name": "ffl"}, peers="2xresnet32", share_until="stage2", data={"name": "cifar100"}, epochs=100)
+
+
+def value(standings: list[Standing], **wanted: object) -> Standing:
+    (found,) = (s for s in standings if all(getattr(s, key) == v for key, v in wanted.items()))
+    return found
+
+
+def test_every_published_value_is_there_as_an_error_or_as_it_is() -> None:
+    values = of_papers()
+    assert len(values) == len(published()) == 437
+    mcl = value(values, method="MCL", network="resnet32", peers="4 × resnet32, shared trunk")
+    assert mcl.value == pytest.approx(100 - 74.04) and mcl.metric == "top-1 error" and "74.04" in mcl.source
+    scene = value(values, method="CKI", data="indian_pines")
+    assert (scene.value, scene.metric) == (81.21, "overall accuracy")
+
+
+def test_a_value_belongs_to_the_network_that_it_is_of() -> None:
+    values = [v for v in of_papers() if v.source.startswith("ffl/dml")]
+    assert {v.network for v in values} == {"resnet32", "wrn_16_2", "resnet56", "wrn_40_2"}
+    fused = value(of_papers(), method="FFL", network="resnet32", data="cifar10", deployed="several networks")
+    assert fused.value == 5.78
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path: Path) -> None:
+    for seed, error in enumerate((0.30, 0.32)):
+        recipe = dataclasses.replace(RECIPE, seed=seed, device="cpu")
+        write_run(tmp_path / f"ffl-{seed}", recipe, ERRORS | {"mean_peer": error})
+    write_run(tmp_path / "again" / "ffl-0", RECIPE, ERRORS)  # an equal run elsewhere
+    values, left_out = of_runs(tmp_path)
+    assert not left_out
+    one = value(values, predictor="mean_peer", metric="top-1 error")
+    assert (one.n, one.network, one.peers, one.deployed) == (2, "resnet32", "2 × resnet32, shared trunk", "one network")
+    assert one.value == pytest.approx(31.0) and one.std == pytest.approx(2**0.5)
+    assert (one.epochs, one.images, one.method) == (100, 50_000, "FFL")
+    assert value(values, predictor="fused", metric="top-5 error").deployed == "several networks"
+    assert not [v for v in values if v.predictor.startswith("peer")]  # like peers are told by their mean
+
+
+def test_runs_that_differ_in_the_split_or_in_one_of_the_seeds_all_count(tmp_path: Path) -> None:
+    for k in range(3):
+        split = dataclasses.replace(RECIPE, data={"name": "cifar100", "split_seed": k})
+        write_run(tmp_path / f"split-{k}", split, ERRORS)
+    write_run(tmp_path / "weights", dataclasses.replace(RECIPE, weight_seed=7), ERRORS)
+    write_run(tmp_path / "order", dataclasses.replace(RECIPE, data_seed=7), ERRORS)
+    values, _ = of_runs(tmp_path)
+    assert value(values, predictor="mean_peer", metric="top-1 error").n == 5
+
+
+def test_rows_of_one_method_are_told_apart(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", RECIPE, ERRORS)
+    write_run(tmp_path / "b", dataclasses.replace(RECIPE, weight_decay=5e-4), ERRORS)
+    write_run(tmp_path / "c", dataclasses.replace(RECIPE, method={"name": "ffl", "ekd": False}), ERRORS)
+    values, _ = of_runs(tmp_path)
+    assert {v.method for v in values} == {"FFL, weight decay 0.0001", "FFL, weight decay 0.0005", "FFL (ekd no)"}
+
+
+def test_mixed_peers_are_told_one_by_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", dataclasses.replace(RECIPE, peers="resnet32,wrn_16_2", share_until=None), ERRORS)
+    values, _ = of_runs(tmp_path)
+    found = {v.predictor: v.network for v in values}
+    assert found == {
+        "peer0": "resnet32",
+        "peer1": "wrn_16_2",
+        "ensemble": "resnet32, wrn_16_2",
+        "fused": "resnet32, wrn_16_2",
+    }
+
+
+def test_single_runs_and_published_values_are_placed_by_value_and_not_ordered(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", RECIPE, ERRORS | {"mean_peer": 0.2656})
+    ours, _ = of_runs(tmp_path)
+    groups = ranked([*ours, *of_papers()])
+    group = groups["cifar100", "resnet32", "top-1 error", "one network", 50_000]
+    (own,) = (s for s in group if s.origin == "ours")
+    assert own.value == pytest.approx(26.56) and own.unranked == "a single run cannot be ordered"
+    values = [s.value for s in group if not s.remark]
+    assert values == sorted(values) and all(s.rank is None for s in group)
+    assert {s.remark for s in group[len(values) :]} == {"the best of several runs"}
+    assert {s.unranked for s in group if s.origin == "published"} == {
+        "its runs are not at hand, so it cannot be ordered",
+        "the best of several runs",
+    }
+
+
+def test_our_rows_are_ranked_as_far_as_their_seeds_tell_them_apart(tmp_path: Path) -> None:
+    noise = (0.001, -0.002, 0.0, 0.0015, -0.0005)
+    for name, error, scale in (("ffl", 0.31, 1), ("dml", 0.3105, -1), ("independent", 0.25, 0.5)):
+        recipe = dataclasses.replace(RECIPE, method={"name": name}, share_until=None)
+        for seed, deviation in enumerate(noise):
+            errors = ERRORS | {"mean_peer": error + scale * deviation}
+            write_run(tmp_path / f"{name}-{seed}", dataclasses.replace(recipe, seed=seed), errors)
+    ours, _ = of_runs(tmp_path)
+    group = ranked([*ours, *of_papers()])["cifar100", "resnet32", "top-1 error", "one network", 50_000]
+    found = {s.method: rank_text(s) for s in group if s.origin == "ours"}
+    assert found == {"Independent": "1", "FFL": "2=", "DML": "2="}
+    alone = next(s for s in in_order([s for s in ours if s.method == "FFL" and s.predictor == "mean_peer"][:1]))
+    assert alone.rank is None and alone.unranked == "no other row here has two seeds or more"
+
+
+def test_several_networks_and_fewer_images_are_ranked_apart(tmp_path: Path) -> None:
+    few = dataclasses.replace(RECIPE, data={"name": "cifar100", "per_class": 50})
+    write_run(tmp_path / "a", RECIPE, ERRORS)
+    write_run(tmp_path / "b", few, ERRORS)
+    ours, _ = of_runs(tmp_path)
+    groups = [g for g in ranked([*ours, *of_papers()]) if g[:3] == ("cifar100", "resnet32", "top-1 error")]
+    assert set(groups) == {
+        ("cifar100", "resnet32", "top-1 error", kind, images)
+        for kind, images in [
+            ("one network", 50_000),
+            ("several networks", 50_000),
+            ("not known", 50_000),
+            ("one network", 5_000),
+            ("several networks", 5_000),
+        ]
+    }
+
+
+def test_a_trial_has_no_rank(tmp_path: Path) -> None:
+    cells = tables.get("ffl/ablation").cells((0,), 0.02)
+    write_study(tmp_path / "study", [(cell, ERRORS) for cell in cells])
+    values, _ = of_runs(tmp_path)
+    assert {v.remark for v in values} == {"a trial at a reduced scale"} and {v.images for v in values} == {1_000}
+    assert {v.method for v in values} == {
+        "FFL",
+        "FFL (fusion sum)",
+        "FFL (ekd no)",
+        "FFL (ekd no, fkd no)",
+        "FFL (fusion sum, ekd no, fkd no)",
+    }
+    assert all(s.rank is None for group in ranked(values).values() for s in group)
+    assert (
+        "study, A (all) · 2 % trial · 2xresnet32"
+        in value(values, method="FFL", predictor="fused", metric="top-1 error").source
+    )
+
+
+def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "good", RECIPE, ERRORS)
+    write_run(tmp_path / "bad", RECIPE, ERRORS)
+    (tmp_path / "bad" / "recipe.yaml").write_text("method: ffl\nnonsense: 1\n")
+    values, left_out = of_runs(tmp_path)
+    assert (
+        values
+        and list(left_out) == [str(tmp_path / "bad")]
+        and "unknown entry 'nonsense'" in left_out[str(tmp_path / "bad")]
+    )
+
+
+def test_the_terminal_shows_what_is_asked_for(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", RECIPE, ERRORS)
+    ours, _ = of_runs(tmp_path)
+    screen = Console(width=160, record=True, quiet=False, file=(tmp_path / "screen").open("w"))
+    screen.print(Ranking([*ours, *of_papers()]))
+    text = screen.export_text()
+    assert (
+        "cifar100, 50,000 training images · resnet32 · top-1 error of one network" in text and "wrn_40_2 ·" not in text
+    )
+    screen.print(Ranking(of_papers(), data="cifar100", network="wrn_40_2"))
+    assert "· wrn_40_2 · top-1 error of one network" in screen.export_text()
+    with pytest.raises(UsageError, match="--peers resnet33: no value is known of it; did you mean 'resnet32'"):
+        Ranking(of_papers(), network="resnet33")
+    screen.file.close()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["rank", str(tmp_path), "--data", "cifar100", "--peers", "resnet20"])
+    assert "FFSD" in capsys.readouterr().out
+    assert "<!doctype html>" in (tmp_path / "rank.html").read_text()
+    with pytest.raises(UsageError, match="there is no folder"):
+        rank(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="there is no folder"):
+        rank(tmp_path, out=tmp_path / "nothing" / "page.html")
