@@ -23,6 +23,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL converts
 
 
 MOST_PIXELS = 100_000_000  # of an image file: a few bytes can stand for more than memory holds
+_TOO_LARGE = f"it has more than {MOST_PIXELS // 10**6} million pixels"
 MOST_BYTES = 256 << 20  # of an image file
 
 # What the endings that torchvision knows can stand for. PIL tells a file's kind by its content, and would start another
@@ -106,7 +107,7 @@ def _opened(file: Path | str | Any) -> Iterator[tuple[Any, bytes]]:
     except UnidentifiedImageError:
         raise DataError("no image of a known kind") from None
     except Image.DecompressionBombError:
-        raise DataError(f"it has more than {MOST_PIXELS // 10**6} million pixels") from None
+        raise DataError(_TOO_LARGE) from None
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
     except Exception as error:  # PIL's readers raise several kinds
@@ -169,7 +170,7 @@ def _extrema(image: Any) -> list[tuple[int, int]]:
 
 
 def _transparent(image: Any) -> bool:
-    if "A" in image.getbands() or "a" in image.getbands():
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         return int(_extrema(image)[-1][0]) < 255
     return "transparency" in image.info
 
@@ -200,6 +201,8 @@ def _from_pil(image: Any, bits: int) -> Tensor:
 
     if not isinstance(image, Image.Image):
         raise UsageError(f"an image is {describe(image)}: expected a PIL image, a tensor or a NumPy array")
+    if image.width * image.height > MOST_PIXELS:  # that it has been opened does not mean that it fits into memory
+        raise DataError(_TOO_LARGE)
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
@@ -210,7 +213,7 @@ def _from_pil(image: Any, bits: int) -> Tensor:
     if _deep_grey(image):
         array = _scaled(image, bits)  # PIL would clip all that is above 255
     elif image.mode in ("1", "L", "LA", "La"):
-        array = np.asarray(image.convert("L"))
+        array = np.asarray((image.convert("LA") if image.mode == "La" else image).convert("L"))
     else:
         if "transparency" in image.info:
             image = image.convert("RGBA")
