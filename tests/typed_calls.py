@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     result = collegium.train(method="dml", peers="2xresnet20", learning_rate=0.1, milestones=[0.5], seed=1)
     assert_type(result["training_images"], int)
     assert_type(result["predictors"]["peer0"]["last"], dict[str, float])
-    result["accuracy"]  # type: ignore[typeddict-item]
+    result["accuracy"]  # type: ignore[misc]
     collegium.train(learning_rat=0.1)  # type: ignore[call-arg]
     collegium.train(optimizer="lamb")  # type: ignore[arg-type]
     collegium.train(epochs="3")  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from collegium.training.devices import Layout
 from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
 from collegium.typing import RunEntries, RunResult, StudyEntries
+from collegium.user_code import consents
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collegium.study.executors.local import Executor
 
 
+@consents("method", "peers", "data")
 def train(
     *,
     run: str | Path | None = None,
@@ -48,6 +50,7 @@ def train(
     num_nodes: int | None = None,
     layout: Layout = "data",
     fastest: bool = False,
+    trust: bool = False,
     **recipe: Unpack[RunEntries],
 ) -> RunResult:
     """Trains a cohort, or goes on where the same call was interrupted.
@@ -71,6 +74,8 @@ def train(
             ("peers", for methods that read logits alone).
         fastest: take the precision, fp32 or bf16, and the memory layout of which a few steps are fastest on this
             machine, on a GPU compiled steps and CUDA graphs too; a run that goes on keeps its own.
+        trust: import code of your own that files name, module:package.function: a config, a run, a peer. What the call
+            itself names is imported anyway. See SECURITY.md.
         **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:
             {"name": "ffl", "temperature": 4}), ``epochs``, ``share_until`` and so on.
 
@@ -173,12 +178,14 @@ class Evaluation(dict[str, dict[str, float]]):
         return self.table
 
 
+@consents()
 def evaluate(
     run: str | Path,
     *,
     data: OwnData | None = None,
     peers: Sequence[nn.Module] | None = None,
     teacher: nn.Module | None = None,
+    trust: bool = False,
 ) -> Evaluation:
     """Scores every predictor of a trained run again on test images.
 
@@ -187,6 +194,7 @@ def evaluate(
         data: the data, where the run was given data from Python; or other data of the same classes.
         peers: the untrained networks, where the run was given networks from Python.
         teacher: the same for the teacher.
+        trust: import code of your own that the run names, module:package.function. See SECURITY.md.
 
     Raises:
         UsageError: there is no run, or it has not been trained yet.
@@ -202,12 +210,14 @@ def evaluate(
     return Evaluation(scores, predictor_table(title, scores, costs(trained.learner, used.image_shape), counts))
 
 
+@consents()
 def report(
     run: str | Path,
     *,
     data: OwnData | None = None,
     peers: Sequence[nn.Module] | None = None,
     teacher: nn.Module | None = None,
+    trust: bool = False,
 ) -> Path:
     """Writes the page of a finished run, RUN/report.html, and returns where it is.
 
@@ -216,6 +226,7 @@ def report(
         data: the data, where the run was given data from Python.
         peers: the untrained networks, where the run was given networks from Python.
         teacher: the same for the teacher.
+        trust: import code of your own that the run names, module:package.function. See SECURITY.md.
 
     Raises:
         UsageError: there is no run, or it is not finished.
@@ -225,6 +236,7 @@ def report(
     return write_report(run, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
 
 
+@consents("methods", "method", "peers", "data", "teacher")
 def compare(
     *,
     methods: str,
@@ -243,6 +255,7 @@ def compare(
     margin: float | None = None,
     plan_only: bool = False,
     quiet: bool = False,
+    trust: bool = False,
     **recipe: Unpack[StudyEntries],
 ) -> "StudyTable":
     """Trains every method with every cohort and seed, or goes on where the same call was interrupted.
@@ -275,6 +288,8 @@ def compare(
         margin: in points, the largest difference that may be called no difference; by default 1.
         plan_only: write the plan and train nothing.
         quiet: show nothing.
+        trust: import code of your own that files name, module:package.function: a config, the study. What the call
+            itself names is imported anyway. See SECURITY.md.
         **recipe: everything else a :class:`Recipe` says, for all runs: ``epochs``, ``batch_size`` and so on.
             ``share_until`` holds for every method but ``independent``, if the method's own options do not say it:
             "independent:share_until=stage2" is one more row that those on this trunk are compared with.
@@ -329,6 +344,7 @@ def _executor(workers: int | None, executor: "Executor | None") -> "Executor":
     return executor or LocalExecutor(workers)
 
 
+@consents()
 def publish(study: str | Path) -> "StudyTable":
     """Writes the table and the page of a study, which may be incomplete, to its folder, and returns the table.
 
@@ -347,6 +363,7 @@ def publish(study: str | Path) -> "StudyTable":
     return table
 
 
+@consents()
 def reproduce(
     name: str,
     *,
@@ -361,6 +378,7 @@ def reproduce(
     workers: int | None = None,
     executor: "Executor | None" = None,
     quiet: bool = False,
+    trust: bool = False,
 ) -> tuple["Reproduction", Path | None]:
     """Trains a paper's table, or goes on where the same call was interrupted, and sets it beside the published values.
 
@@ -376,6 +394,7 @@ def reproduce(
         workers: so many runs at once; by default as many as cores and memory allow.
         executor: where to train; by default this machine's processes.
         quiet: show nothing meanwhile.
+        trust: import code of your own that the study's folder names besides. See SECURITY.md.
 
     Returns:
         The table, and the study's folder, where its files are; None where nothing of the table can be trained.
@@ -423,6 +442,7 @@ def _paper_study(table: "PaperTable", scale: float) -> Path:
     return Path("studies") / (table.study if scale == 1 else f"{table.study}-trial-{scale:g}")
 
 
+@consents()
 def rank(
     folder: str | Path, *, out: str | Path | None = None, data: str | None = None, peers: str | None = None
 ) -> tuple["Ranking", Path]:

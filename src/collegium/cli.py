@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from collegium.errors import CollegiumError, DataError, TrainingError, UsageError, nearest
 from collegium.extras import how_to_install
+from collegium.formatting import printable
+from collegium.user_code import consent
 
 if TYPE_CHECKING:
     from collegium.parsing import Parser
@@ -52,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        _dispatch(arguments)
+        # The names that the arguments hold are the user's own; those of files that they name are not.
+        with consent(arguments, trust="--trust" in arguments), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            _dispatch(arguments)
     except CollegiumError as error:
         if debug:
             traceback.print_exc()
@@ -72,8 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"collegium: {type(error).__name__}: {reason} (--debug shows where)", 1)
 
 
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(printable(f"collegium: warning: {message}"), file=sys.stderr)
+
+
 def _fail(message: str, status: int) -> None:
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
     sys.exit(status)
 
 
@@ -177,6 +187,7 @@ def _train(values: dict[str, Any]) -> None:
     import yaml
 
     from collegium import api
+    from collegium.pages.run_page import write_report_if_possible
     from collegium.pages.run_table import result_table
     from collegium.student import peer_folder
     from collegium.training.devices import first_process
@@ -197,12 +208,12 @@ def _train(values: dict[str, Any]) -> None:
         return
     if finished:
         print(f"{folder.path} was complete already; --overwrite starts over.")
-    if not folder.report_file.exists():
-        api.report(folder.path)
+    page = folder.report_file if folder.report_file.exists() else write_report_if_possible(folder.path)
     _show(result_table(result))
     if result["reconstructed"]:
-        print(f"Reconstructed, for want of a published description: {result['reconstructed']}.")
-    print(f"The page of this run: {folder.report_file}")
+        print(printable(f"Reconstructed, for want of a published description: {result['reconstructed']}."))
+    if page is not None:
+        print(f"The page of this run: {page}")
     print(
         f'A trained peer: collegium.load_peer("{peer_folder(folder.path)}"); '
         f"as one file: collegium export {folder.path}"

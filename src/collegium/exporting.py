@@ -17,8 +17,9 @@ from collegium.cohort import is_peer
 from collegium.data import OwnData, as_data
 from collegium.errors import TrainingError, UsageError, nearest
 from collegium.extras import how_to_install
-from collegium.files import check_can_make, write_whole
+from collegium.files import check_can_make, inside, storing, write_whole
 from collegium.student import load_peer, peer_folder, read_config
+from collegium.user_code import consents
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -52,6 +53,7 @@ class Exported:
         )
 
 
+@consents()
 def export(
     run: str | Path,
     *,
@@ -64,6 +66,7 @@ def export(
     data: OwnData | None = None,
     peers: Sequence[nn.Module] | None = None,
     teacher: nn.Module | None = None,
+    trust: bool = False,
 ) -> Exported:
     """Writes a trained predictor as one file, and compares what the file answers with what the networks answer.
 
@@ -81,6 +84,7 @@ def export(
         network: the untrained module, where the peer is a network of your own that was given from Python.
         data, peers, teacher: as for :func:`evaluate`, where the predictor is not a peer and the run was given them
             from Python.
+        trust: import code of your own that the run names, module:package.function.
 
     Raises:
         UsageError: there is no such run or predictor, or it cannot be exported; nothing is written.
@@ -92,12 +96,12 @@ def export(
         raise UsageError(f"a batch has at least one image, not {batch_size}")
     folder = peer_folder(run)
     name, one_peer = predictor or folder.name, predictor is None or is_peer(predictor)
-    file = Path(out) if out is not None else Path(run) / "exports" / (name + SUFFIX[format])
+    file = Path(out) if out is not None else inside(Path(run).expanduser(), "exports", name + SUFFIX[format])
     if file.suffix != SUFFIX[format]:
         raise UsageError(f"the file of format {format} ends in {SUFFIX[format]}, not as {file}")
     check_can_make(file.parent)
     if one_peer:
-        folder = folder.parent / name
+        folder = inside(folder.parent, name)
         if not (folder / "config.json").is_file():
             raise UsageError(f"{run} has no {name}{nearest(name, [f.name for f in folder.parent.iterdir()])}")
     config = read_config(folder)
@@ -131,7 +135,8 @@ def export(
             f"{name} as {format} answers otherwise than the trained network, by {difference:.1e} of the largest logit; "
             "nothing was written"
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with storing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, content)
     raw = "as measured, with bands and components as config.json says" if "bands" in config else "in [0, 1]"
     return Exported(

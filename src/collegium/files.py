@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TextIO
 
 from filelock import FileLock, Timeout
 
@@ -46,6 +47,16 @@ def storing(path: Path, safe: str = "") -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {kept}") from error
 
 
+@contextmanager
+def auxiliary(path: Path) -> Iterator[None]:
+    """Turns a failure to write something that is not needed to go on into a warning."""
+    try:
+        with storing(path):
+            yield
+    except (StorageError, DataError) as error:
+        warnings.warn(f"{error} (what it holds is not needed to go on)", stacklevel=3)
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes under a temporary name, syncs and renames, so that a kill at any moment leaves no partial file.
 
@@ -74,6 +85,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def open_log(path: Path) -> TextIO:
+    """A file to write text to as it comes, emptied; its folder is made. It is never a link.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_LINK, 0o666), "w")
 
 
 def checksum_file(path: Path) -> Path:

@@ -15,6 +15,7 @@ from collegium.files import check_whole, inside, storing, write_checked
 from collegium.networks import Network
 from collegium.schemas import read_config as read_config_file
 from collegium.schemas import read_result
+from collegium.user_code import Untrusted, consents
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -101,12 +102,14 @@ def _read_weights(folder: Path, network: str) -> dict[str, Tensor]:
         raise DataError(f"{file} cannot be loaded as {network}: {reason}") from error
 
 
-def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
+@consents()
+def load_peer(path: str | Path, network: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
     """A trained peer in evaluation mode.
 
     Args:
         path: a peer's folder, or a run, for its deployed peer (a leader, else the first).
         network: the untrained module to load into, where the peer was a network of the user's own.
+        trust: import the user's network that config.json names, ``module:package.function``.
 
     Raises:
         UsageError: there is no peer, or its network must be given.
@@ -122,6 +125,8 @@ def load_peer(path: str | Path, network: nn.Module | None = None) -> nn.Module:
                 in_channels=config["in_channels"],
                 image_size=tuple(config.get("image_size", (32, 32))),
             )
+        except Untrusted:
+            raise
         except UsageError as error:
             raise UsageError(
                 f"{folder} cannot be loaded by the name of its network: {error}; give the untrained module: network=..."

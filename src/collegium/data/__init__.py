@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from collegium.errors import UsageError, nearest
 from collegium.options import check_kind
+from collegium.user_code import consents
 
 from . import splits
 from .batches import Augmentation, Batches, PaddingMode, Split
@@ -26,9 +27,9 @@ from .imagenet import imagenet
 from .images import ImageData, from_arrays
 from .interface import WHOLE, BatchSource, ClassificationData, Samples, Share
 from .label_noise import NoiseKind, with_label_noise, with_note, wrong_labels
-from .own import OwnData, as_data, module
 from .tiny_imagenet import tiny_imagenet
 from .torchvision_sets import torchvision
+from .user_data import OwnData, as_data, module
 
 __all__ = [
     "WHOLE",
@@ -125,6 +126,7 @@ def title(name: str, options: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(told)})" if told else name
 
 
+@consents("name")
 def load(
     name: str,
     *,

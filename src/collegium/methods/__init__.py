@@ -8,9 +8,7 @@ import pkgutil
 
 from collegium.errors import UsageError, nearest
 from collegium.method import Method
-from collegium.own_code import find
-
-OWN = "module:"
+from collegium.user_code import PREFIX, consents, find
 
 
 def names() -> list[str]:
@@ -18,14 +16,15 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+@consents("name")
 def get(name: str) -> type[Method]:
     """The method called ``name``, or the user's own called ``module:package.Class``.
 
     Raises:
         UsageError: there is none; the nearest names are given.
     """
-    if name.startswith(OWN):
-        return _own(name.removeprefix(OWN))
+    if name.startswith(PREFIX):
+        return _own(name.removeprefix(PREFIX))
     if name not in names():
         raise UsageError(f"no method is called {name!r}{nearest(name, names())}")
     module = importlib.import_module(f"{__name__}.{name}")
@@ -39,7 +38,7 @@ def get(name: str) -> type[Method]:
 
 
 def _own(path: str) -> type[Method]:
-    found = find(path)
+    found = find(path, Method)
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise UsageError(f"{path} is no method: derive a class from collegium.method.Method")
     return found

@@ -14,6 +14,7 @@ from collegium.networks.names import parse_peers as parse_peers
 from collegium.networks.names import untrained as untrained
 from collegium.networks.network import Network as Network
 from collegium.networks.network import Task
+from collegium.user_code import consents
 
 _MOST_PARAMETERS = 10**10
 
@@ -28,6 +29,7 @@ def forms() -> dict[str, str]:
     return {form: text for family in _families() for form, text in family.FORMS.items()}
 
 
+@consents("name")
 def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: tuple[int, int] = (32, 32)) -> Network:
     """The network called ``name``, with random weights from torch's global generator.
 
@@ -57,6 +59,7 @@ def as_network(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     return module if isinstance(module, Network) else adapt(module, image_shape=image_shape, name=name_of(module))
 
 
+@consents("name")
 def check(name: str) -> None:
     """Raises UsageError where there is no network of this name, or one too large, without making its weights."""
     if any(family.check(name) for family in _families() if "check" in vars(family)):

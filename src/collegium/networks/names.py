@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from yaml import YAMLError
+
 from collegium.errors import UsageError
 from collegium.yaml_text import parse_yaml
 
@@ -53,13 +55,19 @@ def parse_options(text: str) -> dict[str, Any]:
         key, equals, value = entry.partition("=")
         if not key or (equals and not value):
             raise UsageError(f"cannot read the network's options {text!r}: write them as ':pretrained:drop_rate=0.1'")
-        options[key] = parse_yaml(value) if equals else True
+        try:
+            options[key] = parse_yaml(value) if equals else True
+        except YAMLError as error:
+            raise UsageError(
+                f"cannot read the network's option {entry[:60]!r}: {' '.join(str(error).split())[:100]}"
+            ) from error
     return options
 
 
 def untrained(name: str) -> str:
-    """The name of the same network with random weights."""
+    """The name of the same network with random weights, which reads no file."""
     first, *options = name.split(":")
     if first == "module" and options:  # what the network is called comes after the first colon
         first, *options = f"{first}:{options[0]}", *options[1:]
-    return ":".join([first, *(option for option in options if option.partition("=")[0] != "pretrained")])
+    loaded = ("pretrained", "checkpoint_path")  # of which the second may be any file
+    return ":".join([first, *(option for option in options if option.partition("=")[0] not in loaded)])

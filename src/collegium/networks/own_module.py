@@ -10,7 +10,7 @@ from collegium.errors import UsageError
 from collegium.networks.adapt import adapt
 from collegium.networks.names import parse_options
 from collegium.networks.network import Network, Task
-from collegium.own_code import find
+from collegium.user_code import PREFIX, find
 
 FORMS = {
     "module:{package.function}": "your own: a function or class that makes any torch module, found from the current "
@@ -24,15 +24,15 @@ def check(name: str) -> bool:
     Raises:
         UsageError: it is, but there is no such function.
     """
-    return name.startswith("module:") and bool(find(name.removeprefix("module:").partition(":")[0]))
+    return name.startswith(PREFIX) and bool(find(name.removeprefix(PREFIX).partition(":")[0], nn.Module))
 
 
 def build(name: str, task: Task) -> Network | None:
     """The network that ``module:package.function:option=value`` makes, or None for another name."""
     if not check(name):
         return None
-    path, _, text = name.removeprefix("module:").partition(":")
-    function, options = find(path), parse_options(text)
+    path, _, text = name.removeprefix(PREFIX).partition(":")
+    function, options = find(path, nn.Module), parse_options(text)
     features = str(options.pop("features", "")).split("+")
     known = parameters(function)
     asked = {"num_classes": task.num_classes, "in_channels": task.in_channels, "image_size": task.image_size}

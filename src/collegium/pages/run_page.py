@@ -1,10 +1,11 @@
 """The page of a run: one HTML file that needs nothing else, and no network."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 from collegium.data import SceneData
-from collegium.files import write_whole
+from collegium.files import auxiliary, write_whole
 from collegium.pages import run_charts as charts
 from collegium.pages import run_class_table as class_table
 from collegium.pages import run_gallery as gallery
@@ -36,9 +37,24 @@ def write_report(run: str | Path, **given: Any) -> Path:
     page = render(evidence)
     folder = RunFolder(run)
     if isinstance(evidence.data, SceneData):
-        write_whole(folder.path / MAP_FILE, scene_maps.map_file(evidence.data, evidence.maps, sections.title(evidence)))
+        with auxiliary(folder.path / MAP_FILE):
+            image = scene_maps.map_file(evidence.data, evidence.maps, sections.title(evidence))
+            write_whole(folder.path / MAP_FILE, image)
     write_whole(folder.report_file, page)
     return folder.report_file
+
+
+def write_report_if_possible(run: str | Path) -> Path | None:
+    """:func:`write_report` of a run that has just been trained, which its page shall not spoil: else a warning."""
+    try:
+        return write_report(run)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:150]
+        warnings.warn(
+            f"the run is complete, but its page cannot be written ({reason}); `collegium report {run}` tries again",
+            stacklevel=2,
+        )
+        return None
 
 
 def render(evidence: Evidence) -> str:

@@ -1,6 +1,5 @@
 """The values that are ranked: those of finished runs beneath a folder, and the published ones."""
 
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,16 +11,20 @@ from collegium import data as datasets
 from collegium import methods
 from collegium.cohort import is_peer
 from collegium.errors import CollegiumError, UsageError
+from collegium.files import inside
 from collegium.options import keywords
 from collegium.results import papers as tables
 from collegium.results.published import LACKING, Published, published
 from collegium.results.scores import METRICS, all_predictors, last, uneven
 from collegium.results.statistics import ranks, spread
 from collegium.results.wording import entry, method_title, networks
+from collegium.schemas import read_config
 from collegium.study.cell import changed
 from collegium.study.study import Study
 from collegium.training.recipe import Recipe
+from collegium.training.result import check_fits
 from collegium.training.run_folder import RunFolder
+from collegium.user_code import never
 
 Origin = Literal["ours", "published"]
 Deployed = Literal["one network", "several networks", "not known"]
@@ -251,24 +254,32 @@ def of_runs(folder: str | Path) -> tuple[list[Standing], dict[str, str]]:
         raise UsageError(f"there is no folder {folder}; give one that holds studies or runs")
     left_out: dict[str, str] = {}
     rows: dict[str, dict[tuple[Any, ...], Finished]] = {}
-    for run in _finished(folder, left_out):
-        rows.setdefault(run.row, {}).setdefault(run.seeds, run)
-    found = [list(runs.values()) for runs in rows.values()]
-    return [standing for runs in found for standing in _of_row(runs, _told_apart(runs[0], found))], left_out
+    with never():  # what lies beneath the folder may be anybody's
+        for run in _finished(folder, left_out):
+            row = rows.setdefault(run.row, {})
+            first = next(iter(row.values()), run)
+            if set(run.result["predictors"]) != set(first.result["predictors"]):
+                left_out[run.place] = f"it has other predictors than {first.place}, which differs in the seed alone"
+            else:
+                row.setdefault(run.seeds, run)
+        found = [list(runs.values()) for runs in rows.values()]
+        return [standing for runs in found for standing in _of_row(runs, _told_apart(runs[0], found))], left_out
 
 
 def _finished(folder: Path, left_out: dict[str, str]) -> Iterator[Finished]:
-    for place, inside, files in os.walk(folder):
-        inside.sort()
+    for place, folders, files in os.walk(folder):
+        folders.sort()
         path = Path(place)
         short = path.name if path == folder else path.relative_to(folder).as_posix()
         if "study.yaml" not in files and "recipe.yaml" not in files:
             continue
-        inside.clear()
+        folders.clear()
         try:
             if "study.yaml" in files:
                 study = Study.open(path)
                 for outcome in study.outcomes():
+                    if outcome.unreadable:
+                        left_out[f"{short}, {outcome.cell.name}"] = str(outcome.error)
                     if outcome.result is not None:
                         label, run = outcome.cell.label, study.run_folder(outcome.cell)
                         trial = tables.is_trial(label)
@@ -278,15 +289,19 @@ def _finished(folder: Path, left_out: dict[str, str]) -> Iterator[Finished]:
             else:
                 result = RunFolder(path).result()
                 if result is not None:
-                    yield Finished(RunFolder(path).recipe(), result, short, False, _teacher(path))
+                    recipe = RunFolder(path).recipe()
+                    check_fits(result, recipe, path / "result.json")
+                    yield Finished(recipe, result, short, False, _teacher(path))
         except CollegiumError as error:
             left_out[str(path)] = str(error)
 
 
 def _teacher(run: Path) -> str:
     """The network of a run's teacher, by the copy that the run keeps."""
-    config = run / "teacher" / "config.json"
-    return str(json.loads(config.read_text())["network"]) if config.is_file() else ""
+    try:
+        return str(read_config(inside(run, "teacher", "config.json"))["network"])
+    except FileNotFoundError:
+        return ""
 
 
 def _told_apart(run: Finished, rows: Sequence[Sequence[Finished]]) -> str:
@@ -306,6 +321,7 @@ def _of_row(runs: Sequence[Finished], told_apart: str) -> Iterator[Standing]:
     one_network = _one_network(first.recipe.method_name)
     for predictor in _predictors(first.result):
         index = int(predictor.removeprefix("peer")) if is_peer(predictor) else one_network.get(predictor, 0)
+        index = index if index < len(names) else 0
         kind = deployed(predictor, list(one_network))
         several = len(set(names)) > 1 and kind == "several networks"
         for metric in _metrics(first.result):

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from collegium import methods
 from collegium.errors import UsageError
 from collegium.formatting import MISSING
+from collegium.method import Method
+from collegium.user_code import consent
 
 
 def networks(names: Sequence[str]) -> str:
@@ -42,17 +44,22 @@ def entry(value: object) -> str:
 
 def method_title(name: str) -> str:
     """The method's name as its paper writes it."""
-    try:
-        return methods.get(name).__name__
-    except UsageError:  # a method of the user's own
-        return name
+    method = _method(name)
+    return name if method is None else method.__name__
 
 
 def about_method(name: str) -> tuple[str, list[str]]:
     """The first sentence of a method's docstring, and the links to paper and code in it."""
-    try:
-        text = inspect.getdoc(methods.get(name)) or ""
-    except UsageError:  # a method of the user's own
-        return "", []
+    method = _method(name)
+    text = "" if method is None else inspect.getdoc(method) or ""
     first = " ".join(text.partition("\n\n")[0].split()).replace("`", "")
     return first, list(dict.fromkeys(link.rstrip(".,;)") for link in re.findall(r"https://[^\s<>\"']+", text)))
+
+
+def _method(name: str) -> type[Method] | None:
+    """The method called so; None where it is the user's own and cannot be imported, or may not."""
+    try:
+        with consent():  # the name is from a file
+            return methods.get(name)
+    except UsageError:
+        return None

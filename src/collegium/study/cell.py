@@ -4,12 +4,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from collegium import methods
 from collegium.training.experiment import resolve
 from collegium.training.recipe import Recipe
+from collegium.user_code import PREFIX, consent
 
 ELSEWHERE = ("device",)
 """What a recipe says of where it is computed, which is no part of what is computed; of data, ``workers`` too."""
@@ -23,6 +25,7 @@ class Cell:
         label: the name of its row in tables, the same for all seeds: "ffl · 2xresnet20".
         recipe: the run, but for its teacher where that is another cell.
         teacher: the label of the cell whose first peer, of the same seed, is the frozen teacher.
+        known_key: the key, as a study has it of a method of the user's own, which may not be imported to compute it.
 
     Raises:
         UsageError: the recipe names a method or data set that does not exist.
@@ -31,6 +34,7 @@ class Cell:
     label: str
     recipe: Recipe
     teacher: str | None = None
+    known_key: str | None = field(default=None, compare=False)
 
     @property
     def seed(self) -> int:
@@ -48,10 +52,24 @@ class Cell:
         Entries at their default are left out of the hash, so that it stays as it is when the library gains an
         option; a study compares whole recipes besides.
         """
+        if self.known_key is not None:
+            return self.known_key
+        if self.of_user:
+            with consent():
+                methods.get(self.recipe.method_name)  # whose defaults are needed
         canonical = json.dumps([_said(self.recipe), self.teacher], sort_keys=True, separators=(",", ":"))
+        return f"{self.slug}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
+
+    @property
+    def slug(self) -> str:
+        """How the key begins."""
         words = f"{self.label} {self.recipe.data_name} seed{self.seed}"
-        slug = re.sub(r"[^a-z0-9_.]+", "-", words.lower()).strip("-.")[:80]
-        return f"{slug}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
+        return re.sub(r"[^a-z0-9_.]+", "-", words.lower()).strip("-.")[:80]
+
+    @property
+    def of_user(self) -> bool:
+        """Whether its method is the user's own."""
+        return self.recipe.method_name.startswith(PREFIX)
 
 
 def _said(recipe: Recipe) -> dict[str, Any]:

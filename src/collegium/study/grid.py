@@ -15,6 +15,7 @@ from collegium.options import check_kind, keywords
 from collegium.study.cell import Cell
 from collegium.study.trial import Trial
 from collegium.training.recipe import Recipe
+from collegium.user_code import PREFIX
 
 BASELINE = "independent"
 Vary: TypeAlias = Literal["training", "split"]
@@ -69,7 +70,7 @@ def parse_methods(text: str) -> list[Variant]:
     """
     variants = []
     for entry in _entries(text, ";" if ";" in text else ","):
-        own = registry.OWN if entry.startswith(registry.OWN) else ""
+        own = PREFIX if entry.startswith(PREFIX) else ""
         name, _, options = entry.removeprefix(own).partition(":")
         name = own + name
         registry.get(name)

@@ -7,6 +7,7 @@ logs/KEY.txt    what a run's process printed
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-import yaml
 
 from collegium import networks
-from collegium.errors import UsageError
-from collegium.files import locked, write_whole
+from collegium.errors import CollegiumError, UsageError
+from collegium.files import inside, locked, read_bounded, storing, write_whole
+from collegium.schemas import STUDY, fault
 from collegium.study.cell import Cell
 from collegium.study.executors.local import Event, Executor, Job, LocalExecutor
 from collegium.study.plan import Contrast, Plan, PlanOptions, check_unchanged, make_plan
@@ -26,8 +27,10 @@ from collegium.study.trial import Trial
 from collegium.training.experiment import resolve
 from collegium.training.provenance import provenance
 from collegium.training.recipe import Recipe
+from collegium.training.result import check_fits
 from collegium.training.run_folder import RunFolder
-from collegium.yaml_text import read_yaml
+from collegium.user_code import Untrusted, consents
+from collegium.yaml_text import read_yaml, write_yaml
 
 State = Literal["done", "failed", "broken", "waiting"]
 
@@ -42,12 +45,14 @@ class Outcome:
             "waiting", it has not begun.
         result: the content of result.json where it is done.
         error: why it failed or broke, or what it waits for, in a sentence.
+        unreadable: whether it broke because its files are damaged, or are those of another run.
     """
 
     cell: Cell
     state: State
     result: dict[str, Any] | None = None
     error: str | None = None
+    unreadable: bool = False
 
 
 class View(AbstractContextManager[Any], Protocol):
@@ -155,7 +160,7 @@ class Study:
         return self.plan is not None and not self.plan.holds(cell)
 
     def run_folder(self, cell: Cell) -> RunFolder:
-        return RunFolder(self.runs / cell.key)
+        return RunFolder(inside(self.folder, "runs", cell.key))
 
     def recipe(self, cell: Cell) -> Recipe:
         """The cell's recipe with its teacher's folder; a run that has begun stays where it is computed."""
@@ -178,14 +183,14 @@ class Study:
         return [self.outcome(cell) for cell in self.cells]
 
     def outcome(self, cell: Cell) -> Outcome:
-        folder = self.run_folder(cell)
-        if folder.recipe_file.exists():
-            changed = resolve(folder.recipe()).differences(resolve(self.recipe(cell)))
-            if changed:
-                raise UsageError(f"{folder.path} holds a run of another recipe ({'; '.join(changed)}); move it away")
-        result = folder.result()
+        """How far a cell is; one whose files cannot be used is broken."""
+        try:
+            result = self.result(cell)
+        except CollegiumError as wrong:
+            return Outcome(cell, "broken", error=str(wrong), unreadable=True)
         if result is not None:
             return Outcome(cell, "done", result)
+        folder = self.run_folder(cell)
         error = self.error(cell)
         if error is not None:
             state, _, sentence = error.partition("\n")[0].partition(": ")
@@ -196,12 +201,31 @@ class Study:
             return Outcome(cell, "waiting", error=f"its teacher {cell.teacher} did not finish")
         return Outcome(cell, "waiting")
 
+    def result(self, cell: Cell) -> dict[str, Any] | None:
+        """The result of a cell's run; None before it is complete.
+
+        Raises:
+            UsageError: its folder holds a run of another recipe.
+            DataError: its files are damaged.
+        """
+        folder = self.run_folder(cell)
+        if folder.recipe_file.exists():
+            changed = resolve(folder.recipe()).differences(resolve(self.recipe(cell)))
+            if changed:
+                raise UsageError(f"{folder.path} holds a run of another recipe ({'; '.join(changed)}); move it away")
+        result = folder.result()
+        if result is not None:
+            check_fits(result, cell.recipe, folder.result_file)
+        return result
+
     def error_file(self, cell: Cell) -> Path:
-        return self.errors / f"{cell.key}.txt"
+        return inside(self.folder, "errors", f"{cell.key}.txt")
 
     def error(self, cell: Cell) -> str | None:
-        file = self.error_file(cell)
-        return file.read_text() if file.exists() else None
+        try:
+            return read_bounded(self.error_file(cell), 2**20).decode(errors="replace")
+        except FileNotFoundError:
+            return None
 
     def check(self) -> None:
         """Builds one run of every row that has not begun, and writes nothing.
@@ -220,9 +244,12 @@ class Study:
                     teacher = networks.parse_peers(self._teacher(cell).recipe.peers)[0]
                 try:
                     trial.build(cell.recipe, teacher)
+                except Untrusted:
+                    raise
                 except UsageError as error:
                     raise UsageError(f"{cell.label}: {error}") from error
 
+    @consents()
     def run(
         self,
         executor: Executor | None = None,
@@ -246,7 +273,7 @@ class Study:
         """
         from collegium.errors import Interrupted
 
-        left = [outcome.cell for outcome in self.outcomes() if outcome.state != "done"]
+        left = [cell for cell in self.cells if self.result(cell) is None]
         if not checked:
             self.check()
         with locked(self.folder, f"another process runs the study in {self.folder}"):
@@ -270,12 +297,14 @@ class Study:
 
     def _job(self, cell: Cell) -> Job:
         after = None if cell.teacher is None else self._teacher(cell).key
-        return Job(cell.key, self.recipe(cell), self.run_folder(cell).path, self.logs / f"{cell.key}.txt", after)
+        log = inside(self.folder, "logs", f"{cell.key}.txt")
+        return Job(cell.key, self.recipe(cell), self.run_folder(cell).path, log, after)
 
     def _record(self, cell: Cell, event: Event) -> None:
         file = self.error_file(cell)
         if event.state in ("failed", "broken"):
-            file.parent.mkdir(exist_ok=True)
+            with storing(file):
+                file.parent.mkdir(exist_ok=True)
             write_whole(file, f"{event.state}: {' '.join(event.error.split())}\n\n{event.trace}")
         else:
             file.unlink(missing_ok=True)
@@ -297,7 +326,8 @@ class Study:
         for cell, recipe in zip(self.cells, plain, strict=True):
             own = {name: value for name, value in recipe.items() if name not in common}
             teacher = {} if cell.teacher is None else {"taught_by": cell.teacher}
-            rows.append({"label": cell.label, **teacher, **own})
+            key = {"key": cell.key} if cell.of_user else {}
+            rows.append({"label": cell.label, **teacher, **key, **own})
         content = {
             "common": common,
             "cells": rows,
@@ -307,30 +337,36 @@ class Study:
             **({"plan": self.plan.to_dict()} if self.plan else {}),
             "provenance": self.provenance,
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        with storing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.file, write_yaml(content))
 
     def _read(self) -> list[Cell]:
         """The cells of study.yaml; what it says besides becomes this study's own."""
         content = read_yaml(self.file)
+        wrong = fault(content, STUDY)
+        if wrong is not None:
+            raise UsageError(f"{self.file} is not that of a study: {wrong}")
         try:
             self.reference, self.left_out = dict(content["reference"]), dict(content["left_out"])
             self.provenance = dict(content["provenance"])
             self.trunk_reference = dict(content.get("trunk_reference", {}))
             self.plan = Plan.from_dict(content["plan"]) if "plan" in content else None
-            return [
-                Cell(
-                    own["label"],
-                    Recipe.from_dict(content["common"] | {k: v for k, v in own.items() if k not in _OF_THE_CELL}),
-                    own.get("taught_by"),
-                )
-                for own in content["cells"]
-            ]
+            return [self._cell(own, content["common"]) for own in content["cells"]]
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{self.file} is not that of a study: {error!r}") from error
 
+    def _cell(self, own: Mapping[str, Any], common: Mapping[str, Any]) -> Cell:
+        recipe = Recipe.from_dict({**common, **{k: v for k, v in own.items() if k not in _OF_THE_CELL}}, str(self.file))
+        cell = Cell(own["label"], recipe, own.get("taught_by"))
+        if not cell.of_user:
+            return cell
+        if re.fullmatch(re.escape(cell.slug) + r"-[0-9a-f]{10}", own.get("key", "")) is None:
+            raise UsageError(f"{self.file} does not say the key of {cell.name[:80]!r}: repeat the command that made it")
+        return dataclasses.replace(cell, known_key=own["key"])
 
-_OF_THE_CELL = ("label", "taught_by")
+
+_OF_THE_CELL = ("label", "taught_by", "key")
 
 
 def _holds_something(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from collegium.options import check_options
 from collegium.training.experiment import Experiment, build
 from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
+from collegium.user_code import consents
 
 
 class Trial:
@@ -20,6 +21,7 @@ class Trial:
     def __init__(self) -> None:
         self._loaded: dict[str, ClassificationData[Any]] = {}
 
+    @consents()
     def names(self, recipe: Recipe) -> None:
         """Whether method, options and networks exist; no data are loaded.
 
@@ -32,6 +34,7 @@ class Trial:
         for name in set(networks.parse_peers(recipe.peers)):
             networks.check(name)
 
+    @consents()
     def build(self, recipe: Recipe, teacher: str | None = None) -> Experiment:
         """The run, ready to train.
 

@@ -21,6 +21,7 @@ from collegium.method import Method, Progress, Shadow, Terms
 from collegium.options import check_options, keywords
 from collegium.student import load_peer, start_from
 from collegium.training.recipe import Recipe
+from collegium.user_code import Untrusted, consents
 
 
 class Learner(nn.Module):
@@ -137,6 +138,7 @@ class Experiment:
     notes: tuple[str, ...] = ()  # what a reader of its scores must know
 
 
+@consents()
 def build(
     recipe: Recipe,
     *,
@@ -210,9 +212,13 @@ def _resized(peers: Sequence[networks.Network], image_size: tuple[int, int]) -> 
     ]
 
 
+@consents()
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with every default of its method and data filled in."""
-    method = {name: p.default for name, p in keywords(methods.get(recipe.method_name), skip="spec").items()}
+    """The recipe with every default of its method and data filled in, but of a method that may not be imported."""
+    try:
+        method = {name: p.default for name, p in keywords(methods.get(recipe.method_name), skip="spec").items()}
+    except Untrusted:  # the recipes that runs and studies write have them filled in already
+        method = {}
     data: dict[str, Any] = {}
     if not recipe.data_name.startswith("python:"):
         data = datasets.options(recipe.data_name)

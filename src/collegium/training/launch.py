@@ -20,6 +20,7 @@ import torch
 from collegium.errors import UsageError
 from collegium.ranks import ProcessLost
 from collegium.signals import at_first_stop_signal
+from collegium.user_code import Consent, current, given
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def launch(train: "partial[dict[str, Any]]", devices: int) -> dict[str, Any]:
         for k in range(devices):
             receiver, sender = context.Pipe(duplex=False)
             own = shared | {"LOCAL_WORLD_SIZE": str(devices), "LOCAL_RANK": str(k), "RANK": str(k)}
-            process = context.Process(target=_work, args=(content, own, sender))
+            process = context.Process(target=_work, args=(content, own, current(), sender))
             process.start()
             sender.close()
             crew[receiver] = process
@@ -84,11 +85,12 @@ def call_in_subprocess(call: "partial[T]") -> T:
     """
     content = _pickled(call)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return cast(T, pool.submit(_call, content).result())
+        return cast(T, pool.submit(_call, content, current()).result())
 
 
-def _call(content: bytes) -> Any:
-    return pickle.loads(content)()
+def _call(content: bytes, consent: Consent) -> Any:
+    with given(consent):
+        return pickle.loads(content)()
 
 
 def _pickled(call: "partial[Any]") -> bytes:
@@ -124,7 +126,7 @@ def _outcomes(crew: Mapping[Connection, SpawnProcess]) -> list[Any]:
     return [outcomes[receiver] for receiver in crew if receiver in outcomes]
 
 
-def _work(content: bytes, environment: Mapping[str, str], sender: Connection) -> None:
+def _work(content: bytes, environment: Mapping[str, str], consent: Consent, sender: Connection) -> None:
     """One process of a run."""
     os.environ.update(environment)
     if hasattr(os, "setpgrp"):
@@ -132,7 +134,8 @@ def _work(content: bytes, environment: Mapping[str, str], sender: Connection) ->
     threading.Thread(target=_stop_when_orphaned, daemon=True).start()
     try:
         train = pickle.loads(content)
-        result = train()
+        with given(consent):
+            result = train()
         first = environment["LOCAL_RANK"] == "0"
         weights = [_on_cpu(peer.state_dict()) for peer in train.keywords.get("peers") or ()] if first else []
         outcome = pickle.dumps((result, weights))

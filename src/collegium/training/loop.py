@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from collegium import ranks
 from collegium.errors import Interrupted, TrainingError, UsageError
-from collegium.files import write_whole
+from collegium.files import auxiliary, write_whole
 from collegium.method import Progress
 from collegium.seeds import generator
 from collegium.signals import at_first_stop_signal
@@ -22,6 +22,7 @@ from collegium.training.devices import Layout
 from collegium.training.display import Display
 from collegium.training.engine import move, own_random_state
 from collegium.training.evaluation import Evaluator
+from collegium.training.events import Events
 from collegium.training.experiment import Experiment, Learner
 from collegium.training.gradients import Players
 from collegium.training.metrics import summary
@@ -94,7 +95,8 @@ class Run:
         """Trains from the newest checkpoint, or from the start, to the last epoch, and writes peers and result."""
         table = self.experiment.data.split_table()
         if table is not None and self.fabric.is_global_zero:
-            write_whole(self.folder.split_file, table)
+            with auxiliary(self.folder.split_file):
+                write_whole(self.folder.split_file, table)
         with own_random_state(self.fabric.device):
             torch.manual_seed(self.recipe.resolved_data_seed)
             state = ranks.on_rank0(self.folder.load_checkpoint)
@@ -109,7 +111,8 @@ class Run:
         display = Display(title, self.recipe.epochs, len(self.training_batches), quiet=self.quiet)
         for note in (*self.experiment.notes, *self.partition.describe(self.recipe, self.batch_size)):
             display.note(note)
-        with display, at_first_stop_signal(self._request_stop), self._events() as events:
+        events = Events(self.folder.path, self.epoch + 1, write=self.fabric.is_global_zero)
+        with display, at_first_stop_signal(self._request_stop), events:
             while self.epoch < self.recipe.epochs:
                 self.train_epoch(display)
                 self.end_epoch(display, events)
@@ -168,7 +171,7 @@ class Run:
             torch.manual_seed(draws.initial_seed())
             yield
 
-    def end_epoch(self, display: Display, events: Any) -> None:
+    def end_epoch(self, display: Display, events: Events) -> None:
         """Scores, records and saves what is due after an epoch; stops where a signal has come."""
         row = {"epoch": self.epoch + 1, "learning_rate": self.players.learning_rate, **self.tally.row()}
         self.epoch, self.step = self.epoch + 1, 0
@@ -178,8 +181,7 @@ class Run:
         row["seconds"] = self.seconds["training"]
         self.history.append(row)
         self.tally = Tally()
-        for key, value in row.items() if events is not None else ():
-            events.add_scalar(key, value, self.epoch)
+        events.add(row, self.epoch)
         # One question to all processes: a signal that reaches one of them after it stops the next epoch.
         stop = ranks.any_process(self.stop_requested, self.fabric.device)
         if last or stop or self.epoch % self.recipe.checkpoint_every == 0:
@@ -295,20 +297,6 @@ class Run:
             )
         with own_random_state(self.fabric.device):
             self.load_state_dict(state)
-
-    @contextmanager
-    def _events(self) -> Iterator[Any]:
-        """TensorBoard's writer, on rank 0 alone."""
-        if not self.fabric.is_global_zero:
-            yield None
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        events = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.epoch + 1)
-        try:
-            yield events
-        finally:
-            events.close()
 
     def _finish(self) -> dict[str, Any]:
         """Writes the peers and the result."""

@@ -1,13 +1,17 @@
 """The content of result.json: scores, costs and times of a complete run."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from collegium.data import wrong_labels
+from collegium.errors import DataError
+from collegium.networks import parse_peers
 from collegium.training.cost import costs
 from collegium.training.experiment import Experiment
+from collegium.training.recipe import Recipe
 
 
 def make_result(
@@ -54,6 +58,26 @@ def make_result(
         "training_seconds": seconds["training"],
         "images_per_second": images / seconds["training"],
     }
+
+
+def check_fits(result: Mapping[str, Any], recipe: Recipe, file: Path) -> None:
+    """Whether a result can be that of a recipe.
+
+    Args:
+        result: the content of result.json, which has its shape.
+        recipe: the run's.
+        file: where the result is from.
+
+    Raises:
+        DataError: it is that of another run.
+    """
+    expected = {"method": recipe.method_name, "epochs": recipe.epochs, "seed": recipe.seed}
+    expected["peers"] = len(parse_peers(recipe.peers))
+    found = {**result, "peers": len(result["peers"])}
+    for name, value in expected.items():
+        if found[name] != value:
+            says = f"{name} {str(found[name])[:60]}, where recipe.yaml says {str(value)[:60]}"
+            raise DataError(f"{file} is that of another run: {says}")
 
 
 def last_and_best(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:

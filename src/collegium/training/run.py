@@ -1,6 +1,7 @@
 """Training a recipe in a folder, and opening what has been trained."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
@@ -14,7 +15,7 @@ from torch import nn
 
 from collegium import ranks
 from collegium.data import ClassificationData
-from collegium.errors import UsageError
+from collegium.errors import DataError, UsageError
 from collegium.training import probe
 from collegium.training.devices import Devices, Layout, detect_devices
 from collegium.training.engine import make_fabric, move
@@ -26,8 +27,10 @@ from collegium.training.memory import keep_freed_memory
 from collegium.training.provenance import provenance
 from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
+from collegium.user_code import consents
 
 
+@consents()
 def train(
     recipe: Recipe,
     run: str | Path,
@@ -123,6 +126,7 @@ def _train_in_this_process(
         experiment = build(recipe, peers=peers, data=data, teacher=known, begun=begun)
         if fabric.is_global_zero:
             folder.check(experiment.recipe, overwrite=overwrite)
+            folder.check_data(experiment.data.fingerprint(), overwrite=overwrite)
         return experiment
 
     experiment = ranks.rank0_first(prepare, local_rank0=fabric.local_rank == 0, device=fabric.device)
@@ -135,6 +139,7 @@ def _train_in_this_process(
             held.enter_context(folder.locked())
             folder.check(experiment.recipe, overwrite=overwrite)  # another process may have been here since
             where = provenance(fabric.device, found.devices, found.nodes) | {"layout": layout}
+            where["data_fingerprint"] = experiment.data.fingerprint()
             folder.open(experiment.recipe, where, overwrite=overwrite)
             if recipe.teacher is not None and not recipe.teacher.startswith("python:"):
                 folder.keep_teacher(recipe.teacher)
@@ -157,6 +162,7 @@ class RestoredRun(Evaluator):
         self.epoch = epoch  # epochs that were complete
 
 
+@consents()
 def restore(
     run: str | Path,
     *,
@@ -183,7 +189,16 @@ def restore(
         recipe = dataclasses.replace(recipe, device="cpu", precision=precision, cuda_graphs=False)
     if data is not None:
         data = data.normalised_like(tuple(state["mean"]), tuple(state["std"]))
-    experiment = build(recipe, peers=peers, data=data, teacher=teacher or folder.teacher(), begun=True)
+    teacher = teacher or folder.teacher()
+    if teacher is None and recipe.teacher is not None and not recipe.teacher.startswith("python:"):
+        raise DataError(f"{folder.path} has lost its teacher/, the copy of its teacher: put it back")
+    experiment = build(recipe, peers=peers, data=data, teacher=teacher, begun=True)
+    if data is None and folder.fingerprint() not in (None, experiment.data.fingerprint()):
+        warnings.warn(
+            f"the data {recipe.data_name} are not those on which {folder.path} was trained: they have changed since, "
+            "and so may the scores",
+            stacklevel=3,
+        )
     fabric = make_fabric(recipe)
     learner = move(experiment.learner, fabric.device, channels_last=recipe.channels_last)
     with folder.translate_misfit():

@@ -81,6 +81,22 @@ class RunFolder:
         elif self.path.exists() and self._content():
             raise UsageError(f"{self.path} is not empty and holds no run; choose another folder with --run")
 
+    def check_data(self, fingerprint: str, *, overwrite: bool = False) -> None:
+        """Whether a run may go on with data of this fingerprint; where it is complete there is a warning.
+
+        Raises:
+            UsageError: it was begun with others.
+        """
+        if overwrite or not self.recipe_file.exists() or self.fingerprint() in (None, fingerprint):
+            return
+        if self.result_file.exists():
+            warnings.warn(f"{self.path} was trained on other data: they have changed since", stacklevel=2)
+            return
+        raise UsageError(
+            f"{self.path} was begun with other data: they have changed since (images, labels or their split), so it "
+            "cannot go on; put them back, or start over with --overwrite"
+        )
+
     def open(self, recipe: Recipe, provenance: Mapping[str, Any], *, overwrite: bool = False) -> None:
         """Prepares the folder for a recipe, unless it holds a run of that recipe already."""
         if self.recipe_file.exists() and not overwrite:

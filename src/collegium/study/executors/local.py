@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
+from collegium.files import open_log
 from collegium.study.executors.machine import Host, Place, places
 from collegium.training.recipe import Recipe
+from collegium.user_code import current
 
 POLL = 0.2  # seconds from one look at the processes to the next
 SETTLED = 60.0  # seconds after which a run has taken the memory that it will take, where no epoch has ended before
@@ -179,8 +181,7 @@ class LocalExecutor:
         return free - growing * need >= ROOM * need
 
     def _start(self, job: Job, place: Place, *, again: bool) -> None:
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        log = job.log.open("w")
+        log = open_log(job.log)
         alone = all(r.settled for r in self.running if r.place is place)
         used = place.used()
         said = tempfile.TemporaryFile("w+")  # a pipe that nobody reads before the end holds 64 kB and no more
@@ -198,7 +199,8 @@ class LocalExecutor:
         )
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # a worker that dies at once is seen when it is polled
-            process.stdin.write(json.dumps({"recipe": job.recipe.to_dict(), "folder": str(job.folder)}) + "\n")
+            told = {"recipe": job.recipe.to_dict(), "folder": str(job.folder), "consent": current().to_dict()}
+            process.stdin.write(json.dumps(told) + "\n")
             process.stdin.flush()
         self.running.append(_Running(job, place, process, said, log, again, used, alone))
 

@@ -16,9 +16,11 @@ from typing import Any
 from collegium import data as datasets
 from collegium.errors import CollegiumError, DataError, TrainingError, UsageError
 from collegium.extras import how_to_install
+from collegium.files import open_log
 from collegium.study.executors.local import POLL, Event, Job, terminated_as_interrupted
 from collegium.study.executors.worker import work
 from collegium.training.run_folder import RunFolder
+from collegium.user_code import Consent, current, given
 
 ANSWER = 5.0  # seconds within which a cluster answers
 SEEN = 120.0  # seconds after which all machines see a new file; NFS remembers for up to 60 that there was none
@@ -167,6 +169,7 @@ class _Needed:
         versions: of packages.
         data_folder: COLLEGIUM_DATA, for nodes that have none.
         data: every data set of the jobs: name and options.
+        consent: of the calling process, to import code of the user's own.
     """
 
     token: Path
@@ -174,11 +177,12 @@ class _Needed:
     versions: dict[str, str]
     data_folder: str | None
     data: list[tuple[str, dict[str, Any]]]
+    consent: Consent
 
     @classmethod
     def by(cls, jobs: Sequence[Job], token: Path) -> "_Needed":
         data = {repr(job.recipe.data): (job.recipe.data_name, job.recipe.data_options) for job in jobs}
-        return cls(token, os.getcwd(), _versions(), os.environ.get("COLLEGIUM_DATA"), list(data.values()))
+        return cls(token, os.getcwd(), _versions(), os.environ.get("COLLEGIUM_DATA"), list(data.values()), current())
 
     def settle(self) -> None:
         """Makes this process compute like the calling one."""
@@ -212,7 +216,8 @@ def _look(needed: _Needed) -> tuple[str, str] | None:
         return "folder", unseen
     for name, options in needed.data:
         try:
-            datasets.load(name, **options)
+            with given(needed.consent):
+                datasets.load(name, **options)
         except CollegiumError as error:
             return "data", f"cannot read {name}: {error}; COLLEGIUM_DATA can be set where `ray start` is called"
     return None
@@ -226,11 +231,12 @@ def _train(recipe: dict[str, Any], folder: Path, log: Path, needed: _Needed) -> 
     if unseen is not None:
         yield {"state": "failed", "error": f"its node {unseen}"}
         return
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
+    with open_log(log) as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    yield work(recipe, str(folder), LEASE)
+    with given(needed.consent):
+        outcome = work(recipe, str(folder), LEASE)
+    yield outcome
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 
 from collegium.errors import CollegiumError, UsageError
 from collegium.loading import quick_imports
+from collegium.user_code import Consent, given
 
 PATIENCE = 60.0  # seconds that a run may still be saved by the process that trained it before
 
@@ -75,7 +76,8 @@ def main() -> None:
     os.dup2(2, 1)
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_with_the_study, daemon=True).start()
-    outcome = work(job["recipe"], job["folder"])
+    with given(Consent.from_dict(job["consent"])):
+        outcome = work(job["recipe"], job["folder"])
     channel.write(json.dumps(outcome))
     channel.close()
 

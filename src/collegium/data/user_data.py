@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from collegium.errors import UsageError
-from collegium.own_code import find
+from collegium.user_code import find
 
 from .datasets import from_datasets, is_dataset
 from .images import from_arrays

@@ -4,7 +4,7 @@ import torch
 
 import collegium
 from collegium.data import load, names
-from collegium.data.own import as_data
+from collegium.data.user_data import as_data
 from collegium.errors import UsageError
 
 SOURCE = """
