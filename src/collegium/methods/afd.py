@@ -133,12 +133,12 @@ class AFD(Method):
         networks, rate = trainable(cohort), self.adversarial_learning_rate
         fooling: ParameterGroup = {
             "params": [*networks, *trainable(self.transfer)],
-            "learning_rate": rate,
+            "lr": rate,
             "weight_decay": 0.0,
         }
         judging: ParameterGroup = {
             "params": trainable(self.discriminators),
-            "learning_rate": rate,
+            "lr": rate,
             "weight_decay": self.discriminator_weight_decay,
         }
         return {"peers": [{"params": networks}], "adversarial": [fooling], "discriminators": [judging]}
