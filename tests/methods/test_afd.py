@@ -267,7 +267,7 @@ def test_the_players_are_the_paper_s():
     assert ids(adversarial["params"]) == ids([*cohort.parameters(), *method.transfer.parameters()])
     assert ids(discriminators["params"]) == ids(method.discriminators.parameters())
     assert adversarial["weight_decay"] == 0 and discriminators["weight_decay"] == 0.2
-    assert adversarial["learning_rate"] == discriminators["learning_rate"] == 2e-5
+    assert adversarial["lr"] == discriminators["lr"] == 2e-5
     assert method.optimizers == {"adversarial": "adam", "discriminators": "adam"}
 
 

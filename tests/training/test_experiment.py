@@ -54,7 +54,7 @@ class Mixed(Method):
 
     def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
         whole = trainable(cohort)
-        return {"peers": [{"params": whole}], "second": [{"params": whole, "learning_rate": 1e-3, "weight_decay": 0.0}]}
+        return {"peers": [{"params": whole}], "second": [{"params": whole, "lr": 1e-3, "weight_decay": 0.0}]}
 
 
 def made(kind: type[Method], monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Experiment:

@@ -173,12 +173,12 @@ class AFD(Method):
         networks, rate = trainable(cohort), self.adversarial_learning_rate
         fooling: ParameterGroup = {
             "params": [*networks, *trainable(self.transfer)],
-            "learning_rate": rate,
+            "lr": rate,
             "weight_decay": self.adversarial_weight_decay,
         }
         judging: ParameterGroup = {
             "params": trainable(self.discriminators),
-            "learning_rate": rate,
+            "lr": rate,
             "weight_decay": self.discriminator_weight_decay,
         }
         if self.adversarial_milestones is not None:

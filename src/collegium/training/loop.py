@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from collegium import ranks
+from collegium.distiller import Distiller
 from collegium.errors import Interrupted, TrainingError, UsageError
 from collegium.files import auxiliary, write_whole
 from collegium.method import Progress
@@ -23,7 +24,7 @@ from collegium.training.display import Display
 from collegium.training.engine import move, own_random_state
 from collegium.training.evaluation import Evaluator
 from collegium.training.events import Events
-from collegium.training.experiment import Experiment, Learner
+from collegium.training.experiment import Experiment
 from collegium.training.gradients import Players
 from collegium.training.metrics import summary
 from collegium.training.mixing import Mixing
@@ -73,7 +74,7 @@ class Run:
             seed=recipe.resolved_data_seed,
             device=device,
             channels_last=recipe.channels_last,
-            views=experiment.spec.num_peers if self.learner.method.own_views else self.learner.method.views,
+            views=self.learner.views,
             images_per_class=self.learner.method.images_per_class,
             share=self.share,
         )
@@ -151,9 +152,9 @@ class Run:
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
         images, soft = self.mixing(images, soft)
         with self.fabric.autocast(), self._own_draws(steps_before):
-            terms, logits = self.forward(images, soft, self.progress)
-        seen = observe(terms, logits, target[self.share.before :])
-        gradients = self.players.gradients(terms)
+            out = self.forward(images, soft, self.progress)
+        seen = observe(out.by_player, out.logits, target[self.share.before :])
+        gradients = self.players.gradients(out)
         self.players.exchange(gradients, seen)
         self.players.step(gradients)
         self.learner.after_step(steps_before + 1, len(self.training_batches))
@@ -322,7 +323,7 @@ class Run:
         return result
 
 
-def _compiled(learner: Learner, *, cuda_graphs: bool) -> nn.Module:
+def _compiled(learner: Distiller, *, cuda_graphs: bool) -> nn.Module:
     """The learner compiled for batches of one size, whatever this process has compiled for other runs."""
     torch.compiler.reset()  # else later runs are compiled for any batch size, and after a few of them not at all
     mode = "reduce-overhead" if cuda_graphs else "default"
