@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from collegium.errors import CollegiumError, DataError, UsageError
+from collegium.files import read_bounded
 
 from ..interface import check_order, describe
-from ..plain_files import read_plain
 
 Shape: TypeAlias = tuple[int, int, int]
 
@@ -84,6 +84,20 @@ def examine_image(file: Path | str | Any) -> Found:
         return Found((channels, height, width), peak, traits)
 
 
+def read_image_file(path: Path) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        DataError: it is no regular file, cannot be read, or has more than 256 MiB; only why is said.
+    """
+    try:
+        return read_bounded(path, MOST_BYTES)
+    except FileNotFoundError as error:
+        raise DataError(str(error.strerror)) from error
+    except DataError as error:
+        raise DataError(str(error).rpartition(": ")[2]) from error
+
+
 @contextmanager
 def _opened(file: Path | str | Any) -> Iterator[tuple[Any, bytes]]:
     """A PIL image and the file's content."""
@@ -91,7 +105,7 @@ def _opened(file: Path | str | Any) -> Iterator[tuple[Any, bytes]]:
 
     try:
         if isinstance(file, Path | str):
-            raw = read_plain(file, MOST_BYTES)
+            raw = read_image_file(Path(file))
         else:
             file.seek(0)
             raw = file.read()

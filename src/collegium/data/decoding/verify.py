@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collegium.files import write_whole
+from collegium.errors import DataError
+from collegium.files import read_bounded, write_whole
 
-from ..plain_files import read_plain
 from .passes import counted
-from .pixels import MOST_BYTES, examine_image
+from .pixels import examine_image, read_image_file
 from .workers import Crew, default_workers
 
 _CHUNK = 64
@@ -91,9 +91,9 @@ class _Reader:
         """What the record tells of a file, what is wrong if something is, and whether that lies in its own content."""
         nothing = (0,) * (len(_CONTENT) - 1)
         try:
-            raw = read_plain(path, MOST_BYTES)
-        except OSError as error:
-            return (0, *nothing), str(error.strerror), False  # permissions, a network disk: tried again next time
+            raw = read_image_file(path)
+        except DataError as error:
+            return (0, *nothing), str(error), False  # permissions, a network disk: tried again next time
         digest = int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
         try:
             found = examine_image(io.BytesIO(raw))
@@ -130,7 +130,7 @@ def _recall(record: Path | None, names: Sequence[str], rows: NDArray[Any]) -> tu
     if record is None:
         return rows, {}
     try:
-        raw = io.BytesIO(read_plain(record, _RECORD))
+        raw = io.BytesIO(read_bounded(record, _RECORD))
         with zipfile.ZipFile(raw) as parts:
             if sum(part.file_size for part in parts.infolist()) > _RECORD:
                 return rows, {}
