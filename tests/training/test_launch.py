@@ -160,11 +160,9 @@ def test_two_hosts_train_by_torchrun(hosts: list[list[str]], tmp_path: Path) -> 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_processes_of_one_machine_meet_where_the_network_does_not_reach() -> None:
     store = _loopback_store()
-    listening = [
-        line.split()[1] for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()
-    ]
-    assert [address for address in listening if address.endswith(f":{store.port:04X}")] == [
-        f"0100007F:{store.port:04X}"
-    ]
+    tables = [Path(f"/proc/net/{kind}").read_text() for kind in ("tcp", "tcp6")]
+    opened = [line.split()[1:4] for table in tables for line in table.splitlines()]
+    port = f":{store.port:04X}"
+    assert [at for at, _, state in opened if at.endswith(port) and state == "0A"] == [f"0100007F{port}"]
     store.set("key", "value")
     assert store.get("key") == b"value"

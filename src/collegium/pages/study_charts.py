@@ -130,8 +130,8 @@ def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
             points: dict[int, list[float]] = {}
             try:
                 measured_by_run = [folder.metrics() for folder in folders]
-            except DataError as error:
-                warnings.warn(f"{error}; the curve of its row is left out", stacklevel=2)
+            except DataError as damaged:
+                warnings.warn(f"{damaged}; the curve of its row is left out", stacklevel=2)
                 continue
             for rows_of_run in measured_by_run:
                 for measured in rows_of_run:
