@@ -11,7 +11,7 @@ from PIL import Image
 
 import collegium
 from collegium.pages.html import element
-from collegium.pages.run_page import render, write_report
+from collegium.pages.run_page import render, write_report, write_report_if_possible
 from collegium.results.analysis import Evidence, gather
 
 VOID = {"meta", "img", "br"}
@@ -172,6 +172,15 @@ def test_a_failed_report_leaves_the_old_page(run: Path, tmp_path: Path):
     with pytest.raises(collegium.errors.UsageError):
         write_report(broken)
     assert (broken / "report.html").read_text() == "old"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_page_that_cannot_be_written_is_a_warning_after_training(run: Path, tmp_path: Path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "report.html").unlink(missing_ok=True)
+    (copy / "report.html").mkdir()
+    with pytest.warns(UserWarning, match="the run is complete, but its page cannot be written .*collegium report"):
+        assert write_report_if_possible(copy) is None
 
 
 def test_elements_escape_what_is_not_html():

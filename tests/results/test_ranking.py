@@ -1,6 +1,7 @@
 """What is ranked with what, and what has no rank."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from collegium.cli import main
 from collegium.errors import UsageError
 from collegium.pages.rank_table import Ranking, rank_text
 from collegium.results import papers as tables
+from collegium.results.comparison import findings
 from collegium.results.published import published
 from collegium.results.ranking import Standing, in_order, of_papers, of_runs, ranked
+from collegium.study.cell import Cell
+from collegium.study.study import Study
 from collegium.training.recipe import Recipe
 from made_up_runs import write_run, write_study
 
@@ -190,3 +194,52 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         rank(tmp_path / "nothing")
     with pytest.raises(UsageError, match="there is no folder"):
         rank(tmp_path, out=tmp_path / "nothing" / "page.html")
+
+
+DAMAGE = {
+    "empty": "",
+    "list": "[]",
+    "null": "null",
+    "cut": '{"method": "ffl", "peers": ["resnet32"',
+    "deep": "[" * 10**5,
+    "text": '{"method": 3}',
+    "nan": '{"seed": NaN}',
+}
+
+
+@pytest.mark.parametrize("text", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("file", ["result.json", "recipe.yaml", "teacher/config.json"])
+def test_a_damaged_run_is_left_out_and_said(file: str, text: str, tmp_path: Path) -> None:
+    write_run(tmp_path / "whole", RECIPE, ERRORS)
+    write_run(tmp_path / "damaged", dataclasses.replace(RECIPE, seed=1), ERRORS)
+    (tmp_path / "damaged" / "teacher").mkdir()
+    (tmp_path / "damaged" / file).write_text(text)
+    values, left_out = of_runs(tmp_path)
+    assert value(values, predictor="mean_peer", metric="top-1 error").n == 1
+    ((place, reason),) = left_out.items()
+    assert place == str(tmp_path / "damaged") and str(tmp_path / "damaged" / file) in reason
+
+
+def test_results_that_contradict_their_recipe_or_each_other_are_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", RECIPE, ERRORS)
+    write_run(tmp_path / "b", dataclasses.replace(RECIPE, seed=1), {k: v for k, v in ERRORS.items() if k != "fused"})
+    write_run(tmp_path / "c", dataclasses.replace(RECIPE, seed=2), ERRORS)
+    result = json.loads((tmp_path / "c" / "result.json").read_text())
+    (tmp_path / "c" / "result.json").write_text(json.dumps(result | {"epochs": 7}))
+    values, left_out = of_runs(tmp_path)
+    assert value(values, predictor="fused", metric="top-1 error").n == 1
+    assert "has other predictors than a" in left_out["b"]
+    assert "epochs 7, where recipe.yaml says 100" in left_out[str(tmp_path / "c")]
+
+
+def test_a_study_with_a_damaged_run_is_compared_and_ranked_without_it(tmp_path: Path) -> None:
+    cells = [Cell("ffl", dataclasses.replace(RECIPE, seed=seed)) for seed in range(3)]
+    study = write_study(tmp_path / "study", [(cell, ERRORS) for cell in cells])
+    study.run_folder(cells[0]).result_file.write_text("{}")
+    study.run_folder(cells[1]).recipe_file.write_text("peers: [")
+    found = findings(Study.open(study.folder))
+    assert [o.state for o in found.outcomes] == ["broken", "broken", "done"] and list(found.rows[0].results) == [2]
+    values, left_out = of_runs(tmp_path)
+    assert value(values, predictor="mean_peer", metric="top-1 error").n == 1
+    assert "result.json is not as it was written: method is missing" in left_out["study, ffl, seed 0"]
+    assert "cannot read" in left_out["study, ffl, seed 1"]

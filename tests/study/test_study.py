@@ -109,7 +109,9 @@ def test_a_run_of_another_recipe_in_the_place_of_a_cell_s_is_refused(tmp_path: P
     file = study.run_folder(study.cells[0]).recipe_file
     file.write_text(file.read_text().replace("epochs: 1", "epochs: 2"))
     with pytest.raises(UsageError, match="holds a run of another recipe .epochs: 2 here, 1 there"):
-        study.outcomes()
+        study.run()
+    (outcome,) = study.outcomes()  # which a table shows beside the others
+    assert outcome.state == "broken" and "another recipe" in str(outcome.error)
 
 
 def test_what_cannot_be_built_is_found_before_anything_is_written(tmp_path: Path) -> None:

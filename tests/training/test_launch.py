@@ -18,7 +18,7 @@ from torch import nn
 
 from collegium import networks
 from collegium.errors import UsageError
-from collegium.training.launch import call_in_subprocess
+from collegium.training.launch import _loopback_store, call_in_subprocess
 from collegium.training.loop import Interrupted, Run
 from collegium.training.run import train
 from collegium.training.run_folder import RunFolder
@@ -155,3 +155,14 @@ def test_two_hosts_train_by_torchrun(hosts: list[list[str]], tmp_path: Path) -> 
     assert not (tmp_path / "host1").exists() and "top-1" in said[0] and "top-1" not in said[1]
     provenance = (tmp_path / "host0" / "recipe.yaml").read_text()
     assert "devices: 1" in provenance and "nodes: 2" in provenance
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_processes_of_one_machine_meet_where_the_network_does_not_reach() -> None:
+    store = _loopback_store()
+    tables = [Path(f"/proc/net/{kind}").read_text() for kind in ("tcp", "tcp6")]
+    opened = [line.split()[1:4] for table in tables for line in table.splitlines()]
+    port = f":{store.port:04X}"
+    assert [at for at, _, state in opened if at.endswith(port) and state == "0A"] == [f"0100007F{port}"]
+    store.set("key", "value")
+    assert store.get("key") == b"value"

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -233,6 +234,24 @@ def test_half_a_table_of_metrics_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(text)
     with pytest.raises(DataError, match="metrics.csv is not as it was written"):
         RunFolder(tmp_path).metrics()
+
+
+def test_a_run_goes_on_with_the_data_on_which_it_was_begun_alone(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    told = RunFolder(folder).fingerprint()
+    assert told is not None and re.fullmatch("[0-9a-f]{16}", told)
+    recipe = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(recipe.replace(told, "0123456789abcdef"))
+    with pytest.warns(UserWarning, match="was trained on other data"):
+        run(folder)
+    with pytest.warns(UserWarning, match="digits are not those on which .* was trained"):
+        restore(folder)
+    (folder / "result.json").unlink()
+    with pytest.raises(UsageError, match="was begun with other data.*--overwrite"):
+        run(folder)
+    (folder / "recipe.yaml").write_text(recipe.replace(f"  data_fingerprint: {told}\n", ""))  # of an older version
+    assert RunFolder(folder).fingerprint() is None
+    assert run(folder)["complete"]
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:

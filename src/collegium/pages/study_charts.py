@@ -1,9 +1,11 @@
 """The charts of a study: accuracy against training time and parameters, gains by method, learning curves."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from collegium.errors import DataError
 from collegium.formatting import count
 from collegium.pages import figures
 from collegium.pages.colours import INK, OWN, PEERS, Style
@@ -116,7 +118,7 @@ def _by_parameters(rows: Sequence[Row], look: Mapping[str, Style]) -> Html:
 def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
     """A chart a cohort: test error of one network over the epochs, mean over the seeds.
 
-    Rows with a run that has no metrics.csv are left out.
+    Rows with a run that has no metrics.csv are left out, and with a warning those with a damaged one.
     """
     found = []
     for k, (cohort, rows) in enumerate(findings.cohorts().items()):
@@ -126,8 +128,13 @@ def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
             if not all(folder.metrics_file.is_file() for folder in folders):
                 continue  # archived runs may lack it, and a mean over some of the seeds would mislead
             points: dict[int, list[float]] = {}
-            for folder in folders:
-                for measured in folder.metrics():
+            try:
+                measured_by_run = [folder.metrics() for folder in folders]
+            except DataError as damaged:
+                warnings.warn(f"{damaged}; the curve of its row is left out", stacklevel=2)
+                continue
+            for rows_of_run in measured_by_run:
+                for measured in rows_of_run:
                     if f"test/{ONE_NETWORK}/top1_error" in measured:
                         error = 100 * measured[f"test/{ONE_NETWORK}/top1_error"]
                         points.setdefault(int(measured["epoch"]), []).append(error)

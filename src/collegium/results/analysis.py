@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from collegium.cohort import is_peer
 from collegium.data import ClassificationData, SceneData
-from collegium.errors import UsageError
+from collegium.errors import DataError, UsageError
 from collegium.losses import attention_map
 from collegium.results.diversity import agreement, double_fault, jensen_shannon, kappa
 from collegium.results.examples import Answer, Choice, Example, choose, unit_range
@@ -141,6 +141,12 @@ def gather(
             f"{run} is not complete: {_epochs_done(folder)} of {recipe.epochs} epochs are done; "
             "repeat the training command to go on, then ask for the report again"
         )
+    history = folder.metrics()
+    lacking = [name for name in result["predictors"] if not history or f"test/{name}/top1_error" not in history[-1]]
+    if lacking or history[-1]["epoch"] != recipe.epochs:
+        raise DataError(
+            f"{folder.metrics_file} lacks the scores of epoch {recipe.epochs}, the last: a part of it is gone"
+        )
     trained = restore(run, peers=peers, data=data, teacher=teacher)
     logits, targets = _predict(trained)
     own = tuple(name for name in logits if name != "ensemble" and not is_peer(name))
@@ -149,7 +155,7 @@ def gather(
         recipe=recipe,
         provenance=read_yaml(folder.recipe_file).get("provenance") or {},
         result=result,
-        history=folder.metrics(),
+        history=history,
         data=trained.experiment.data,
         logits=logits,
         targets=targets,

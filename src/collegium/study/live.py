@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from collegium.errors import DataError
 from collegium.formatting import duration, percent, printable
 from collegium.study.cell import Cell
 from collegium.study.executors.local import Event
@@ -40,9 +41,9 @@ class _Watched:
             if written == self.read:
                 return
             rows = self.folder.metrics()
-        except (OSError, ValueError):
+        except (OSError, DataError):
             return
-        self.epochs, self.seconds, self.read = len(rows), rows[-1]["seconds"] if rows else 0.0, written
+        self.epochs, self.seconds, self.read = len(rows), rows[-1].get("seconds", 0.0) if rows else 0.0, written
         errors = [row[JUDGED] for row in rows if JUDGED in row]
         self.best = 1 - min(errors) if errors else None
         if written < self.began:

@@ -180,7 +180,17 @@ class Study:
 
     def outcomes(self) -> list[Outcome]:
         """How far every cell is, in the grid's order."""
-        return [self.outcome(cell) for cell in self.cells]
+        found = [self.outcome(cell) for cell in self.cells]
+        first: dict[str, Outcome] = {}  # row -> its first run that is done
+        for k, outcome in enumerate(found):
+            if outcome.result is None:
+                continue
+            usual = first.setdefault(outcome.cell.label, outcome)
+            assert usual.result is not None
+            if set(outcome.result["predictors"]) != set(usual.result["predictors"]):
+                wrong = f"{self.run_folder(outcome.cell).result_file} has other predictors than {usual.cell.name} has"
+                found[k] = Outcome(outcome.cell, "broken", error=wrong, unreadable=True)
+        return found
 
     def outcome(self, cell: Cell) -> Outcome:
         """How far a cell is; one whose files cannot be used is broken."""

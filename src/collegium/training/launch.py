@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -16,6 +17,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar, cast
 
 import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from collegium.errors import UsageError
 from collegium.ranks import ProcessLost
@@ -24,6 +26,7 @@ from collegium.user_code import Consent, current, given
 
 T = TypeVar("T")
 
+LOOPBACK = "127.0.0.1"
 GRACE = 10.0
 """Seconds that processes have to end once one has failed; a GPU that waits for another would wait forever."""
 
@@ -42,10 +45,11 @@ def launch(train: "partial[dict[str, Any]]", devices: int) -> dict[str, Any]:
         Exception: the call raised it in a process.
     """
     content = _pickled(train)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices), "NODE_RANK": "0"}
+    store = _loopback_store()
+    shared = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(store.port), "WORLD_SIZE": str(devices), "NODE_RANK": "0"}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}  # rank 0 starts no other
+    if sys.platform == "linux":  # else they would listen to each other on the network
+        shared |= {name: os.environ.get(name, "lo") for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
     context = get_context("spawn")
     crew: dict[Connection, SpawnProcess] = {}
     try:
@@ -74,6 +78,15 @@ def launch(train: "partial[dict[str, Any]]", devices: int) -> dict[str, Any]:
     for peer, trained in zip(train.keywords.get("peers") or (), weights, strict=True):
         peer.load_state_dict(trained)
     return dict(result)
+
+
+def _loopback_store() -> TCPStore:
+    """Where the processes meet; nobody on the network can reach it, as they could reach one that torch opens itself."""
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        return TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
 
 
 def call_in_subprocess(call: "partial[T]") -> T:

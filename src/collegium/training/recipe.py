@@ -11,6 +11,7 @@ import numpy as np
 
 from collegium.errors import UsageError, nearest
 from collegium.options import check_kind
+from collegium.schemas import Record, fault
 from collegium.yaml_text import read_yaml
 
 
@@ -181,7 +182,14 @@ class Recipe:
             if path.stem not in shipped or path.suffix not in ("", ".yaml"):
                 raise UsageError(f"there is no recipe {path}{nearest(path.stem, list(shipped))}")
             path = shipped[path.stem]
-        return cls.from_dict(read_yaml(path), str(path))
+        content = read_yaml(path)
+        wrong = fault(content, _PARTS)
+        if wrong is not None:
+            raise UsageError(f"{path} is not a recipe: {wrong}")
+        try:
+            return cls.from_dict(content, str(path))
+        except UsageError as error:
+            raise error if str(path) in str(error) else UsageError(f"{path}: {error}") from error
 
     def differences(self, other: "Recipe") -> list[str]:
         """Where two recipes differ: ``["epochs: 30 here, 40 there", "method.temperature: 3.0 here, absent there"]``."""
@@ -198,6 +206,9 @@ def _leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in plain.items():
         leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return leaves
+
+
+_PARTS = Record({}, {"method": (str, {str: object}), "data": (str, {str: object})})
 
 
 def _lists(value: Any) -> Any:
