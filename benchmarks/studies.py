@@ -230,46 +230,61 @@ def pages(names: Sequence[str], out: Path = RESULTS) -> None:
             gains_figure(found, folder / "gains.svg")
         if curves := _curves(found):
             curves_figure(curves, folder / "curves.svg")
-    if set(begun) >= {name for name in STUDIES if _begun(name)}:
+    if set(begun) == set(filter(_begun, STUDIES)):
         (out / "which_method.md").write_text(which_method(begun))
+        (out / "README.md").write_text(readme_with_table((ROOT / "README.md").read_text(), begun))
 
 
 def _begun(name: str) -> bool:
     return (RESULTS / name / "study" / "study.yaml").is_file()
 
 
-def which_method(studies: Mapping[str, Findings]) -> str:
+def contrasts_table(studies: Mapping[str, Findings], link: str) -> list[str]:
     """One line for each planned contrast of each study: the regime, the gain, how sure, and the training time."""
-    heads = ["data", "peers", "epochs", "", "gain of one network, points", "verdict", "training time", "study"]
-    lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---|---:|---|---:|---|"]
+    heads = ["training data", "peers", "epochs", "", "gain of one network, points", "verdict", "training time"]
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---|---:|---|---:|"]
     for name, found in studies.items():
         for c in found.headline:
             if c.decision is None:
                 continue
             recipe, ratio = c.row.cells[0].recipe, found.relative_cost(c.row)
             cells = [
-                _regime(c.row),
+                f"[{_regime(c.row)}]({link}{name}/README.md)",
                 recipe.peers,
                 str(recipe.epochs),
                 f"`{c.row.method}` over `{c.over}`",
                 _gain(c),
                 f"{c.verdict}, n = {c.gain.spread.n}",
                 "" if ratio is None else f"{ratio:.2f} x",
-                f"[{STUDIES[name].title}]({name}/README.md)",
             ]
             lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def which_method(studies: Mapping[str, Findings]) -> str:
+    """The page of all planned contrasts."""
     return "\n".join(
         [
             "# Which method helps, where, and how sure that is",
             "",
             "Each line is a contrast that a study planned before its first run. The gain is that of the one network "
             "which is deployed, with the confidence interval that goes with the verdict. Training time is that of the "
-            "row over that of as many networks that train alone.",
+            "row over that of as many networks that train alone. Each study says how its settings were chosen.",
             "",
-            *lines,
+            *contrasts_table(studies, ""),
             "",
         ]
     )
+
+
+BEGIN, END = "<!-- studies: written by `make results` -->", "<!-- end of studies -->"
+
+
+def readme_with_table(text: str, studies: Mapping[str, Findings]) -> str:
+    """The project's README with its table of contrasts."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return "\n".join([f"{before}{BEGIN}", "", *contrasts_table(studies, "results/"), "", f"{END}{after}"])
 
 
 def _gain(c: Comparison) -> str:
@@ -506,6 +521,7 @@ def main() -> None:
         progress(names)
     elif options.command == "pages":
         pages(names)
+        (RESULTS / "README.md").replace(ROOT / "README.md")
     elif options.command == "check":
         check(options.name, options.row, options.seed)
     elif options.command == "tune":

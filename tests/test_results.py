@@ -41,6 +41,7 @@ def test_figures_are_those_of_the_committed_runs(name: str, written: Path) -> No
 
 def test_what_they_say_together(written: Path) -> None:
     assert (written / "which_method.md").read_text() == (studies.RESULTS / "which_method.md").read_text()
+    assert (written / "README.md").read_text() == (ROOT / "README.md").read_text(), "run `make results`"
 
 
 @pytest.mark.parametrize("name", list(studies.STUDIES))
