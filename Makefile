@@ -24,7 +24,7 @@ check: $(TEST_READY)
 
 # The tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(LOWEST_READY)
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto -W ignore::DeprecationWarning   # of their own
 
 # Tables and figures of the studies, from the runs that are committed.
 results: $(DEMO_READY)
