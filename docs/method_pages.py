@@ -296,8 +296,8 @@ def _player(method: Method, player: str, groups: Iterable[ParameterGroup]) -> st
     own = []
     for group in groups:
         for key, value in group.items():
-            if key != "params" and group["params"] and (key, value) != ("learning_rate_scale", 1):
-                own.append(f"{key.replace('_', ' ')} {value:g}")
+            if key != "params" and group["params"] and (key, value) != ("lr_scale", 1):
+                own.append(f"{key.replace('lr', 'learning rate').replace('_', ' ')} {value:g}")
     return f"`{player}` by {optimizer}" + (f", in part with {_listed(own)}" if own else "")
 
 

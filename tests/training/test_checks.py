@@ -86,7 +86,11 @@ def test_a_single_process_has_no_norms_to_synchronise(changes: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("changes", "processes", "message"),
     [
-        ({}, 2, "ffl reads more of its peers than their logits, .* or one of the methods cl_ilr, codistillation, dml"),
+        (
+            {},
+            2,
+            "ffl reads more of its peers than their logits, .* or one of the methods cl_ilr, codistillation, dkd, dml",
+        ),
         (
             {"method": {"name": "dml"}},
             2,
