@@ -162,6 +162,22 @@ def test_the_user_s_own_modules_are_trained_and_come_back() -> None:
     torch.testing.assert_close(peers[1](IMAGES), kd.predict(IMAGES)["peer1"])
 
 
+@pytest.mark.parametrize("share_until", [None, "stage1"])
+def test_a_run_too_gives_modules_back_as_they_came(share_until: str | None, tmp_path: Path) -> None:
+    peers = nets()
+    peers[1].eval()
+    images = torch.rand(20, 3, 8, 8, generator=G)
+    data = (images, torch.arange(20) % 5), (images, torch.arange(20) % 5)
+    modes = [m.training for peer in peers for m in peer.modules()]
+    places = [(t.device, t.stride()) for peer in peers for t in peer.state_dict().values()]
+    start = copy.deepcopy(peers[0].state_dict())
+    options: dict[str, Any] = dict(epochs=1, batch_size=10, channels_last=True, quiet=True, share_until=share_until)
+    collegium.train(method="dml", peers=peers, data=data, run=tmp_path / "run", **options)
+    assert [m.training for peer in peers for m in peer.modules()] == modes
+    assert [(t.device, t.stride()) for peer in peers for t in peer.state_dict().values()] == places
+    assert not torch.equal(peers[0].low[0].weight, start["low.0.weight"])
+
+
 def test_a_peer_on_another_s_trunk_comes_back_whole() -> None:
     peers = nets()
     kd = Distiller("dml", peers, share_until="stage1", **SHAPE)

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, cast
@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
 
 from collegium.data.decoding.workers import cpus
 from collegium.distiller import Distiller
@@ -110,3 +111,19 @@ def own_random_state(device: torch.device) -> Iterator[None]:
     """Restores torch's random state, of the CPU and of the device, at the end."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
+
+
+@contextmanager
+def given_back(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Restores mode, device and memory layout of modules at the end; their weights stay as they have become."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    places = [(t, t.device, t.stride()) for module in modules for t in (*module.parameters(), *module.buffers())]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        for tensor, device, stride in places:
+            if (tensor.device, tensor.stride()) != (device, stride):
+                old = tensor.data
+                tensor.data = torch.empty_strided(old.shape, stride, dtype=old.dtype, device=device).copy_(old)

@@ -18,7 +18,7 @@ from collegium.data import ClassificationData
 from collegium.errors import DataError, UsageError
 from collegium.training import probe
 from collegium.training.devices import Devices, Layout, detect_devices
-from collegium.training.engine import make_fabric, move
+from collegium.training.engine import given_back, make_fabric, move
 from collegium.training.evaluation import Evaluator
 from collegium.training.experiment import Experiment, build
 from collegium.training.launch import call_in_subprocess, launch
@@ -82,7 +82,8 @@ def train(
     options: dict[str, Any] = dict(**given, overwrite=overwrite, quiet=quiet, layout=layout)
     if found.devices > 1 and not found.started:
         return launch(partial(train, recipe, run, **options), found.devices)
-    with ranks.process_group() if found.processes > 1 else nullcontext():
+    own = [*(peers or ()), *([teacher] if teacher is not None else [])]
+    with given_back(own), ranks.process_group() if found.processes > 1 else nullcontext():
         return _train_in_this_process(recipe, folder, found, **options)
 
 
