@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from collegium import networks
 from collegium.cohort import is_peer
 from collegium.errors import DataError, UsageError
-from collegium.files import check_whole, inside, storing, write_checked
+from collegium.files import check_whole, checksum_file, inside, storing, write_checked
 from collegium.networks import Network
 from collegium.schemas import read_config as read_config_file
 from collegium.schemas import read_result
@@ -66,6 +66,12 @@ def peer_folder(path: str | Path) -> Path:
     if not _is_peer_folder(folder):
         raise DataError(f"{folder}, the peer that the run deploys, lacks {CONFIG} or {WEIGHTS}")
     return folder
+
+
+def peer_files(folder: Path) -> list[Path]:
+    """The files of a peer: its weights, its description, and the checksums of both where they have any."""
+    files = [folder / name for name in (WEIGHTS, CONFIG)]
+    return [file for file in (*files, *map(checksum_file, files)) if file.is_file()]
 
 
 def _is_peer_folder(folder: Path) -> bool:
@@ -128,8 +134,9 @@ def load_peer(path: str | Path, network: nn.Module | None = None, *, trust: bool
         except Untrusted:
             raise
         except UsageError as error:
+            reason = str(error).partition("; ")[0][:120]
             raise UsageError(
-                f"{folder} cannot be loaded by the name of its network: {error}; give the untrained module: network=..."
+                f"{folder} cannot be loaded by the name of its network ({reason}); give the untrained module: network=..."
             ) from error
     plain, name = network.plain() if isinstance(network, Network) else network, networks.name_of(network)
     weights = _read_weights(folder, name)

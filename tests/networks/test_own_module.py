@@ -70,7 +70,7 @@ def test_keywords_that_are_passed_on_to_a_base_class_are_found_there():
         ("module:net", "cannot find 'net': write module:package.function"),
         ("module:nowhere.net", "cannot find 'nowhere.net' from .*: No module named 'nowhere'"),
         ("module:my_networks.nothing", "has no attribute 'nothing'"),
-        ("module:my_networks.number", "my_networks.number is a int, not a function or a class"),
+        ("module:my_networks.number", "my_networks.number is a int, not a function or a class derived from"),
     ],
 )
 def test_what_is_not_there_is_refused_before_any_data_are_read(name, reason):

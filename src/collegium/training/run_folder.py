@@ -29,7 +29,7 @@ from torch import nn
 from collegium.errors import DataError, StorageError, TrainingError, UsageError
 from collegium.files import check_whole, checksum_file, inside, locked, storing, write_checked, write_whole
 from collegium.schemas import CHECKPOINT, fault, read_metrics, read_result
-from collegium.student import load_peer, peer_folder
+from collegium.student import load_peer, peer_files, peer_folder
 from collegium.training.recipe import Recipe
 from collegium.yaml_text import read_yaml, write_yaml
 
@@ -52,7 +52,9 @@ class RunFolder:
         if not target.exists():
             with storing(target):
                 shutil.rmtree(temporary, ignore_errors=True)
-                shutil.copytree(peer_folder(path), temporary)
+                temporary.mkdir()
+                for file in peer_files(peer_folder(path)):
+                    shutil.copyfile(file, temporary / file.name)
                 temporary.replace(target)
 
     def teacher(self) -> nn.Module | None:
