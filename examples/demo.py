@@ -1,6 +1,6 @@
 """Two small networks teach each other on digits of which one label in five is wrong, beside the same networks alone.
 
-About a minute of training on two CPU cores. Another run of this file shows the finished study again.
+18 short runs, a few minutes on two CPU cores. Another run of this file shows the finished study again.
 """
 
 import collegium
