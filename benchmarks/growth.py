@@ -80,7 +80,7 @@ def measure(job: Row) -> Row:
     images, target = batch(size, run.fabric.device, views=views, classes=classes)
     floor = peers_alone(recipe, images, target, classes)
     modules = {"floor": floor.cohort, "step": run.learner}
-    optimizers = {"floor": [floor.optimizer], "step": list(run.optimizers.values())}
+    optimizers = {"floor": [floor.optimizer], "step": list(run.players.optimizers.values())}
     steps: dict[str, Callable[[], None]] = {"floor": floor, "step": lambda: run.train_step(images, target, 0.6)}
     contenders = {name: repeated(step, job["steps"]) for name, step in steps.items()}
     seconds = median_seconds(contenders, job["rounds"], run.fabric.device)

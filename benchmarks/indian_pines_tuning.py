@@ -31,7 +31,7 @@ BASE: dict[str, Any] = {
     "learning_rate": 0.1,
     "weight_decay": 1e-4,
 }
-SMALL = {"peers": "hybridsn_4_bn", "patch": 9}
+SMALL: dict[str, Any] = {"peers": "hybridsn_4_bn", "patch": 9}
 CHANGES: tuple[dict[str, Any], ...] = (
     {},
     {"patch": 3},
@@ -109,15 +109,12 @@ def write_results(runs: Path) -> None:
         last = [result["predictors"]["peer0"]["last"] for result in found]
         overall = [100 * (1 - scores["top1_error"]) for scores in last]
         average = [100 * scores["average_accuracy"] for scores in last]
-        seconds = [result["training_seconds"] for result in found]
-        for split, *values in zip(SPLITS, overall, average, seconds, strict=True):
+        for split, *values in zip(SPLITS, overall, average, strict=True):
             rows.append([name(changes), split, *(f"{value:.2f}" for value in values)])
-        lines.append(
-            (fmean(overall), f"| {name(changes)} | {spread(overall)} | {spread(average)} | {fmean(seconds):.1f} |")
-        )
+        lines.append((fmean(overall), f"| {name(changes)} | {spread(overall)} | {spread(average)} |"))
     with (TARGET / "tuning.csv").open("w") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["changed", "split", "overall_accuracy", "average_accuracy", "training_seconds"])
+        writer.writerow(["changed", "split", "overall_accuracy", "average_accuracy"])
         writer.writerows(rows)
     base = ", ".join(f"`{key}` {value}" for key, value in BASE.items())
     text = [
@@ -125,15 +122,15 @@ def write_results(runs: Path) -> None:
         "",
         f"One network alone (`independent`), {PER_CLASS} training pixels a class, blocks of {BLOCK} x {BLOCK} pixels. "
         "Of each split, the test pixels were taken out of the scene; the scores are on validation pixels, which lie in "
-        "other blocks than the training pixels among what was left. Percent after the last epoch, mean ± sample "
-        f"standard deviation over the splits {SPLITS[0]} to {SPLITS[-1]}, which no study here uses. Seconds are of "
-        "training, on one core of a machine that did other work too.",
+        "other blocks than the training pixels among what was left, and are the same for every patch side. Percent "
+        f"after the last epoch, mean ± sample standard deviation over the splits {SPLITS[0]} to {SPLITS[-1]}, which no "
+        "study here uses.",
         "",
         f"Base: {base}, SGD, cosine schedule. Each line changes what it names. Every run: [`tuning.csv`](tuning.csv). "
         "Repeat it: `python benchmarks/indian_pines_tuning.py run` and then `table`.",
         "",
-        "| changed | overall accuracy | average accuracy | seconds |",
-        "|---|---|---|---|",
+        "| changed | overall accuracy | average accuracy |",
+        "|---|---|---|",
         *(line for _, line in sorted(lines, reverse=True)),
         "",
     ]

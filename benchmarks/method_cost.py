@@ -92,7 +92,7 @@ def measure(job: Job) -> dict[str, Any]:
         "memory_mb": memory / 2**20,
         "shadow": run.learner.shadow is not None,
         "own_views": run.learner.method.own_views,
-        "players": len(run.optimizers),
+        "players": len(run.players.optimizers),
         "teacher": teacher is not None,
     }
 

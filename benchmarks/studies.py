@@ -2,6 +2,7 @@
 
 python benchmarks/studies.py list                 the studies, and how far each is
 python benchmarks/studies.py tune NAME            learning rate and weight decay of networks alone, by validation images
+python benchmarks/studies.py plan NAME            writes the plan and trains nothing
 python benchmarks/studies.py run NAME [--workers N]   trains, or goes on where it was interrupted
 python benchmarks/studies.py check NAME --row dml --seed 0   one run again, beside the recorded one
 python benchmarks/studies.py pages                writes the tables, figures and pages from the committed runs
@@ -153,6 +154,20 @@ STUDIES: dict[str, Planned] = {
     ),
 }
 
+STUDIES |= {
+    f"indian_pines_{pixels}": Planned(
+        title=f"Indian Pines with {pixels} labelled pixels of each class",
+        recipe="indian_pines",
+        hypothesis=f"With {pixels} labelled pixels of each class, and test pixels elsewhere in the scene, one network "
+        "is more accurate when two networks teach each other than when it trains alone.",
+        methods=(ALONE, "independent:label_smoothing=0.1", DML3, "ffl", "kdcl", "afd"),
+        contrasts=(f"ffl vs {ALONE}", f"{DML3} vs {ALONE}", f"kdcl vs {ALONE}", f"afd vs {ALONE}"),
+        seeds=16,
+        data={"per_class": pixels},
+    )
+    for pixels in (5, 10, 20)
+}
+
 
 def tune(name: str, workers: int | None) -> None:
     """Trains one network of the study alone with every learning rate and weight decay, then with label smoothing."""
@@ -174,10 +189,10 @@ def tune(name: str, workers: int | None) -> None:
         )
 
 
-def run(name: str, workers: int | None) -> None:
+def run(name: str, workers: int | None, *, plan_only: bool = False) -> None:
     """Writes the plan if there is none, and trains what is left."""
-    table = collegium.compare(**STUDIES[name].options, study=RESULTS / name / "study", workers=workers)
-    print(table)
+    folder = RESULTS / name / "study"
+    print(collegium.compare(**STUDIES[name].options, study=folder, workers=workers, plan_only=plan_only))
 
 
 def check(name: str, row: str, seed: int) -> None:
@@ -211,48 +226,65 @@ def pages(names: Sequence[str], out: Path = RESULTS) -> None:
         (folder / "runs.csv").write_text(table.runs_csv())
         (folder / "summary.csv").write_text(table.summary_csv())
         (folder / "README.md").write_text(readme(name, found))
-        gains_figure(found, folder / "gains.svg")
-        curves_figure(found, folder / "curves.svg")
-    if set(begun) >= {name for name in STUDIES if _begun(name)}:
+        if found.headline:
+            gains_figure(found, folder / "gains.svg")
+        if curves := _curves(found):
+            curves_figure(curves, folder / "curves.svg")
+    if set(begun) == set(filter(_begun, STUDIES)):
         (out / "which_method.md").write_text(which_method(begun))
+        (out / "README.md").write_text(readme_with_table((ROOT / "README.md").read_text(), begun))
 
 
 def _begun(name: str) -> bool:
     return (RESULTS / name / "study" / "study.yaml").is_file()
 
 
-def which_method(studies: Mapping[str, Findings]) -> str:
+def contrasts_table(studies: Mapping[str, Findings], link: str) -> list[str]:
     """One line for each planned contrast of each study: the regime, the gain, how sure, and the training time."""
-    heads = ["data", "peers", "epochs", "", "gain of one network, points", "verdict", "training time", "study"]
-    lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---|---:|---|---:|---|"]
+    heads = ["training data", "peers", "epochs", "", "gain of one network, points", "verdict", "training time"]
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---|---:|---|---:|"]
     for name, found in studies.items():
         for c in found.headline:
             if c.decision is None:
                 continue
             recipe, ratio = c.row.cells[0].recipe, found.relative_cost(c.row)
             cells = [
-                _regime(c.row),
+                f"[{_regime(c.row)}]({link}{name}/README.md)",
                 recipe.peers,
                 str(recipe.epochs),
                 f"`{c.row.method}` over `{c.over}`",
                 _gain(c),
                 f"{c.verdict}, n = {c.gain.spread.n}",
                 "" if ratio is None else f"{ratio:.2f} x",
-                f"[{STUDIES[name].title}]({name}/README.md)",
             ]
             lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def which_method(studies: Mapping[str, Findings]) -> str:
+    """The page of all planned contrasts."""
     return "\n".join(
         [
             "# Which method helps, where, and how sure that is",
             "",
             "Each line is a contrast that a study planned before its first run. The gain is that of the one network "
             "which is deployed, with the confidence interval that goes with the verdict. Training time is that of the "
-            "row over that of as many networks that train alone.",
+            "row over that of as many networks that train alone. Each study says how its settings were chosen.",
             "",
-            *lines,
+            *contrasts_table(studies, ""),
             "",
         ]
     )
+
+
+BEGIN, END = "<!-- studies: written by `make results` -->", "<!-- end of studies -->"
+
+
+def readme_with_table(text: str, studies: Mapping[str, Findings]) -> str:
+    """The project's README with its table of contrasts."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return "\n".join([f"{before}{BEGIN}", "", *contrasts_table(studies, "results/"), "", f"{END}{after}"])
 
 
 def _gain(c: Comparison) -> str:
@@ -288,12 +320,11 @@ def readme(name: str, found: Findings) -> str:
         _verdicts(found),
         "Gain of one network in points of test accuracy after the last epoch, with the confidence interval that goes "
         f"with the verdict ({len(plan.contrasts)} contrasts, Holm's correction). *Could show*: the smallest gain that "
-        "a study of this size and spread shows four times of five.",
-        "![Gains](gains.svg)",
+        "a study of this size and spread shows four times of five. In the figure a dot is a seed, a bar the interval; "
+        "what was not planned is grey.",
+        *(["![Gains](gains.svg)"] if found.headline else []),
         _rows(found),
-        "Top-1 accuracy in percent, mean ± sample standard deviation over the seeds. Best epoch: chosen on validation "
-        "images. Time: of training, over that of `independent`, where one machine computed both.",
-        "![Curves](curves.svg)",
+        *(["![Curves](curves.svg)"] if _curves(found) else []),
         *([discussion.read_text().strip()] if discussion.is_file() else []),
         "## How",
         f"Recipe: [`{planned.recipe}`](../../recipes/{planned.recipe}.yaml): {settings}. {_provenance(found)}",
@@ -320,20 +351,34 @@ def _verdicts(found: Findings) -> str:
 
 
 def _rows(found: Findings) -> str:
-    heads = ["", "n", "one network", "best epoch", "ensemble", "NLL", "calibration error", "training error", "time"]
+    finished = [row for row in found.rows if row.results]
+    chosen = any(row.result["best_chosen_on"] == "validation" for row in finished)
+    best = ["best epoch"] if chosen else []
+    heads = ["", "n", "one network", *best, "ensemble", "NLL", "calibration error", "training error", "time"]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    for row in found.rows:
-        if not row.results:
-            continue
-        best = [_accuracy(result, found.deployed, "best") for result in row.results.values()]
+    for row in finished:
+        at_best = [_accuracy(result, found.deployed, "best") for result in row.results.values()]
         errors = [error for error in (_training_error(found, row, seed) for seed in row.results) if error is not None]
         ratio = found.relative_cost(row)
-        lines.append(
-            f"| `{row.method}` | {len(row.results)} | {_mean(row.scores(found.deployed).values())} | {_mean(best)} | "
-            f"{_mean(row.scores('ensemble').values())} | {_mean(row.scores(found.deployed, 'nll').values(), 3)} | "
-            f"{_mean(row.scores(found.deployed, 'ece').values(), 1)} | {_mean(errors, 1)} | "
-            f"{'' if ratio is None else f'{ratio:.2f}'} |"
-        )
+        cells = [
+            f"`{row.method}`",
+            str(len(row.results)),
+            _mean(row.scores(found.deployed).values()),
+            *([_mean(at_best)] if chosen else []),
+            _mean(row.scores("ensemble").values()),
+            _mean(row.scores(found.deployed, "nll").values(), 3),
+            _mean(row.scores(found.deployed, "ece").values(), 1),
+            _mean(errors, 1),
+            "" if ratio is None else f"{ratio:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    said = "Best epoch: chosen on validation images. " if chosen else ""
+    lines += [
+        "",
+        f"Top-1 accuracy in percent, mean ± sample standard deviation over the seeds. {said}Training error: on the "
+        "augmented images of the last epoch, with the labels that they were given. Time: of training, over that of "
+        "`independent`, where one machine computed both.",
+    ]
     return "\n".join(lines)
 
 
@@ -421,30 +466,32 @@ def gains_figure(found: Findings, file: Path) -> None:
         if c.interval is not None:
             axes.plot(c.interval, [y, y], color=colour, linewidth=2)
     axes.set_yticks(range(len(shown)), [f"{c.row.method}\nover {c.over}" for c in shown])
-    axes.set_xlabel("gain of one network, points (dots: seeds; bar: confidence interval; grey: not a planned contrast)")
+    axes.set_xlabel("gain of one network, points")
+    axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, metadata={"Date": None})
 
 
-def curves_figure(found: Findings, file: Path) -> None:
-    """Mean test accuracy of the deployed predictor over the epochs that were scored."""
-    figure, axes = _figure(6)
+def _curves(found: Findings) -> dict[str, dict[float, float]]:
+    """Row -> epoch -> mean test accuracy of the deployed predictor, of rows that were scored in several epochs."""
+    key, curves = f"test/{found.deployed}/top1_error", {}
     for row in found.rows:
-        curves = [
-            {m["epoch"]: 100 * (1 - m[key]) for m in _metrics(found, row, seed) if key in m}
-            for seed in row.results
-            for key in [f"test/{found.deployed}/top1_error"]
-        ]
-        epochs = sorted(set.intersection(*map(set, curves))) if curves else []
-        if epochs:
-            axes.plot(
-                epochs, [fmean(curve[e] for curve in curves) for e in epochs], label=f"{row.method} ({len(curves)})"
-            )
+        runs = [{m["epoch"]: 100 * (1 - m[key]) for m in _metrics(found, row, s) if key in m} for s in row.results]
+        epochs = sorted(set.intersection(*map(set, runs))) if runs else []
+        if len(epochs) > 1:
+            curves[f"{row.method} ({len(runs)})"] = {e: fmean(run[e] for run in runs) for e in epochs}
+    return curves
+
+
+def curves_figure(curves: Mapping[str, Mapping[float, float]], file: Path) -> None:
+    """Mean test accuracy over the epochs that were scored, a line a row."""
+    figure, axes = _figure(6)
+    for label, curve in curves.items():
+        axes.plot(list(curve), list(curve.values()), label=label)
     axes.set_xlabel("epoch")
     axes.set_ylabel("test accuracy of one network, %")
     axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8)
     figure.savefig(file, metadata={"Date": None})
 
 
@@ -461,25 +508,26 @@ def progress(names: Sequence[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["list", "tune", "run", "check", "pages"])
+    parser.add_argument("command", choices=["list", "tune", "plan", "run", "check", "pages"])
     parser.add_argument("name", nargs="?", choices=list(STUDIES))
     parser.add_argument("--workers", type=int)
     parser.add_argument("--row", default=ALONE)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     names = list(STUDIES) if options.name is None else [options.name]
-    if options.command in ("tune", "run", "check") and options.name is None:
+    if options.command in ("tune", "plan", "run", "check") and options.name is None:
         parser.error(f"{options.command} needs the name of a study: {', '.join(STUDIES)}")
     if options.command == "list":
         progress(names)
     elif options.command == "pages":
         pages(names)
+        (RESULTS / "README.md").replace(ROOT / "README.md")
     elif options.command == "check":
         check(options.name, options.row, options.seed)
     elif options.command == "tune":
         tune(options.name, options.workers)
     else:
-        run(options.name, options.workers)
+        run(options.name, options.workers, plan_only=options.command == "plan")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def measure(job: Row) -> Row:
     def epoch() -> None:
         for pictures, labels in run.training_batches.epoch(0, 0):
             run.train_step(pictures, labels, 0.6)
-        run._read_tally()
+        run.read_tally()
 
     contenders: dict[str, Callable[[], Any]] = {
         "floor": repeated(floor, count),
@@ -87,7 +87,7 @@ def measure(job: Row) -> Row:
         "flops": flops,
         "state": {
             "floor": training_state(floor.cohort, [floor.optimizer]),
-            "step": training_state(run.learner, run.optimizers.values()),
+            "step": training_state(run.learner, run.players.optimizers.values()),
         },
         "graphs_skipped": counters["inductor"]["cudagraph_skips"] if recipe.cuda_graphs else None,
     }

@@ -225,7 +225,7 @@ def asks(name: str) -> dict[str, str]:
         "unlike peers": "yes" if not needs_trunk(cls) and _builds(cls, _unlike(spec)) else "not with the defaults",
         "shared trunk": "needed" if needs_trunk(cls) else "possible",
         "frozen teacher": _teacher(cls),
-        "own view of an image for every peer": "yes" if method.own_views else "no",
+        "own view of an image for every peer": _views(method),
         "images of a class in every batch": f"{method.images_per_class} or more",
         "copies of the peers": _copies(method),
         "players and their optimizers": "; ".join(_player(method, p, groups) for p, groups in players.items()),
@@ -273,6 +273,10 @@ def _teacher(cls: type[Method]) -> str:
     alone = _builds(cls, small_spec(1))
     other = not alone and cls.min_peers == 1 and _builds(cls, small_spec(1, teacher=True))
     return "possible: then one peer is enough" if other else "not used"
+
+
+def _views(method: Method) -> str:
+    return "yes" if method.own_views else f"no; {method.views} views for each" if method.views > 1 else "no"
 
 
 def _copies(method: Method) -> str:

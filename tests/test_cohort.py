@@ -411,3 +411,29 @@ def test_a_limb_that_changes_what_it_is_given_is_refused(stage, message):
         peers[3].stages[stage] = copy.deepcopy(changed)
     with pytest.raises(UsageError, match=message):
         describe(Cohort(peers, share_until="stage1,stage2"), (3, 8, 8), 5)
+
+
+@pytest.mark.parametrize("trunk", [None, "stage2"])
+def test_a_batch_is_run_again_with_other_weights_and_leaves_no_trace(trunk):
+    torch.manual_seed(0)
+    cohort = Cohort([build("resnet8", num_classes=5) for _ in range(2)], share_until=trunk)
+    images = torch.randn(4, 3, 8, 8)
+    rerun = cohort(images).rerun
+    before = {name: x.clone() for name, x in cohort.state_dict().items()}
+    halves = {name: (p / 2).detach().requires_grad_() for name, p in rerun.weights.items()}
+    assert set(halves) == {name for name, _ in cohort.named_parameters()}
+    again = rerun(halves)
+    assert all(torch.equal(x, before[name]) for name, x in cohort.state_dict().items())
+    gradients = torch.autograd.grad(again.logits.square().sum(), list(halves.values()), create_graph=True)
+    assert sum(g.square().sum() for g in gradients).requires_grad
+    with torch.no_grad():
+        for p in cohort.parameters():
+            p /= 2
+    torch.testing.assert_close(again.logits, cohort(images).logits)
+
+
+def test_a_cohort_that_computes_stages_again_is_not_run_again():
+    cohort = Cohort([build("resnet8", num_classes=5)], recompute=True)
+    rerun = cohort(torch.randn(2, 3, 8, 8)).rerun
+    with pytest.raises(UsageError, match="needs --activation-checkpointing false"):
+        rerun(rerun.weights)

@@ -11,6 +11,7 @@ from collegium.losses import (
     attention_map,
     attention_transfer,
     class_probabilities,
+    contrastive_loss,
     cross_entropy,
     distill,
     divergence,
@@ -18,6 +19,7 @@ from collegium.losses import (
     others,
     ramp_up,
     same_size,
+    standardised,
     unit_attention,
 )
 
@@ -208,3 +210,28 @@ def test_the_mean_prediction_softens_to_the_mean_of_the_softened_predictions(tem
     mean = mean_prediction(logits, temperature)
     expected = (logits / temperature).softmax(-1).mean(0)
     torch.testing.assert_close((mean / temperature).softmax(-1), expected)
+
+
+@pytest.mark.parametrize("function", [distill, divergence])
+def test_weights_of_images_are_those_of_their_divergences(naive, array, function):
+    g = torch.Generator().manual_seed(0)
+    z, told, w = torch.randn(2, 6, 5, generator=g), torch.randn(2, 6, 5, generator=g), torch.rand(2, 6, generator=g)
+    by_image = [[naive.kd(array(z[k, b : b + 1]), array(told[k, b : b + 1]), 3) for b in range(6)] for k in range(2)]
+    expected = (array(w) * np.array(by_image)).mean(1).sum()
+    assert function(z, told, 3.0, w).item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(function(z, told, 3.0, torch.ones(2, 6)), function(z, told, 3.0))
+
+
+def test_weights_of_images_are_those_of_their_contrasts():
+    """Three images, two of a class, all similarities 0: each of the two contrasts to log 2."""
+    classes, s = torch.tensor([0, 0, 1]), torch.zeros(2, 3, 3)
+    weighted = contrastive_loss(s, classes, torch.tensor([[1.0, 3.0, 100.0], [0.0, 2.0, 0.0]]))
+    assert weighted.tolist() == pytest.approx([2 * math.log(2), math.log(2)])
+    assert contrastive_loss(s, classes).tolist() == pytest.approx([math.log(2)] * 2)
+
+
+def test_standardised_logits_have_mean_0_and_deviation_1_over_the_classes(array):
+    z = torch.tensor([[1.0, 2.0, 3.0], [10.0, 10.0, 40.0]])
+    root = 3**0.5
+    torch.testing.assert_close(standardised(z), torch.tensor([[-1.0, 0, 1], [-1 / root, -1 / root, 2 / root]]))
+    assert standardised(torch.ones(1, 3)).tolist() == [[0.0, 0.0, 0.0]]

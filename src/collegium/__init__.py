@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collegium.cohort import CohortSpec as CohortSpec
     from collegium.cohort import PeerOutputs as PeerOutputs
     from collegium.data import from_arrays as from_arrays
+    from collegium.distiller import Distiller as Distiller
     from collegium.method import Method as Method
     from collegium.method import Progress as Progress
     from collegium.networks import Network as Network
@@ -43,6 +44,7 @@ _PLACES = {
     "CohortSpec": "cohort",
     "PeerOutputs": "cohort",
     "from_arrays": "data",
+    "Distiller": "distiller",
     "Method": "method",
     "Progress": "method",
     "Network": "networks",

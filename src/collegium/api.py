@@ -428,7 +428,7 @@ def reproduce(
     if not train and not (folder / "study.yaml").is_file():
         return Reproduction(table, scale, []), None
     if train:
-        check_can_make(folder)
+        check_can_make(folder if study is None else study)
     grid = Study(folder, wanted) if train else Study.open(folder)
     view = None if quiet else LiveView
     outcomes = grid.run(executor, view=view) if train else grid.outcomes()

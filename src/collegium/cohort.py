@@ -338,7 +338,7 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
                 f"{role} ({network.name}) takes images of {network.in_channels} channels, the data have "
                 f"{image_shape[0]}"
             )
-    was_training = cohort.training
+    modes = [(module, module.training) for module in cohort.modules()]
     cohort.eval()
     parameter = next(cohort.parameters())
     images = torch.ones(2, *image_shape, device=parameter.device, dtype=parameter.dtype)
@@ -360,7 +360,8 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
                 teacher_classifier = network.head
         cohort.check_trunk(images)
     finally:
-        cohort.train(was_training)
+        for module, training in modes:
+            module.training = training
     return CohortSpec(
         names=cohort.names,
         num_classes=num_classes,

@@ -154,7 +154,8 @@ def read_bounded(path: Path, limit: int) -> bytes:
         DataError: it is no regular file, cannot be read, or is longer.
     """
     with reading(path), _open_regular(path) as file:
-        content = file.read(limit + 1)
+        # Not more than it has: as much memory is taken at once.
+        content = file.read(min(limit, os.fstat(file.fileno()).st_size or limit) + 1)
     if len(content) > limit:
         raise DataError(f"cannot read {path}: it has more than the {limit:,} bytes that such a file may have")
     return content

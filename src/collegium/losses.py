@@ -43,6 +43,16 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float, weight: Ten
     return (by_image if weight is None else weight * by_image).mean(-1).sum() * temperature**2
 
 
+def standardised(logits: Tensor) -> Tensor:
+    """Logits of every image with mean 0 and standard deviation 1 over the classes: (..., C) -> (..., C).
+
+    Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, https://arxiv.org/abs/2403.01427; the
+    deviation is that of a sample, as in the authors' code.
+    """
+    logits = logits.float()
+    return (logits - logits.mean(-1, keepdim=True)) / (logits.std(-1, keepdim=True) + 1e-7)
+
+
 def mean_prediction(logits: Tensor, temperature: float) -> Tensor:
     """Logits (..., B, C) whose softened prediction is the mean of those of (M, ..., B, C), up to a constant."""
     return temperature * (logits.float() / temperature).log_softmax(-1).logsumexp(0)

@@ -1,8 +1,8 @@
 """What a method is: named loss terms by player, and predictors besides the peers."""
 
 import abc
-from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, NotRequired, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor, nn
 
@@ -22,12 +22,13 @@ class Progress(NamedTuple):
 
 
 class ParameterGroup(TypedDict):
-    """Parameters with common settings of the optimizer; the recipe has the settings that are left out."""
+    """Parameters with common settings of the optimizer, as torch calls them; the run has those that are left out."""
 
     params: list[nn.Parameter]
     weight_decay: NotRequired[float]
-    learning_rate_scale: NotRequired[float]  # relative to the run's
-    learning_rate: NotRequired[float]  # instead of the run's; the schedule multiplies it too
+    lr: NotRequired[float]  # instead of the run's; the schedule multiplies it too
+    lr_scale: NotRequired[float]  # of the run's; torch does not know it, see torch_groups
+    milestones: NotRequired[tuple[float, ...]]  # shares of training where its rate drops to a tenth; no schedule then
 
 
 class Shadow(NamedTuple):
@@ -68,6 +69,9 @@ class Method(nn.Module, abc.ABC):
     """Players that take no step, weight decay and momentum included, in a batch in which their terms are all 0."""
     own_views: bool = False
     """Whether every peer sees its own random view of each training image."""
+    views: int = 1
+    """How many random views of each training image every peer sees, where not each its own: view after view in one
+    batch, so that the logits are (M, views B, C) for targets of B."""
     images_per_class: int = 1
     """The smallest number of images that a training batch holds of each class in it."""
     shadow: Shadow | None = None
@@ -84,6 +88,7 @@ class Method(nn.Module, abc.ABC):
     def __init__(self, spec: CohortSpec) -> None:
         """Raises UsageError where the cohort has too few peers, lacks a needed teacher, or has one without use."""
         super().__init__()
+        self.register_forward_pre_hook(_refuse_missing_copies)
         name = type(self).__name__
         if spec.num_peers < self.min_peers:
             raise UsageError(
@@ -119,6 +124,29 @@ class Method(nn.Module, abc.ABC):
     def maps(self, out: PeerOutputs) -> dict[str, Tensor]:
         """Feature maps of the method's own, for pictures: name -> (B, D, H, W)."""
         return {}
+
+
+def _refuse_missing_copies(method: nn.Module, inputs: tuple[PeerOutputs, Tensor, Progress]) -> None:
+    assert isinstance(method, Method)
+    if method.shadow is not None and inputs[0].shadow is None:
+        raise UsageError(
+            f"{type(method).__name__} learns from copies that follow its peers, and a Cohort alone has none: "
+            "train with collegium.Distiller, which keeps them"
+        )
+
+
+def torch_groups(groups: Sequence[ParameterGroup], *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for a torch optimizer, in which the learning rate and weight decay that are left out are these."""
+    return [
+        {
+            "params": group["params"],
+            "lr": group.get("lr", lr) * group.get("lr_scale", 1.0),
+            "weight_decay": group.get("weight_decay", weight_decay),
+            **({"milestones": group["milestones"]} if "milestones" in group else {}),
+        }
+        for group in groups
+        if group["params"]
+    ]
 
 
 def positive(what: str, value: float) -> float:

@@ -155,12 +155,11 @@ class Parser(ArgumentParser):
         self.set_defaults(defaults)
 
     def read(self, arguments: Sequence[str]) -> dict[str, Any]:
-        """The values of all options; ``--help`` is answered here.
+        """The values of all options, which are :func:`spelled`; ``--help`` is answered here.
 
         Raises:
             UsageError: something is wrong, in one sentence.
         """
-        arguments = spelled(arguments)
         for option, _ in _pairs(arguments):
             if option not in self.kinds:
                 raise UsageError(f"{self.prog} has no option {option}{_nearest_option(option, list(self.kinds))}")

@@ -1,12 +1,21 @@
+import os
+import shutil
+import time
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
+from torchvision.datasets import ImageFolder
 
 import collegium
 from collegium.api import as_data
 from collegium.data import ImageData, Reading, StreamedData, from_datasets
+from collegium.data.datasets import _spread, file_stamps
+from collegium.data.splits import hold_out
 from collegium.errors import DataError, UsageError
 
 CPU = torch.device("cpu")
@@ -163,7 +172,21 @@ class Failing(Pictures):
         ),
         (TensorDataset(torch.rand(4, 3, 4, 4), torch.rand(4)), UsageError, "expected an integer from 0"),
         (TensorDataset(torch.rand(4, 3, 4, 4), torch.eye(4)), UsageError, "expected an integer from 0"),
-        (TensorDataset(torch.rand(4, 3, 4, 4), torch.arange(4) - 1), UsageError, "label -1 at index 0"),
+        (
+            TensorDataset(torch.rand(4, 3, 4, 4), torch.arange(4) - 1),
+            UsageError,
+            "label -1 at index 0: .*ignore_label=-1",
+        ),
+        (
+            TensorDataset(torch.rand(4, 4, 6, 3), torch.arange(4)),
+            UsageError,
+            r"item 0 of the train split: an image of shape .*permute\(2, 0, 1\)",
+        ),
+        (
+            Pictures(transform=lambda image: np.asarray(image).transpose(2, 0, 1)[:, :5]),
+            UsageError,
+            r"item 0 of the train split: an image of shape .*transpose\(1, 2, 0\)",
+        ),
         (Pictures(sizes=UNEQUAL, transform=brighter), UsageError, "must all have one size"),
     ],
 )
@@ -189,3 +212,112 @@ def test_data_sets_from_python_train(tmp_path):
 def test_other_things_are_no_data(data):
     with pytest.raises(UsageError, match="data must be a name, an ImageData, .*train_dataset"):
         as_data(data)
+
+
+class Numbered(Pictures):
+    """The first item has a label of its own."""
+
+    classes = None
+
+    def __init__(self, first: object, told: bool, **options) -> None:
+        super().__init__(**options)
+        self.classes, self.first = None, first
+        if told:
+            self.targets = [first, *(k % 3 for k in range(1, self.count))]
+
+    def __getitem__(self, index: int):
+        image, label = super().__getitem__(index)
+        return image, (self.first if index == 0 else label)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("sizes", [((9, 9),), UNEQUAL])
+@pytest.mark.parametrize("first", [2**32 - 1, 10**9, np.uint32(2**32 - 1), 255, 2**62])
+def test_memory_does_not_grow_with_a_label(told, sizes, first):
+    train, test = Numbered(first, told, sizes=sizes), Pictures(6, sizes)
+    tracemalloc.start()
+    with pytest.raises(UsageError, match=f"label {first} at index 0, but only 4 different .*ignore_label={first}"):
+        from_datasets(train, test)
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+    data = from_datasets(train, test, ignore_label=int(first))
+    assert len(data.train) == 11 and data.train.targets.tolist() == [k % 3 for k in range(1, 12)]
+    assert data.notes[0].endswith("to be ignored: 1 of 12 for train.")
+    with pytest.raises(UsageError, match="no image with another label than 0"):
+        from_datasets(Pictures(1), Pictures(3), ignore_label=0)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("first", [2**63, 2**64 - 1, np.uint64(2**64 - 1), True, 1.0, "cat", None, [1, 2], 10**400])
+def test_labels_of_other_kinds_are_refused(told, first):
+    with pytest.raises(UsageError, match="item 0 of the data set has the label .*expected an integer from 0") as error:
+        from_datasets(Numbered(first, told), Pictures(6))
+    assert len(str(error.value)) <= 300
+
+
+def test_classes_that_begin_at_1_are_refused():
+    counted = TensorDataset(torch.rand(4, 3, 4, 4), torch.arange(4) + 1)
+    with pytest.raises(UsageError, match=r"labels of datasets begin at 1: number the classes from 0 \(labels - 1\)"):
+        from_datasets(counted, counted)
+
+
+def test_classes_that_training_lacks_are_said():
+    data = from_datasets(Subset(Pictures(12), [0, 1, 3, 4]), Pictures(6))
+    assert "no training images of class 2 (owl)" in data.notes[0] and "which training lacks" in data.notes[1]
+
+
+@pytest.fixture
+def photographs(tmp_path, write_images) -> Path:
+    for k, name in enumerate("ab"):
+        write_images(tmp_path / "train" / name, 300, (20, 20), seed=k)
+        write_images(tmp_path / "test" / name, 3, (20, 30), seed=10 + k)
+    return tmp_path
+
+
+def of_files(root: Path, **options: object):
+    return from_datasets(ImageFolder(str(root / "train")), ImageFolder(str(root / "test")), **options)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root, file: file.write_bytes(file.read_bytes() + b"0"),
+        lambda root, file: os.utime(file, (1, 1)),
+        lambda root, file: file.rename(file.with_name("other.png")),
+        lambda root, file: shutil.copy(file, file.with_name("more.png")),
+        lambda root, file: file.unlink(),
+    ],
+)
+def test_the_fingerprint_of_files_follows_every_one_of_them(photographs, change):
+    before = of_files(photographs).fingerprint()
+    assert of_files(photographs).fingerprint() == before
+    data = of_files(photographs)
+    shown = {data.train.source.part.dataset.samples[k][0] for k in _spread(600, 256)}
+    hidden = next(f for f in sorted((photographs / "train" / "a").iterdir()) if str(f) not in shown)  # not looked into
+    change(photographs, hidden)
+    assert of_files(photographs).fingerprint() != before
+
+
+def test_what_is_held_out_of_files_follows_their_names(photographs, write_images):
+    def parts():
+        data = of_files(photographs)
+        train, held = hold_out(data.train, 0.2, 0)
+        files = data.train.source.part.dataset.samples
+        return ({Path(files[k][0]).name for k in part.indices.tolist() if files[k][1] == 0} for part in (train, held))
+
+    train, held = parts()
+    for file in write_images(photographs / "train" / "b2", 40, (20, 20), seed=30):
+        file.rename(photographs / "train" / "a" / f"0{file.name}")
+    (photographs / "train" / "b2").rmdir()
+    more_train, more_held = parts()
+    assert train <= more_train and held <= more_held and len(more_held) > len(held)
+    part = Subset(ImageFolder(str(photographs / "test")), [0, 4])
+    whole = ConcatDataset([part, part])
+    assert from_datasets(whole, part).train.keys.unique().numel() == 2
+
+
+def test_fingerprints_of_large_folders_are_cheap(tmp_path):
+    names = [str(tmp_path / f"{k}.png") for k in range(100_000)]
+    begin = time.process_time()
+    assert len(set(file_stamps(names, times=True).tolist())) == 100_000
+    assert time.process_time() - begin < 5

@@ -1,3 +1,4 @@
+import os
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ from collegium.errors import DataError, UsageError
 
 def test_without_the_package_the_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UsageError, match=r"need the package datasets: pip install 'collegium\[huggingface\]'"):
+    with pytest.raises(UsageError, match=r"need the package datasets: .*pip install -e '.\[huggingface\]'"):
         load("huggingface:mnist")
 
 
@@ -102,3 +103,45 @@ def test_what_the_hub_does_not_have(hub, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", absent)
     with pytest.raises(DataError, match="nobody/nothing cannot be had .Dataset .* doesn't exist on the Hub."):
         load("huggingface:nobody/nothing")
+
+
+@pytest.fixture
+def pets(monkeypatch, tmp_path, write_images):
+    """A local folder that `datasets` reads, of two classes with 30 pictures each."""
+    pytest.importorskip("datasets", reason="needs the extra [huggingface]")
+    monkeypatch.setenv("COLLEGIUM_DATA", str(tmp_path / "own"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for k, name in enumerate("ab"):
+        write_images(tmp_path / "pets" / name, 30, seed=k)
+    return tmp_path / "pets"
+
+
+def test_what_is_held_out_of_a_local_folder_follows_file_names(pets, write_images):
+    def pixels(split):
+        return {image.numpy().tobytes() for image in split.images}
+
+    data = load(f"huggingface:{pets}")
+    assert "0.2 of each class on average, by file name" in data.notes[0]
+    for file in write_images(pets.parent / "more", 15, seed=9):
+        file.rename(pets / "a" / f"0{file.name}")
+    more = load(f"huggingface:{pets}")
+    assert len(more.train) + len(more.test) == 75 and more.fingerprint() != data.fingerprint()
+    assert pixels(data.train) <= pixels(more.train) and pixels(data.test) <= pixels(more.test)
+
+
+def test_a_pipe_in_a_local_folder_is_refused(pets):
+    os.mkfifo(pets / "a" / "x.png")
+    with pytest.raises(DataError, match="a/x.png is no plain file: remove it"):
+        load(f"huggingface:{pets}")
+
+
+def test_unlabelled_images_can_be_left_out(hub):
+    datasets = pytest.importorskip("datasets", reason="needs the extra [huggingface]")
+    content = pictures(12, 0).to_dict()
+    content["label"] = [0, 1, -1] * 4
+    unlabelled = datasets.Dataset.from_dict(content, features=pictures(2, 0).features)
+    hub(train=unlabelled, test=pictures(6, 1))
+    with pytest.raises(UsageError, match=r"train split of pets has label -1 at index 2: .*\(ignore_label\)"):
+        load("huggingface:someone/pets")
+    data = load("huggingface:someone/pets", ignore_label=-1)
+    assert len(data.train) == 8 and data.notes[0].endswith("to be ignored: 4 of 12 for train.")

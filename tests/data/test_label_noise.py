@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import collegium.data as data
 from collegium.data import ClassificationData, ImageData, from_arrays, with_label_noise, wrong_labels
@@ -127,3 +129,26 @@ def test_images_are_taken_by_their_right_labels(arrays):
         data.splits.hold_out(given, 0.5, 0), data.splits.hold_out(arrays.train, 0.5, 0), strict=True
     ):
         assert torch.equal(mine.images, theirs.images) and torch.equal(mine.true_targets, theirs.targets)
+
+
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=4, max_size=60).filter(lambda labels: set(labels) == {0, 1, 2, 3}),
+    share=st.floats(0, 0.99),
+    kind=st.sampled_from(["symmetric", "pair"]),
+    seed=st.integers(0, 2**40),
+)
+def test_any_share_is_met_by_class_and_repeatable(labels, share, kind, seed):
+    images = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    targets = torch.tensor(labels)
+    clean = from_arrays((images, targets), (images, targets))
+    noisy = with_label_noise(clean, share, kind=kind, seed=seed)
+    changed = noisy.train.targets != targets
+    for label in range(4):
+        assert int(changed[targets == label].sum()) == int(share * labels.count(label) + 0.5)
+    if kind == "pair":
+        assert torch.equal(noisy.train.targets[changed], (targets[changed] + 1) % 4)
+    assert torch.equal(noisy.test.targets, targets)
+    assert share == 0 or torch.equal(noisy.train.true_targets, targets)
+    assert torch.equal(with_label_noise(clean, share, kind=kind, seed=seed).train.targets, noisy.train.targets)
+    less = with_label_noise(clean, share / 2, kind=kind, seed=seed).train.targets != targets
+    assert not (less & ~changed).any()

@@ -154,6 +154,36 @@ def test_pixels_are_read_once(sets, monkeypatch):
     assert [path.name for path in sets.iterdir()] == [".collegium"]
 
 
+def test_pixels_are_read_again_where_the_files_hold_others(sets, monkeypatch):
+    before = load("torchvision:ByTrain")
+    monkeypatch.setattr(ByTrain, "__getitem__", lambda self, index: (noise(index + 7), index % 2))
+    after = load("torchvision:ByTrain")
+    assert after.fingerprint() != before.fingerprint()
+    assert (after.test.images[1].permute(1, 2, 0).numpy() == np.asarray(noise(8))).all()
+
+
+@pytest.mark.parametrize("label", [2**32 - 1, 255, -1])
+def test_memory_does_not_grow_with_a_label(monkeypatch, label):
+    monkeypatch.setattr(ByTrain, "classes", None)
+    monkeypatch.setattr(ByTrain, "__getitem__", lambda self, k: (noise(k), label if k == 3 else k % 2))
+    with pytest.raises(UsageError, match=f"train split of ByTrain has label {label} at index 3"):
+        load("torchvision:ByTrain")
+
+
+def test_what_is_held_out_of_a_folder_follows_file_names(tmp_path, write_images):
+    for k, name in enumerate("ab"):
+        write_images(tmp_path / "own" / name, 30, seed=k)
+    options = {"root": str(tmp_path / "own"), "memory": False}
+    before = load("torchvision:ImageFolder", **options)
+    assert "on average, by file name" in before.notes[0]
+    write_images(tmp_path / "own" / "a", 60)
+    after = load("torchvision:ImageFolder", **options)
+    assert after.fingerprint() != before.fingerprint()
+    for split in ("train", "test"):
+        files = ({d.train.source.part.dataset.samples[k][0] for k in d.splits[split].indices} for d in (before, after))
+        assert next(files) <= next(files)
+
+
 def test_letters_and_digits_are_not_mirrored(monkeypatch):
     assert load("torchvision:ByTrain").augmentation.flip
     monkeypatch.setattr("collegium.data.torchvision_sets._DIRECTED", ("ByTrain",))

@@ -17,7 +17,7 @@ from torchvision.datasets import ImageFolder
 
 from collegium.data import Reading, from_datasets, load
 from collegium.data.decoding import pixels
-from collegium.data.plain_files import check_plain, read_plain, shown
+from collegium.data.plain_files import check_plain, shown
 from collegium.errors import CollegiumError, DataError, UsageError
 
 
@@ -161,7 +161,7 @@ def test_a_picture_that_would_fill_memory_is_broken(root):
 def test_a_file_that_would_fill_memory_is_broken(root):
     with (root / "train" / "a" / "x.png").open("wb") as file:
         file.truncate(1 << 40)  # without taking room on the disk
-    assert broken_reason(root) == "more than 256 MiB"
+    assert broken_reason(root).startswith("it has more than the 268,435,456 bytes")
 
 
 def test_no_other_program_is_started_for_a_picture(root, monkeypatch):
@@ -208,15 +208,21 @@ def test_data_sets_of_files_from_torchvision(root):
     check_plain(root)
 
 
-def test_plain_files(tmp_path):
-    (tmp_path / "a").write_bytes(b"12345")
-    assert read_plain(tmp_path / "a", 5) == b"12345"
-    with pytest.raises(OSError, match="more than 0 MiB"):
-        read_plain(tmp_path / "a", 4)
-    for path in (tmp_path, Path("/dev/zero")):
-        with pytest.raises(OSError):
-            read_plain(path, 4)
+def test_names_are_shown_with_escapes():
     assert shown("a\u202eb\\ü") == "a\\u202eb\\ü"
+    assert shown(Path(os.fsdecode(b"caf\xe9"))) == r"caf\xe9"
+
+
+def test_a_pipe_in_place_of_a_published_file_is_not_waited_for(tmp_path):
+    folder = tmp_path / "tiny-imagenet-200"
+    (folder / "train").mkdir(parents=True)
+    os.mkfifo(folder / "wnids.txt")
+    with pytest.raises(DataError, match="wnids.txt: it is not a file"):
+        load("tiny_imagenet", root=str(tmp_path))
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "batches.meta").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="batches.meta: it is not a file"):
+        load("cifar10", root=str(tmp_path))
 
 
 # What is said of pictures that are taken otherwise than as they are.

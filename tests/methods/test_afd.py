@@ -7,7 +7,7 @@ import torch
 from collegium.cohort import Cohort, PeerOutputs, describe
 from collegium.errors import UsageError
 from collegium.method import trainable
-from collegium.methods.afd import AFD, Discriminator, TransferLayers
+from collegium.methods.afd import AFD, Discriminator, ReimplementedDiscriminator, TransferLayers
 from collegium.networks import build
 from collegium.training.engine import make_fabric
 from collegium.training.experiment import build as build_experiment
@@ -33,9 +33,12 @@ def unlike_outputs(peers: int) -> PeerOutputs:
 @PEERS
 @SCHEMES
 @pytest.mark.parametrize("unlike", [False, True])
-def test_all_terms_are_the_paper_s(naive, array, at, random_outputs, spec_of, labels, peers, scheme, unlike):
+@pytest.mark.parametrize("discriminator", ["strided", "reimplemented"])
+def test_all_terms_are_the_paper_s(
+    naive, array, at, random_outputs, spec_of, labels, peers, scheme, unlike, discriminator
+):
     out = unlike_outputs(peers) if unlike else random_outputs(peers)
-    method = AFD(spec_of(out), scheme=scheme)
+    method = AFD(spec_of(out), scheme=scheme, discriminator=discriminator)
     terms = method(out, labels, at(0))
     z, maps = array(out.logits), method.transfer(out.last_features)
     assert {player: list(named) for player, named in terms.items()} == {
@@ -142,6 +145,44 @@ def test_an_untrained_discriminator_is_at_chance():
     assert judged.mean().item() == pytest.approx(0.5, abs=0.1)
 
 
+def test_the_reimplemented_discriminator_judges_every_place(array):
+    torch.manual_seed(0)
+    discriminator = ReimplementedDiscriminator(4).eval()
+    feature = torch.randn(2, 4, 5, 5)
+    judged = array(discriminator(feature))
+    first, norm, _, last = discriminator.layers
+    assert judged.shape == (2, 1, 2, 2) and first.weight.shape == (2, 4, 2, 2) and last.weight.shape == (1, 2, 2, 2)
+    x, w, b = array(feature), array(first.weight), array(first.bias)
+    hidden = np.zeros((2, 2, 4, 4))
+    for i in range(4):
+        for j in range(4):
+            hidden[:, :, i, j] = np.einsum("bdij,cdij->bc", x[:, :, i : i + 2, j : j + 2], w) + b
+    hidden /= np.sqrt(1 + norm.eps)
+    hidden = np.where(hidden > 0, hidden, 0.01 * hidden)
+    for i in range(2):
+        for j in range(2):
+            place = hidden[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+            logit = np.einsum("bdij,cdij->bc", place, array(last.weight)) + array(last.bias)
+            np.testing.assert_allclose(judged[:, :, i, j], 1 / (1 + np.exp(-logit)), rtol=1e-4)
+
+
+def test_maps_too_small_for_the_reimplemented_discriminator_are_refused(random_outputs, spec_of):
+    with pytest.raises(UsageError, match="needs maps of 3x3 or more, not 2x2; take --method.discriminator strided"):
+        AFD(spec_of(random_outputs(2, size=2)), discriminator="reimplemented")
+
+
+def test_the_adversarial_players_have_decay_and_milestones_of_their_own_where_asked():
+    torch.manual_seed(0)
+    cohort = Cohort([build("resnet8", num_classes=5) for _ in range(2)])
+    spec = describe(cohort, (3, 16, 16), 5)
+    players = AFD(spec, adversarial_weight_decay=0.1, adversarial_milestones=(0.25, 0.5)).players(cohort)
+    assert players["adversarial"][0]["weight_decay"] == 0.1
+    assert [groups[0].get("milestones") for groups in players.values()] == [None, (0.25, 0.5), (0.25, 0.5)]
+    assert all("milestones" not in groups[0] for groups in AFD(spec).players(cohort).values())
+    with pytest.raises(UsageError, match="AFD's adversarial_milestones must lie between 0 and 1"):
+        AFD(spec, adversarial_milestones=(0.5, 1.5))
+
+
 def test_an_untrained_pair_starts_at_the_losses_of_chance(at, spec_of):
     torch.manual_seed(0)
     maps = tuple((torch.randn(64, 16, 8, 8).relu(),) for _ in range(2))
@@ -226,7 +267,7 @@ def test_the_players_are_the_paper_s():
     assert ids(adversarial["params"]) == ids([*cohort.parameters(), *method.transfer.parameters()])
     assert ids(discriminators["params"]) == ids(method.discriminators.parameters())
     assert adversarial["weight_decay"] == 0 and discriminators["weight_decay"] == 0.2
-    assert adversarial["learning_rate"] == discriminators["learning_rate"] == 2e-5
+    assert adversarial["lr"] == discriminators["lr"] == 2e-5
     assert method.optimizers == {"adversarial": "adam", "discriminators": "adam"}
 
 

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from collegium.cohort import Cohort, PeerOutputs, describe
+from collegium.cohort import PeerOutputs
+from collegium.distiller import Distiller
 from collegium.errors import UsageError
 from collegium.method import Shadow
 from collegium.methods.codistillation import Codistillation
 from collegium.methods.dml import DML
-from collegium.networks import build
-from collegium.training.experiment import Learner
 
 PEERS = pytest.mark.parametrize("peers", [2, 3, 4])
 TEMPERATURE = pytest.mark.parametrize("temperature", [1.0, 3.0])
@@ -88,8 +87,8 @@ def test_copies_that_say_the_same_cost_nothing(at, with_copies, spec_of, labels)
 def test_copies_are_exchanged_whole_and_only_now_and_then(at, with_copies, spec_of):
     assert Codistillation(spec_of(with_copies(2))).shadow == Shadow(decay=0, every=50)
     torch.manual_seed(0)
-    cohort = Cohort([build("resnet8", num_classes=5) for _ in range(2)])
-    learner = Learner(cohort, Codistillation(describe(cohort, (3, 8, 8), 5), every=3, burn_in=0.0))
+    learner = Distiller(Codistillation, "2xresnet8", image_shape=(3, 8, 8), num_classes=5, every=3, burn_in=0.0)
+    cohort = learner.cohort
     images, target = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
     optimizer = torch.optim.SGD(cohort.parameters(), lr=0.1)
     first = cohort(images).logits.detach()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from collegium import methods
 from collegium.cohort import Cohort, describe
+from collegium.distiller import Distiller
 from collegium.errors import UsageError
 from collegium.method import Method, trainable
 from collegium.networks import build
@@ -32,12 +33,17 @@ each_precision = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 
 
 def built(name: str, peers: int, teacher: bool = False) -> tuple[Cohort, Method]:
+    kd = distiller(name, peers, teacher)
+    return kd.cohort, kd.method
+
+
+def distiller(name: str, peers: int, teacher: bool = False) -> Distiller:
     cls = methods.get(name)
     torch.manual_seed(0)
     networks = [build("resnet8", num_classes=CLASSES) for _ in range(max(peers, cls.min_peers))]
     trained = build("resnet8", num_classes=CLASSES) if teacher or cls.needs_teacher else None
-    cohort = Cohort(networks, share_until="stage2", teacher=trained)
-    return cohort, cls(describe(cohort, (3, 16, 16), CLASSES))
+    shape = dict(image_shape=(3, 16, 16), num_classes=CLASSES)
+    return Distiller(name, networks, share_until="stage2", teacher=trained, **shape)
 
 
 def autocast(precision: str):
@@ -57,10 +63,11 @@ def test_the_folder_holds_methods():
 @each_case
 @each_precision
 def test_every_player_descends_finite_float32_scalars(name, peers, teacher, precision, at):
-    cohort, method = built(name, peers, teacher)
+    kd = distiller(name, peers, teacher)
+    cohort, method = kd.cohort, kd.method
     for epoch in range(peers):
         with autocast(precision):
-            terms = method(cohort(IMAGES), TARGET, at(epoch, peers))
+            terms = method(kd._outputs(IMAGES, copies=True), TARGET, at(epoch, peers))
         assert set(terms) == set(method.players(cohort))
         for named in terms.values():
             assert named
@@ -71,7 +78,8 @@ def test_every_player_descends_finite_float32_scalars(name, peers, teacher, prec
 @each_case
 @each_precision
 def test_every_parameter_has_a_player_and_a_gradient(name, peers, teacher, precision, at):
-    cohort, method = built(name, peers, teacher)
+    kd = distiller(name, peers, teacher)
+    cohort, method = kd.cohort, kd.method
     players = owned(method, cohort)
     for parameters in players.values():
         assert len({id(p) for p in parameters}) == len(parameters)
@@ -81,7 +89,7 @@ def test_every_parameter_has_a_player_and_a_gradient(name, peers, teacher, preci
     size = dict.fromkeys(everything, 0.0)
     for epoch in range(peers):
         with autocast(precision):
-            terms = method(cohort(IMAGES), TARGET, at(epoch, peers))
+            terms = method(kd._outputs(IMAGES, copies=True), TARGET, at(epoch, peers))
         for player, named in terms.items():
             found = torch.autograd.grad(
                 torch.stack(list(named.values())).sum(), players[player], retain_graph=True, allow_unused=True
@@ -129,8 +137,9 @@ def test_maps_are_maps_of_the_whole_batch(name, peers, teacher):
 
 @each_case
 def test_one_hot_probabilities_are_the_same_target_as_class_indices(name, peers, teacher, at):
-    cohort, method = built(name, peers, teacher)
-    out = cohort(IMAGES)
+    kd = distiller(name, peers, teacher)
+    method = kd.method
+    out = kd._outputs(IMAGES, copies=True)
 
     def terms(target: Tensor) -> dict[str, dict[str, Tensor]]:
         torch.manual_seed(1)
@@ -141,13 +150,14 @@ def test_one_hot_probabilities_are_the_same_target_as_class_indices(name, peers,
 
 @each_case
 def test_a_teacher_has_no_player_and_no_gradient(name, peers, teacher, at):
-    cohort, method = built(name, peers, teacher)
+    kd = distiller(name, peers, teacher)
+    cohort, method = kd.cohort, kd.method
     if cohort.teacher is None:
         return
     frozen = list(cohort.teacher.parameters())
     for parameters in owned(method, cohort).values():
         assert {id(p) for p in parameters}.isdisjoint(id(p) for p in frozen)
-    terms = method(cohort.train()(IMAGES), TARGET, at(0, peers))
+    terms = method(kd.train()._outputs(IMAGES, copies=True), TARGET, at(0, peers))
     sum(term for named in terms.values() for term in named.values()).backward()
     assert all(p.grad is None for p in frozen)
 

@@ -124,11 +124,11 @@ def test_beside_a_teacher_only_the_peers_and_the_fused_classifier_learn(two_stag
 def test_beside_a_teacher_the_fused_classifier_learns_at_a_hundredth_of_the_rate(two_stage, random_outputs, spec_of):
     cohort, method = two_stage
     peers, fused = method.players(cohort)["peers"]
-    assert fused["learning_rate_scale"] == 0.01
+    assert fused["lr_scale"] == 0.01
     assert [id(p) for p in fused["params"]] == [id(p) for p in method.parameters()]
-    assert peers.get("learning_rate_scale", 1) == 1
+    assert peers.get("lr_scale", 1) == 1
     joint = DualNet(spec_of(random_outputs(2))).players(cohort)["peers"]
-    assert [group.get("learning_rate_scale", 1) for group in joint] == [1, 1]
+    assert [group.get("lr_scale", 1) for group in joint] == [1, 1]
 
 
 def test_one_extractor_alone_is_refused_with_both_ways_out(random_outputs, spec_of):

@@ -159,3 +159,18 @@ def test_the_fusion_module_of_a_mixed_pair_is_as_large_as_published(options, exp
 def test_a_width_of_the_sum_of_maps_is_refused(random_outputs, spec_of):
     with pytest.raises(UsageError, match="leave --method.fused_channels out"):
         FFL(spec_of(random_outputs(2)), fusion="sum", fused_channels=7)
+
+
+@PEERS
+def test_the_mean_of_the_logits_learns_from_the_labels_where_asked(
+    naive, array, at, random_outputs, spec_of, labels, peers
+):
+    out = random_outputs(peers)
+    terms = FFL(spec_of(out), ensemble_ce=True)(out, labels, at(40))["peers"]
+    assert list(terms) == ["ce", "ce_fused", "ce_ensemble", "ekd", "fkd"]
+    z, y = array(out.logits), array(labels)
+    assert terms["ce_ensemble"].item() == pytest.approx(naive.cross_entropy(z.mean(0), y), rel=1e-5)
+    terms["ce_ensemble"].backward()
+    wanted = (naive.softmax(z.mean(0)) - array(torch.eye(5)[labels])) / 6 / peers
+    for gradient in array(out.logits.grad):
+        torch.testing.assert_close(torch.from_numpy(gradient), torch.from_numpy(wanted), rtol=1e-4, atol=1e-6)

@@ -245,7 +245,7 @@ def test_players_own_what_the_authors_optimizers_do(learners, decoders):
     if decoders:
         (group,) = players["decoders"]
         assert {id(p) for p in group["params"]} == {id(p) for p in method.decoders.parameters()}
-        assert group["learning_rate"] == 1e-3 and method.optimizers == {"decoders": "adam"}
+        assert group["lr"] == 1e-3 and method.optimizers == {"decoders": "adam"}
         # As the authors': from stage 3 (64 channels) to stage 2 (32), then to stage 1 (16).
         grown = [step.grow for step in method.decoders["2"].steps]
         assert all(isinstance(layer, nn.ConvTranspose2d) for layer in grown)

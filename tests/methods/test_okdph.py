@@ -7,23 +7,22 @@ import torch
 from torch import nn
 
 from collegium.cohort import Cohort, describe
+from collegium.distiller import Distiller
 from collegium.errors import UsageError
 from collegium.methods.okdph import OKDPH, PRESETS, Preset
 from collegium.networks import build
-from collegium.training.experiment import Learner
-from collegium.training.loop import restore, train
 from collegium.training.recipe import Recipe
+from collegium.training.run import restore, train
 
 PEERS = pytest.mark.parametrize("peers", [2, 3])
 
 
-def learner_of(peers: int, **options: object) -> Learner:
+def learner_of(peers: int, **options: object) -> Distiller:
     torch.manual_seed(0)
-    cohort = Cohort([build("resnet8", num_classes=5) for _ in range(peers)])
-    return Learner(cohort, OKDPH(describe(cohort, (3, 8, 8), 5), **options))
+    return Distiller(OKDPH, f"{peers}xresnet8", image_shape=(3, 8, 8), num_classes=5, **options)
 
 
-def parted(learner: Learner) -> Learner:
+def parted(learner: Distiller) -> Distiller:
     """The same after the peers have learned apart; the copy has followed."""
     with torch.no_grad():
         for x in learner.cohort.parameters():
@@ -39,8 +38,7 @@ def test_peers_start_as_copies_of_the_first(peers, trunk):
     networks = [build("resnet8", num_classes=5) for _ in range(peers)]
     networks[0].stages["stem"][1].running_mean.fill_(0.5)
     first = {name: x.clone() for name, x in networks[0].state_dict().items()}
-    cohort = Cohort(networks, share_until=trunk)
-    learner = Learner(cohort, OKDPH(describe(cohort, (3, 8, 8), 5)))
+    learner = Distiller(OKDPH, networks, image_shape=(3, 8, 8), num_classes=5, share_until=trunk)
     for k in range(peers):
         state = learner.cohort.peer(k).state_dict()
         assert all(torch.equal(state[name], first[name]) for name in first)
@@ -66,15 +64,14 @@ def test_a_preset_is_what_is_not_said(random_outputs, spec_of, name):
 
 
 @PEERS
-@pytest.mark.parametrize("hybrid", [True, False])
-def test_peers_imitate_the_mean_of_all_logits(naive, array, at, random_outputs, spec_of, labels, peers, hybrid):
+def test_peers_imitate_the_mean_of_all_logits(naive, array, at, random_outputs, spec_of, labels, peers):
     out = random_outputs(peers)
     shadow = torch.randn(1, 6, 5, generator=torch.Generator().manual_seed(0))
-    out = dataclasses.replace(out, shadow=shadow if hybrid else None)
+    out = dataclasses.replace(out, shadow=shadow)
     method = OKDPH(spec_of(out))
     terms = method(out, labels, at(0))["peers"]
     z, y = array(out.logits), array(labels)
-    told = np.concatenate([z, array(shadow)]).mean(0) if hybrid else z.mean(0)
+    told = np.concatenate([z, array(shadow)]).mean(0)
     assert list(terms) == ["ce", "kd"]
     assert terms["ce"].item() == pytest.approx(0.8 * sum(naive.cross_entropy(one, y) for one in z), rel=1e-5)
     assert terms["kd"].item() == pytest.approx(0.8 * sum(naive.kd(one, told, 4) for one in z), rel=1e-4)
@@ -82,8 +79,7 @@ def test_peers_imitate_the_mean_of_all_logits(naive, array, at, random_outputs, 
     q, p = naive.softmax(z / 4), naive.softmax(told / 4)
     torch.testing.assert_close(array(out.logits.grad), 0.8 * 4 * (q - p) / 6, rtol=1e-4, atol=1e-6)
     predicted = method.predict(out)
-    assert list(predicted) == ["hybrid"] * hybrid
-    assert not hybrid or torch.equal(predicted["hybrid"], shadow[0])
+    assert list(predicted) == ["hybrid"] and torch.equal(predicted["hybrid"], shadow[0])
 
 
 @PEERS
@@ -96,7 +92,7 @@ def test_the_hybrid_network_has_the_mean_of_the_peers_weights_from_the_start(at,
         {name: torch.stack([s[name] for s in states]).double().mean(0).to(states[0][name].dtype) for name in states[0]}
     )
     images = torch.randn(peers, 4, 3, 8, 8)
-    out = learner._outputs(images if views else images[0])
+    out = learner._outputs(images if views else images[0], copies=True)
     assert out.shadow.shape == (1, 4, 5) and not out.shadow.requires_grad
     torch.testing.assert_close(out.shadow[0], expected.train()(images[0]))
     learner.eval()
@@ -128,9 +124,8 @@ def test_unlike_peers_are_refused():
 def test_peers_of_one_name_with_other_weights_are_refused():
     first, second = (build("resnet8", num_classes=5) for _ in range(2))
     second.stages["stage3"].append(nn.Conv2d(64, 64, 1))
-    cohort = Cohort([first, second])
     with pytest.raises(UsageError, match="OKDPH averages weights.*resnet8, resnet8 differ in names or shapes"):
-        Learner(cohort, OKDPH(describe(cohort, (3, 8, 8), 5)))
+        Distiller(OKDPH, [first, second], image_shape=(3, 8, 8), num_classes=5)
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"gamma": 1.5}, {"interval": 0}])

@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe
+from collegium.cohort import CohortSpec, PeerOutputs
+from collegium.distiller import Distiller
 from collegium.errors import UsageError
 from collegium.method import Shadow
 from collegium.methods.pcl import PCL
-from collegium.networks import build
-from collegium.training.experiment import Learner
 
 PEERS = pytest.mark.parametrize("peers", [2, 3, 4])
 
@@ -89,13 +88,6 @@ def test_peers_that_agree_with_their_teachers_cost_nothing(at, with_means, spec_
     assert abs(terms["pe"].item()) < 1e-5 and abs(terms["pm"].item()) < 1e-5
 
 
-def test_before_any_step_a_peer_is_its_own_mean(at, random_outputs, spec_of, labels):
-    out = random_outputs(3)
-    method = PCL(spec_of(out))
-    same = dataclasses.replace(out, shadow=out.logits.detach())
-    assert method(out, labels, at(9)) == method(same, labels, at(9))
-
-
 @pytest.mark.parametrize(("pe", "pm"), [(True, False), (False, True), (False, False)])
 def test_the_switches_of_the_ablation_remove_terms_and_leave_the_rest(at, with_means, spec_of, labels, pe, pm):
     out = with_means(2)
@@ -118,13 +110,11 @@ def test_the_means_follow_by_the_paper_s_rule_and_every_peer_has_its_own_view(wi
 
 def test_a_mean_is_asked_about_the_view_of_its_peer(at):
     torch.manual_seed(0)
-    cohort = Cohort([build("resnet8", num_classes=5) for _ in range(2)], share_until="stage2")
-    method = PCL(describe(cohort, (3, 8, 8), 5), ramp=0.0)
-    learner = Learner(cohort, method)
+    learner = Distiller(PCL, "2xresnet8", image_shape=(3, 8, 8), num_classes=5, share_until="stage2", ramp=0.0)
     views, target = torch.randn(2, 4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
     terms, logits = learner(views, target, at(0))
     # The means start as the peers, so before the first step they say of each view what its own peer says.
-    same = method(dataclasses.replace(cohort(views), shadow=logits), target, at(0))
+    same = learner.method(dataclasses.replace(learner.cohort(views), shadow=logits), target, at(0))
     torch.testing.assert_close(terms["peers"]["pm"], same["peers"]["pm"])
 
 
@@ -135,7 +125,8 @@ def test_the_ensemble_costs_one_linear_layer(peers, expected):
 
 
 def test_unlike_peers_are_concatenated_as_they_are(at, spec_of, labels):
-    out = PeerOutputs(torch.randn(2, 6, 5), ((torch.randn(6, 8, 3, 3),), (torch.randn(6, 5, 6, 6),)))
+    z, means = torch.randn(2, 2, 6, 5)
+    out = PeerOutputs(z, ((torch.randn(6, 8, 3, 3),), (torch.randn(6, 5, 6, 6),)), shadow=means)
     method = PCL(spec_of(out))
     assert method.classifier.in_features == 13
     assert all(term.isfinite() for term in method(out, labels, at(0))["peers"].values())

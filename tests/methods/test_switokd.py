@@ -9,8 +9,9 @@ from collegium.errors import UsageError
 from collegium.methods.dml import DML
 from collegium.methods.switokd import SwitOKD
 from collegium.networks import build
-from collegium.training.loop import Run, train
+from collegium.training.loop import Run
 from collegium.training.recipe import Recipe
+from collegium.training.run import train
 
 
 def terms_of(method: SwitOKD, *arguments) -> dict[str, torch.Tensor]:
@@ -144,14 +145,14 @@ def test_the_teacher_is_not_what_is_taken_home(random_outputs, spec_of, teacher,
 
 def test_a_waiting_teacher_stands_still_bit_for_bit_and_goes_on_where_it_was(tmp_path, monkeypatch):
     """Its weights and momentum; its students, and the running statistics of its norms, go on."""
-    mode, step, states = iter([True, True, False, False, True]), Run._one_step, []
+    mode, step, states = iter([True, True, False, False, True]), Run.train_step, []
     monkeypatch.setattr(
         SwitOKD, "_learning", lambda self, students, *_: torch.full((len(students),), next(mode))
     )  # fmt: skip
 
     def watched(self, *arguments):
         step(self, *arguments)
-        momentum = self.optimizers["teacher"].state_dict()["state"].values()
+        momentum = self.players.optimizers["teacher"].state_dict()["state"].values()
         states.append(
             {
                 "teacher": [*self.learner.cohort.branches[1].parameters(), *(m["momentum_buffer"] for m in momentum)],
@@ -161,7 +162,7 @@ def test_a_waiting_teacher_stands_still_bit_for_bit_and_goes_on_where_it_was(tmp
         )
         states[-1] = {who: [x.detach().clone() for x in tensors] for who, tensors in states[-1].items()}
 
-    monkeypatch.setattr(Run, "_one_step", watched)
+    monkeypatch.setattr(Run, "train_step", watched)
     data = {"name": "digits", "per_class": 6}
     recipe = dict(method="switokd", peers="resnet8,resnet14", data=data, batch_size=12, epochs=1, device="cpu")
     train(Recipe.from_dict(recipe), tmp_path / "run", quiet=True)

@@ -54,7 +54,7 @@ class Mixed(Method):
 
     def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
         whole = trainable(cohort)
-        return {"peers": [{"params": whole}], "second": [{"params": whole, "learning_rate": 1e-3, "weight_decay": 0.0}]}
+        return {"peers": [{"params": whole}], "second": [{"params": whole, "lr": 1e-3, "weight_decay": 0.0}]}
 
 
 def made(kind: type[Method], monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Experiment:
@@ -121,7 +121,7 @@ def test_a_player_may_have_an_optimizer_and_a_rate_of_its_own(tmp_path, monkeypa
 
 def test_copies_are_saved_and_restored_with_the_run(tmp_path, monkeypatch) -> None:
     running = steps(made(Following, monkeypatch), tmp_path, 3)
-    running._read_tally()
+    running.read_tally()
     state = running.state_dict()
     other = steps(made(Following, monkeypatch), tmp_path, 0)
     other.load_state_dict(state)

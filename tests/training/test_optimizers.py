@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from collegium.method import ParameterGroup, torch_groups
 from collegium.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate, soften
 from collegium.training.recipe import Recipe
 
@@ -46,19 +47,37 @@ def test_warm_up_rises_linearly_from_zero() -> None:
 
 def test_groups_keep_the_rate_and_decay_that_the_method_sets() -> None:
     a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
-    recipe = Recipe(learning_rate=0.2, weight_decay=1e-4)
-    optimizer = make_optimizer(
-        recipe, [{"params": [a]}, {"params": [b], "weight_decay": 1e-5, "learning_rate_scale": 0.01}, {"params": []}]
-    )
-    set_learning_rate({"peers": optimizer}, 0.5)
+    recipe = Recipe(learning_rate=0.2, weight_decay=1e-4, schedule="step", milestones=(0.5,), decay=0.5)
+    groups: list[ParameterGroup] = [
+        {"params": [a]},
+        {"params": [b], "weight_decay": 1e-5, "lr_scale": 0.01},
+        {"params": []},
+    ]
+    optimizer = make_optimizer(recipe, torch_groups(groups, lr=0.2, weight_decay=1e-4))
+    set_learning_rate({"peers": optimizer}, recipe, 0.5)
     settings = [(g["lr"], g["weight_decay"], g["nesterov"]) for g in optimizer.param_groups]
     assert settings == [(0.1, 1e-4, True), (pytest.approx(0.001), 1e-5, True)]
+
+
+def test_a_group_with_milestones_drops_to_a_tenth_at_each_and_not_by_the_schedule() -> None:
+    a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    recipe = Recipe(learning_rate=0.2, schedule="cosine", warmup=0.1)
+    groups = torch_groups([{"params": [a]}, {"params": [b], "milestones": (0.25, 0.5)}], lr=0.2, weight_decay=0.0)
+    optimizer = make_optimizer(recipe, groups, "adam")
+    rates = []
+    for fraction in (0.0, 0.2, 0.25, 0.5, 0.9):
+        set_learning_rate({"peers": optimizer}, recipe, fraction)
+        rates.append(optimizer.param_groups[1]["lr"])
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.2 * learning_rate_factor(recipe, fraction))
+    assert rates == pytest.approx([0.2, 0.2, 0.02, 0.002, 0.002])
 
 
 def test_nesterov_sgd_takes_the_step_of_the_equation() -> None:
     """v <- m v + g + wd p;  p <- p - lr (g + wd p + m v), Sutskever et al. 2013 in torch's form."""
     p = nn.Parameter(torch.tensor([1.0]))
-    optimizer = make_optimizer(Recipe(learning_rate=0.1, momentum=0.9, weight_decay=0.01), [{"params": [p]}])
+    optimizer = make_optimizer(
+        Recipe(learning_rate=0.1, momentum=0.9), [{"params": [p], "lr": 0.1, "weight_decay": 0.01}]
+    )
     expected, v = 1.0, 0.0
     for g in (0.5, -0.3):
         p.grad = torch.tensor([g])
@@ -72,7 +91,7 @@ def test_nesterov_sgd_takes_the_step_of_the_equation() -> None:
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
 def test_other_optimizers(name: str, kind: type[torch.optim.Optimizer]) -> None:
     recipe = Recipe.from_dict({"optimizer": name})
-    assert type(make_optimizer(recipe, [{"params": [nn.Parameter(torch.zeros(1))]}])) is kind
+    assert type(make_optimizer(recipe, [{"params": [nn.Parameter(torch.zeros(1))], "lr": 0.1}])) is kind
 
 
 def test_smoothed_targets_give_torchs_smoothed_loss() -> None:

@@ -29,7 +29,7 @@ def test_a_method_that_may_be_parted_reads_logits_alone(name: str) -> None:
     method = run.learner.method
     images, target = next(run.training_batches.epoch(0))
     with torch.no_grad():
-        out = run.learner._outputs(images)
+        out = run.learner._outputs(images, copies=True)
         nothing = dataclasses.replace(out, features=((), ()), trunk=None)
         progress = Progress(*(torch.tensor(x) for x in (2.0, 3.0, 0.7)))
         state = {key: value.clone() for key, value in method.state_dict().items()}

@@ -13,7 +13,6 @@ import torch
 from helpers import run, tiny
 from safetensors.torch import load_file
 
-from collegium import data as datasets
 from collegium.errors import DataError, StorageError, TrainingError, UsageError
 from collegium.training.recipe import Recipe
 from collegium.training.run import restore, train
@@ -48,8 +47,15 @@ def test_the_folder_holds_what_it_promises(trained: Path) -> None:
 def test_the_recipe_says_every_default_and_where_it_ran(trained: Path) -> None:
     recipe = RunFolder(trained).recipe()
     assert recipe.method["fusion_weight_decay"] == 1e-5
-    given = dict(tiny().data)
-    assert recipe.data == datasets.options(given["name"]) | given
+    assert recipe.data == tiny().data | {
+        "validation": 0.0,
+        "split_seed": 0,
+        "label_noise": 0.0,
+        "noise_kind": "symmetric",
+        "padding": None,
+        "padding_mode": None,
+        "flip": None,
+    }
     text = (trained / "recipe.yaml").read_text()
     assert all(word in text for word in ("provenance:", "torch:", "commit:", "device:"))
 

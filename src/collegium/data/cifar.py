@@ -13,12 +13,12 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from collegium.errors import DataError
+from collegium.files import read_bounded
 
 from .batches import Augmentation, Split
 from .cifar100n import human_labels
 from .download import data_root, fetch_folder
 from .images import ImageData
-from .plain_files import read_plain
 from .safe_pickle import ArrayUnpickler
 
 _AUGMENTATION = Augmentation(padding=4, padding_mode="reflect", flip=True)
@@ -157,7 +157,7 @@ def _read(folder: Path, checksums: dict[str, str]) -> list[dict[bytes, Any]]:
     for name, expected in checksums.items():
         path = folder / name
         try:
-            raw = read_plain(path, 1 << 30)
+            raw = read_bounded(path, 1 << 30)
         except OSError as error:
             raise DataError(
                 f"{path} cannot be read ({error.strerror}): delete {folder} and repeat the command to download it again"

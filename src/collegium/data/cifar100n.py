@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from collegium.errors import DataError
+from collegium.files import read_bounded
 
 from .download import fetch
-from .plain_files import read_plain
 from .safe_pickle import ArrayUnpickler
 
 _URL = "https://github.com/UCSC-REAL/cifar-10-100n/raw/main/data/CIFAR-100_human.pt"
@@ -46,7 +46,7 @@ def human_labels(root: Path, *, coarse: bool, download: bool = True) -> tuple[Te
             )
         fetch(_URL, path, _MD5)
     try:
-        raw = read_plain(path, 1 << 30)
+        raw = read_bounded(path, 1 << 30)
         found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
         if found != _MD5:
             raise DataError(

@@ -30,6 +30,7 @@ from .decoding.workers import Crew, default_workers
 from .images import ImageData
 from .interface import ClassificationData
 from .plain_files import shown
+from .splits import mix
 
 _PROBES = 32  # images of each split that are looked at before it is decided how to read them
 _PRINTS = 256  # images of each split that a fingerprint is made of
@@ -437,9 +438,10 @@ def file_stamps(files: Sequence[str], *, times: bool) -> NDArray[np.uint64]:
 
 def stamps(*numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
     """(N,) numbers made of several."""
-    rows = np.stack(numbers, axis=1)
-    made = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows]
-    return np.array(made, np.uint64)
+    made = np.zeros(len(numbers[0]), np.uint64)
+    for part in numbers:
+        made = mix(made ^ part.astype(np.uint64))
+    return made
 
 
 def _as_labels(told: Any, count: int) -> Tensor | None:

@@ -103,7 +103,7 @@ def folder(
         workers=workers,
     )
     return read_folder(
-        root.resolve().name,
+        shown(root.resolve().name),
         root,
         reading,
         channels=channels,
@@ -191,7 +191,7 @@ def _report_broken(root: Path, names: list[str], found: Verified, kept: Path | N
     listed = ""
     if kept is not None:
         lines = [f"{shown(root / names[index])}\t{reason}\n" for index, reason in sorted(found.broken.items())]
-        listed = f"; all are listed in {kept / 'broken.txt'}"
+        listed = f"; all are listed in {shown(kept / 'broken.txt')}"
         write_whole(kept / "broken.txt", "".join(lines))
     said = shown(root)
     if skip:

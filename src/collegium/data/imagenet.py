@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collegium.errors import DataError
+from collegium.files import read_bounded
 
 from .decoding.image_files import class_folders
 from .decoding.reading import Reading
@@ -16,7 +17,6 @@ from .decoding.views import Policy
 from .download import data_root
 from .folder import read_folder
 from .interface import ClassificationData
-from .plain_files import read_plain
 
 _CLASSES, _COUNTS = 1000, {"train": 1_281_167, "test": 50_000}
 _NAMES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt", "imagenet_class_index.json")
@@ -107,7 +107,7 @@ def _words(folder: Path) -> dict[str, str]:
     if file is None:
         return {}
     try:
-        text = read_plain(file, 64 << 20).decode()
+        text = read_bounded(file, 64 << 20).decode()
         if file.suffix == ".json":
             return {synset: word for synset, word in json.loads(text).values()}
         pairs = (line.replace("\t", " ").partition(" ") for line in text.splitlines())

@@ -1,5 +1,6 @@
 """The order in which an epoch takes its images, and how many steps that makes, wherever the images lie."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,8 +49,7 @@ class Order:
         self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
         self.group = images_per_class if shuffle else 1
         self._targets = targets.cpu()
-        counts = torch.bincount(self._targets.clamp_min(0)).tolist() if self.group > 1 else []
-        self._counts = [count for count in counts if count]
+        self._counts = np.unique(self._targets.numpy(), return_counts=True)[1].tolist() if self.group > 1 else []
         self._groups = sum(max(count // self.group, 1) for count in self._counts)
 
     def __len__(self) -> int:

@@ -1,31 +1,10 @@
-"""Files that someone else may have made: read only where they are plain files of a bounded size."""
+"""Names and folders that someone else may have made."""
 
-import errno
 import os
 import stat
 from pathlib import Path
 
 from collegium.errors import DataError
-
-
-def read_plain(path: Path | str, most: int) -> bytes:
-    """The content of a file, read at once.
-
-    Args:
-        path: the file, or a link to it.
-        most: bytes that it may have.
-
-    Raises:
-        OSError: it is a pipe, a socket, a device or a folder, has more bytes, or cannot be read.
-    """
-    # Opened without waiting: a pipe that nobody writes to would be waited for without end.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "no plain file")
-        if found.st_size > most or len(content := file.read(found.st_size + 1)) > most:
-            raise OSError(errno.EFBIG, f"more than {most >> 20} MiB")
-    return content
 
 
 def check_plain(folder: Path) -> None:

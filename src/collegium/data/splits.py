@@ -4,6 +4,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from collegium.errors import UsageError
@@ -69,12 +70,16 @@ def hold_out(split: S, share: float, seed: int, part: Literal["validation", "tes
 
 def _places(keys: Tensor, seed: int, path: tuple[int, int]) -> Tensor:
     """(N,) int64 -> (N,) float64, spread evenly over [0, 1), each a function of its key, seed and path alone."""
-    mixed = keys.cpu().numpy().view(np.uint64) ^ np.uint64(generator(seed, *path).initial_seed())
-    with np.errstate(over="ignore"):  # the finalizer of SplitMix64: Steele et al., OOPSLA 2014
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
+    mixed = mix(keys.cpu().numpy().view(np.uint64) ^ np.uint64(generator(seed, *path).initial_seed()))
     return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) / 2**53)
+
+
+def mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers as unlike each other as random ones: the finalizer of SplitMix64, Steele et al., OOPSLA 2014."""
+    with np.errstate(over="ignore"):
+        numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 def per_class(split: S, count: int, seed: int) -> S:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from collegium.errors import DataError
+from collegium.files import read_bounded
 
 from .batches import Augmentation
 from .decoding.image_files import ImageFiles, list_images
@@ -17,7 +18,6 @@ from .decoding.reading import read_all
 from .decoding.streamed import StreamedSplit
 from .download import data_root, fetch_folder
 from .images import ImageData, pixel_statistics
-from .plain_files import read_plain
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _class_names(file: Path, synsets: tuple[str, ...]) -> tuple[str, ...]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line for line in read_plain(file, 64 << 20).decode().splitlines() if line.strip()]
+        return [line for line in read_bounded(file, 64 << 20).decode().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{file} cannot be read ({error}): delete {file.parent} and repeat the command to download it again"

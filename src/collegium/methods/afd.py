@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
+from collegium.errors import UsageError
 from collegium.heads import MatchSize, Shape
 from collegium.losses import cross_entropy, distill
 from collegium.method import Method, ParameterGroup, Progress, Terms, positive, trainable
@@ -49,6 +50,23 @@ class Discriminator(nn.Module):
         return cast(Tensor, self.layers(feature)).float().squeeze(1).sigmoid()
 
 
+class ReimplementedDiscriminator(nn.Module):
+    """The same place by place: (B, D, H, W) -> (B, 1, H', W'), H' = (H - 1) / 2, rounded down.
+
+    A 2x2 convolution to half the channels, norm, leaky ReLU, and one of stride 2 to a single channel.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        width = max(1, channels // 2)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, width, 2), nn.BatchNorm2d(width), nn.LeakyReLU(0.01), nn.Conv2d(width, 1, 2, stride=2)
+        )
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return cast(Tensor, self.layers(feature)).float().sigmoid()
+
+
 class AFD(Method):
     r"""Every network learns to fool a discriminator that tells its feature maps from those of another network.
 
@@ -67,7 +85,10 @@ class AFD(Method):
     Differs from the paper: all gradients of a batch are taken at the same weights, before any step.
 
     Known from: secondary accounts of the paper, one of which writes the losses out; two others agree on the roles and
-    the separate optimizers.
+    the separate optimizers. ``discriminator="reimplemented"``, ``adversarial_weight_decay=0.1`` and
+    ``adversarial_milestones=(0.25, 0.5)`` are read in the first version of a re-implementation by students,
+    https://github.com/yechanp/self_kd. It differs otherwise: one Adam of networks and discriminators descends the sum
+    of L_D, and the predictions that are imitated are no constants.
 
     Reconstructed: as no text at hand states them, the layers of D (a 3x3 convolution of stride 2 to twice the
     channels, norm, leaky ReLU, then a linear layer on the pooled map) and of T (for peers of unlike widths a 1x1
@@ -88,7 +109,12 @@ class AFD(Method):
         logit_all_pairs: in a cycle too every network imitates the predictions of all others, on average.
         l1_weight: weight of the direct alignment.
         adversarial_learning_rate: of both Adam optimizers, in place of the run's.
-        discriminator_weight_decay: of the discriminators; the networks have none in the adversarial step.
+        discriminator_weight_decay: of the discriminators.
+        adversarial_weight_decay: of the networks and the transfer layers in the adversarial step.
+        adversarial_milestones: shares of training where the rates of both Adam optimizers drop to a tenth; by default
+            they follow the run's schedule.
+        discriminator: "strided", or "reimplemented", without pooling: a judgement of every place, for maps of 3x3 or
+            more.
     """
 
     reconstructed = "the discriminators, the transfer layers, the adversarial learning rate and the temperature"
@@ -106,6 +132,9 @@ class AFD(Method):
         l1_weight: float = 1.0,
         adversarial_learning_rate: float = 2e-5,
         discriminator_weight_decay: float = 0.1,
+        adversarial_weight_decay: float = 0.0,
+        adversarial_milestones: tuple[float, ...] | None = None,
+        discriminator: Literal["strided", "reimplemented"] = "strided",
     ) -> None:
         super().__init__(spec)
         self.temperature = positive("AFD's temperature", temperature)
@@ -113,6 +142,10 @@ class AFD(Method):
         self.l1_weight = l1_weight
         self.adversarial_learning_rate = positive("AFD's adversarial learning rate", adversarial_learning_rate)
         self.discriminator_weight_decay = discriminator_weight_decay
+        self.adversarial_weight_decay = adversarial_weight_decay
+        self.adversarial_milestones = adversarial_milestones
+        if not all(0 < milestone < 1 for milestone in adversarial_milestones or ()):
+            raise UsageError(f"AFD's adversarial_milestones must lie between 0 and 1, not {adversarial_milestones}")
         peers = range(spec.num_peers)
         everyone = [[j for j in peers if j != k] for k in peers]
         cycle = [[(k - 1) % spec.num_peers] for k in peers]
@@ -123,8 +156,15 @@ class AFD(Method):
         if adversarial != "none":
             self.transfer = TransferLayers(spec.last_shapes)
         if adversarial == "gan":
+            kind = {"strided": Discriminator, "reimplemented": ReimplementedDiscriminator}[discriminator]
+            if discriminator == "reimplemented" and min(self.transfer.match.size) < 3:
+                size = "x".join(map(str, self.transfer.match.size))
+                raise UsageError(
+                    f"AFD's reimplemented discriminator needs maps of 3x3 or more, not {size}; take "
+                    "--method.discriminator strided"
+                )
             self.discriminators = nn.ModuleList(
-                nn.ModuleList(Discriminator(self.transfer.width) for _ in teachers) for teachers in self.teachers
+                nn.ModuleList(kind(self.transfer.width) for _ in teachers) for teachers in self.teachers
             )
 
     def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
@@ -133,14 +173,16 @@ class AFD(Method):
         networks, rate = trainable(cohort), self.adversarial_learning_rate
         fooling: ParameterGroup = {
             "params": [*networks, *trainable(self.transfer)],
-            "learning_rate": rate,
-            "weight_decay": 0.0,
+            "lr": rate,
+            "weight_decay": self.adversarial_weight_decay,
         }
         judging: ParameterGroup = {
             "params": trainable(self.discriminators),
-            "learning_rate": rate,
+            "lr": rate,
             "weight_decay": self.discriminator_weight_decay,
         }
+        if self.adversarial_milestones is not None:
+            fooling["milestones"] = judging["milestones"] = self.adversarial_milestones
         return {"peers": [{"params": networks}], "adversarial": [fooling], "discriminators": [judging]}
 
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:

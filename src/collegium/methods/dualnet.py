@@ -89,7 +89,7 @@ class DualNet(Method):
     def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
         fused: ParameterGroup = {
             "params": trainable(self),
-            "learning_rate_scale": self.fused_learning_rate_scale,
+            "lr_scale": self.fused_learning_rate_scale,
         }
         return {"peers": [{"params": trainable(cohort)}, fused]}
 

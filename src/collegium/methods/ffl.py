@@ -26,6 +26,9 @@ class FFL(Method):
     The ablation of the paper, cases A to D by our reading of its table: A is the default; B is
     ``fusion="sum"``; C is ``ekd=False``; D is ``fusion="sum", ekd=False, fkd=False``.
 
+    Differs from the source: with ``ensemble_ce=True`` the mean of the logits learns from the labels too,
+    :math:`CE(z_e, y)`: the figure of the paper draws this term, the authors' code has none.
+
     Known from: the authors' code and poster; how maps of unlike sizes and widths are matched is ours.
 
     When to use: when two networks are trained and one is deployed, or both with the fused classifier.
@@ -37,6 +40,7 @@ class FFL(Method):
         fusion: "conv", the fusion module; "sum", the mean of the maps as in DualNet, for equal shapes.
         ekd: whether the ensemble of the peers teaches the fused classifier.
         fkd: whether the fused classifier teaches the peers.
+        ensemble_ce: whether the mean of the peers' logits learns from the labels.
         detach_fusion_inputs: True keeps the fused classifier's losses from training the peers.
         fusion_weight_decay: weight decay of the fusion module (the authors' is a tenth of the peers').
         fused_channels: width of the map that is fused by convolution; by default the widest peer's.
@@ -53,6 +57,7 @@ class FFL(Method):
         fusion: Literal["conv", "sum"] = "conv",
         ekd: bool = True,
         fkd: bool = True,
+        ensemble_ce: bool = False,
         detach_fusion_inputs: bool = False,
         fusion_weight_decay: float = 1e-5,
         fused_channels: int | None = None,
@@ -62,6 +67,7 @@ class FFL(Method):
         self.ramp = share("FFL's ramp", ramp)
         self.ekd = ekd
         self.fkd = fkd
+        self.ensemble_ce = ensemble_ce
         self.detach_fusion_inputs = detach_fusion_inputs
         self.fusion_weight_decay = fusion_weight_decay
         self.fusion: FusionModule | SumFusion
@@ -85,6 +91,8 @@ class FFL(Method):
         z, z_e, z_f = out.logits, out.logits.mean(0), self.fusion(features)
         w = ramp_up(progress, self.ramp)
         terms = {"ce": cross_entropy(z, target), "ce_fused": cross_entropy(z_f, target)}
+        if self.ensemble_ce:
+            terms["ce_ensemble"] = cross_entropy(z_e, target)
         if self.ekd:
             terms["ekd"] = w * distill(z_f, z_e, self.temperature)
         if self.fkd:

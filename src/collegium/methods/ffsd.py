@@ -195,7 +195,7 @@ class FFSD(Method):
         players: dict[str, list[ParameterGroup]] = {"peers": [{"params": trainable(cohort)}, fusion, trans_fusion]}
         if self.decoders:
             players["decoders"] = [
-                {"params": trainable(self.decoders), "learning_rate": self.decoder_learning_rate},
+                {"params": trainable(self.decoders), "lr": self.decoder_learning_rate},
             ]
         return players
 

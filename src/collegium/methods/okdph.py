@@ -123,8 +123,8 @@ class OKDPH(Method):
 
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
         z = out.logits
-        told = z if out.shadow is None else torch.cat([z, out.shadow])
-        kd = distill(z, told.mean(0), self.temperature)
+        assert out.shadow is not None  # which Method checks
+        kd = distill(z, torch.cat([z, out.shadow]).mean(0), self.temperature)
         return {"peers": {"ce": self.omega * cross_entropy(z, target), "kd": self.beta * kd}}
 
     def after_step(self, cohort: Cohort, step: int, epoch_steps: int) -> None:

@@ -80,8 +80,8 @@ class PCL(Method):
         if self.pe:
             terms["pe"] = w * distill(z, z_pe, self.temperature)
         if self.pm:
-            z_mt = z if out.shadow is None else out.shadow  # before any step a peer is its own mean
-            pairs = [distill(z[i], others(z_mt, i), self.temperature) for i in range(len(z))]
+            assert out.shadow is not None  # which Method checks
+            pairs = [distill(z[i], others(out.shadow, i), self.temperature) for i in range(len(z))]
             terms["pm"] = w * torch.stack(pairs).sum() / (len(z) - 1)
         return {"peers": terms}
 

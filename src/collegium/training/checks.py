@@ -1,13 +1,10 @@
 """What cannot be trained, and why. Each check raises one sentence before anything is written."""
 
-from collections.abc import Mapping
-
 from collegium import methods
 from collegium.data import Share
 from collegium.errors import UsageError
-from collegium.method import ParameterGroup
 from collegium.training.devices import Layout
-from collegium.training.experiment import Experiment, Learner
+from collegium.training.experiment import Experiment
 from collegium.training.recipe import Recipe
 
 
@@ -62,17 +59,13 @@ def check_peer_layout(experiment: Experiment, processes: int) -> None:
         raise UsageError("--layout peers supports neither --compile nor fp16; use bf16 or fp32, uncompiled")
 
 
-def check_players(learner: Learner, recipe: Recipe, groups: Mapping[str, list[ParameterGroup]]) -> None:
-    """Whether the players of a method can train all parameters.
+def check_players(recipe: Recipe, players: int) -> None:
+    """Whether so many players can be trained.
 
     Raises:
-        AssertionError: the method leaves a parameter to no player, which would never be trained.
-        UsageError: the precision does not support several players.
+        UsageError: the precision does not support several.
     """
-    owned = {id(p) for player in groups.values() for group in player for p in group["params"]}
-    lost = [name for name, p in learner.named_parameters() if p.requires_grad and id(p) not in owned]
-    assert not lost, f"no player of {type(learner.method).__name__} owns {lost}"
-    if len(groups) > 1 and recipe.precision == "fp16":
+    if players > 1 and recipe.precision == "fp16":
         raise UsageError(f"{recipe.method_name} has several players, which fp16 does not support; use bf16")
 
 

@@ -4,11 +4,11 @@ import warnings
 
 import torch
 
-from collegium.training.experiment import Learner
+from collegium.distiller import Distiller
 
 
 @torch.no_grad()
-def costs(learner: Learner, image_shape: tuple[int, int, int]) -> dict[str, dict[str, int]]:
+def costs(learner: Distiller, image_shape: tuple[int, int, int]) -> dict[str, dict[str, int]]:
     """Predictor -> number of parameters, and FLOPs for one image (a multiply-add counts as two)."""
     from torch.utils.flop_counter import FlopCounterMode
 

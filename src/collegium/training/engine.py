@@ -14,9 +14,9 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from collegium.data.decoding.workers import cpus
+from collegium.distiller import Distiller
 from collegium.errors import UsageError
 from collegium.training.devices import Devices
-from collegium.training.experiment import Learner
 from collegium.training.recipe import Recipe
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -84,7 +84,9 @@ def _silent_lightning() -> Iterator[None]:
         logging.disable(before)
 
 
-def move(learner: Learner, device: torch.device, peers: range | None = None, *, channels_last: bool = False) -> Learner:
+def move(
+    learner: Distiller, device: torch.device, peers: range | None = None, *, channels_last: bool = False
+) -> Distiller:
     """The learner on a device; where ``peers`` are given, the others stay on the CPU.
 
     Args:

@@ -1,6 +1,5 @@
 """What a recipe describes: data, peers and method, built and checked before anything is written."""
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,119 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import nn
 
 from collegium import data as datasets
 from collegium import methods, networks
-from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe
+from collegium.cohort import CohortSpec
 from collegium.data import ClassificationData
+from collegium.distiller import Distiller
 from collegium.errors import UsageError
-from collegium.method import Method, Progress, Shadow, Terms
 from collegium.options import check_options, keywords
 from collegium.student import load_peer, start_from
 from collegium.training.recipe import Recipe
 from collegium.user_code import Untrusted, consents
-
-
-class Learner(nn.Module):
-    """Cohort and method in one module, whose forward pass is compiled as one."""
-
-    def __init__(self, cohort: Cohort, method: Method) -> None:
-        super().__init__()
-        self.cohort = cohort
-        self.method = method
-        try:
-            self.deployed_peer = f"peer{range(cohort.num_peers)[method.deployed_peer]}"
-        except (IndexError, TypeError):
-            wrong = f"{type(method).__name__}.deployed_peer must be the index of one of {cohort.num_peers} peers"
-            raise UsageError(f"{wrong}, not {method.deployed_peer!r}") from None
-        if method.starts_alike or (method.shadow is not None and method.shadow.hybrid):
-            _check_alike(cohort, type(method).__name__)
-        if method.starts_alike:
-            for k in range(1, cohort.num_peers):
-                cohort.peer(k).load_state_dict(cohort.peer(0).state_dict())
-        self.shadow: Cohort | None = None
-        if method.shadow is not None:
-            followed = Cohort([cohort.peer(0)]) if method.shadow.hybrid else cohort
-            self.shadow = copy.deepcopy(followed).requires_grad_(False)
-            self._follow(method.shadow, 0.0)
-
-    def keep(self, peers: range) -> None:
-        """Leaves all other peers, and their copies, to other processes."""
-        for cohort in filter(None, (self.cohort, self.shadow)):
-            cohort.keep(peers)
-
-    def local_modules(self) -> list[nn.Module]:
-        """What this process trains, and the copies that follow it."""
-        cohorts = filter(None, (self.cohort, self.shadow))
-        return [self.method, *(cohort.local_modules() for cohort in cohorts)]
-
-    def local_prefixes(self) -> tuple[str, ...]:
-        """How the names of this process's peers and their copies begin in :meth:`state_dict`."""
-        return tuple(f"{part}.branches.{k}." for part in ("cohort", "shadow") for k in self.cohort.local_peers)
-
-    def forward(self, images: Tensor, target: Tensor, progress: Progress) -> tuple[dict[str, Terms], Tensor]:
-        """Loss terms by player, and the peers' logits (M, B, C), detached; images as for :meth:`Cohort.forward`."""
-        out = self._outputs(images)
-        return self.method(out, target, progress), out.logits.detach()
-
-    def predict(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits (B, C) of every predictor: the peers, their mean ("ensemble"), and the method's own."""
-        out = self._outputs(images)
-        return {
-            **{f"peer{k}": z for k, z in enumerate(out.logits)},
-            "ensemble": out.logits.mean(0),
-            **{name: z.float() for name, z in self.method.predict(out).items()},
-        }
-
-    def _outputs(self, images: Tensor) -> PeerOutputs:
-        out: PeerOutputs = self.cohort(images)
-        rule = self.method.shadow
-        if self.shadow is None or rule is None or not (self.training or rule.hybrid):
-            return out
-        if rule.hybrid and images.ndim == 5:
-            images = images[0]
-        with torch.no_grad():
-            return dataclasses.replace(out, shadow=self.shadow.forward_peers(images).logits)
-
-    @torch.no_grad()
-    def _follow(self, rule: Shadow, decay: float) -> None:
-        assert self.shadow is not None
-        local = self.cohort.local_peers
-        peers = [self.cohort.peer(k) for k in local] if rule.hybrid else [self.cohort.local_modules()]
-        shadow = self.shadow.peer(0) if rule.hybrid else self.shadow.local_modules()
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # one kernel for all parameters
-        average(list(shadow.parameters()), _means([list(p.parameters()) for p in peers]), None)
-        if rule.decay == 0:
-            means = _means([list(p.buffers()) for p in peers])
-            for stale, newest in zip(shadow.buffers(), means, strict=True):
-                stale.copy_(newest)
-
-    @torch.no_grad()
-    def after_step(self, step: int, epoch_steps: int) -> None:
-        """Called after the ``step``-th optimizer step of the run, counted from 1; an epoch has ``epoch_steps``."""
-        rule = self.method.shadow
-        if self.shadow is not None and rule is not None and step % rule.every == 0:
-            self._follow(rule, min(1 - rule.every / step, rule.decay))
-        self.method.after_step(self.cohort, step, epoch_steps)
-
-
-def _check_alike(cohort: Cohort, method: str) -> None:
-    peers = [cohort.peer(k) for k in range(cohort.num_peers)]
-    shapes = {tuple((name, p.shape) for name, p in peer.named_parameters()) for peer in peers}
-    if len(shapes) > 1:
-        raise UsageError(
-            f"{method} averages weights, so its peers must be equal networks, but the weights of "
-            f"{', '.join(cohort.names)} differ in names or shapes; use one network for all peers"
-        )
-
-
-def _means(networks: list[list[Tensor]]) -> list[Tensor]:
-    """The mean of each tensor over equal networks; a single network's own tensors."""
-    if len(networks) == 1:
-        return networks[0]
-    return [torch.stack(tensors).double().mean(0).to(tensors[0].dtype) for tensors in zip(*networks, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -131,7 +29,7 @@ class Experiment:
     recipe: Recipe
     data: ClassificationData[Any]
     spec: CohortSpec
-    learner: Learner
+    learner: Distiller
     notes: tuple[str, ...] = ()  # what a reader of its scores must know
 
 
@@ -189,14 +87,17 @@ def build(
         notes += [f"The peers started from {recipe.start_from}."]
     elif recipe.start_from is not None:
         notes += [start_from(peer, k, recipe.start_from) for k, peer in enumerate(cohort_peers)]
-    frozen = None if teacher is None else networks.as_network(teacher, data.image_shape)
-    cohort = Cohort(
-        cohort_peers, share_until=recipe.share_until, teacher=frozen, recompute=recipe.activation_checkpointing
-    )
-    spec = describe(cohort, data.image_shape, data.num_classes)
     with _seeded(recipe.resolved_weight_seed, -1):
-        method = method_class(spec, **recipe.method_options)
-    return Experiment(recipe, data, spec, Learner(cohort, method), tuple(notes))
+        learner = Distiller(
+            recipe.method,
+            cohort_peers,
+            image_shape=data.image_shape,
+            num_classes=data.num_classes,
+            share_until=recipe.share_until,
+            teacher=teacher,
+            recompute=recipe.activation_checkpointing,
+        )
+    return Experiment(recipe, data, learner.spec, learner, tuple(notes))
 
 
 def _resized(peers: Sequence[networks.Network], image_size: tuple[int, int]) -> list[str]:

@@ -1,24 +1,19 @@
 """The players of a run: the parameters that each one trains, their gradients, and their optimizers' steps."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
-import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from collegium import ranks
-from collegium.method import Terms
+from collegium.distiller import Distiller, DistillerOutput, Gradients
 from collegium.training.checks import check_players
-from collegium.training.experiment import Learner
 from collegium.training.optimizers import make_optimizer, set_learning_rate
 from collegium.training.partition import Partition
 from collegium.training.recipe import Recipe
 from collegium.training.tally import Seen
-
-Gradients: TypeAlias = dict[str, list[Tensor | None]]
-"""Player -> the gradient of each of its parameters, in their order; None where its loss does not depend on one."""
 
 
 class Players:
@@ -34,9 +29,9 @@ class Players:
         UsageError: the recipe's precision does not support several players.
     """
 
-    def __init__(self, learner: Learner, recipe: Recipe, fabric: Fabric, partition: Partition) -> None:
-        groups = learner.method.players(learner.cohort)
-        check_players(learner, recipe, groups)
+    def __init__(self, learner: Distiller, recipe: Recipe, fabric: Fabric, partition: Partition) -> None:
+        groups = learner.players(lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        check_players(recipe, len(groups))
         self.learner, self.fabric, self.partition = learner, fabric, partition
         self.max_norm = recipe.gradient_clip
         self.parameters = {player: [p for group in g for p in group["params"]] for player, g in groups.items()}
@@ -47,32 +42,15 @@ class Players:
         self.wrapped = {
             player: cast(Optimizer, fabric.setup_optimizers(optimizer)) for player, optimizer in self.optimizers.items()
         }
-        self.statistics = [b for module in learner.local_modules() for b in module.buffers() if b.is_floating_point()]
+        self.statistics = learner.statistics()
 
-    def gradients(self, terms: Mapping[str, Terms]) -> Gradients:
+    def gradients(self, out: DistillerOutput) -> Gradients:
         """Of the sum of terms of each player that does not rest, all at the weights before any step."""
-        totals = {player: torch.stack(list(named.values())).sum() for player, named in terms.items()}
-        if len(self.parameters) == 1:
-            ((player, total),) = totals.items()
-            self.fabric.backward(total)
-            return {player: [p.grad for p in self.parameters[player]]}
-        return {p: self._of_its_own(p, total) for p, total in totals.items() if not self._rests(p, total)}
-
-    def _rests(self, player: str, total: Tensor) -> bool:
-        """Whether the player takes no step, the same in every process."""
-        if player not in self.learner.method.may_rest:
-            return False
-        if self.partition.groups == 1 and not total.requires_grad:
-            return True  # known without waiting for the device
-        return bool(ranks.sum_over_ranks(total) == 0)
-
-    def _of_its_own(self, player: str, total: Tensor) -> list[Tensor | None]:
-        """Of the player's parameters alone, in their memory layout, which fused optimizers require."""
-        parameters = self.parameters[player]
-        if not total.requires_grad:  # the player's peers are in other processes
-            return [None] * len(parameters)
-        found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
-        return [None if g is None else torch.empty_like(p).copy_(g) for p, g in zip(parameters, found, strict=True)]
+        if len(self.parameters) > 1:
+            return self.learner.gradients(out)
+        ((player, parameters),) = self.parameters.items()
+        self.fabric.backward(out.loss)
+        return {player: [p.grad for p in parameters]}
 
     def exchange(self, gradients: Gradients, seen: Seen) -> None:
         """Makes gradients, running statistics and ``seen`` in place those of the whole batch, by one message."""
@@ -99,9 +77,9 @@ class Players:
         own = nn.utils.get_total_norm([p.grad for p in reached if p.grad is not None]).to(self.fabric.device)
         nn.utils.clip_grads_with_norm_(reached, max_norm, ranks.norm_over_peers(own))
 
-    def set_learning_rate(self, factor: float) -> None:
-        """Multiplies the top learning rate of every group of parameters."""
-        set_learning_rate(self.optimizers, factor)
+    def set_learning_rate(self, recipe: Recipe, fraction: float) -> None:
+        """Sets the learning rate of every group of parameters after a share ``fraction`` of all steps."""
+        set_learning_rate(self.optimizers, recipe, fraction)
 
     @property
     def learning_rate(self) -> float:

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from collegium import ranks
+from collegium.distiller import Distiller
 from collegium.errors import Interrupted, TrainingError, UsageError
 from collegium.files import auxiliary, write_whole
 from collegium.method import Progress
@@ -23,11 +24,11 @@ from collegium.training.display import Display
 from collegium.training.engine import move, own_random_state
 from collegium.training.evaluation import Evaluator
 from collegium.training.events import Events
-from collegium.training.experiment import Experiment, Learner
+from collegium.training.experiment import Experiment
 from collegium.training.gradients import Players
 from collegium.training.metrics import summary
 from collegium.training.mixing import Mixing
-from collegium.training.optimizers import learning_rate_factor, soften
+from collegium.training.optimizers import soften
 from collegium.training.partition import gather_to_rank0, make_partition
 from collegium.training.result import make_result
 from collegium.training.run_folder import RunFolder
@@ -73,7 +74,7 @@ class Run:
             seed=recipe.resolved_data_seed,
             device=device,
             channels_last=recipe.channels_last,
-            views=experiment.spec.num_peers if self.learner.method.own_views else 1,
+            views=self.learner.views,
             images_per_class=self.learner.method.images_per_class,
             share=self.share,
         )
@@ -128,7 +129,7 @@ class Run:
             now = time.perf_counter()
             read, stop = self.votes.agree(now - shown > DISPLAY_EVERY, self.stop_requested)
             if read or stop or self.step == steps:
-                self._read_tally()
+                self.read_tally()
                 display.step(self.epoch, self.step, self.tally.loss(), self.tally.accuracy())
                 shown = now
             if stop and self.step < steps:
@@ -147,13 +148,13 @@ class Run:
         steps_before = self.epoch * len(self.training_batches) + self.step
         self.progress.epoch.fill_(self.epoch)
         self.progress.fraction.fill_(fraction)
-        self.players.set_learning_rate(learning_rate_factor(self.recipe, fraction))
+        self.players.set_learning_rate(self.recipe, fraction)
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
         images, soft = self.mixing(images, soft)
         with self.fabric.autocast(), self._own_draws(steps_before):
-            terms, logits = self.forward(images, soft, self.progress)
-        seen = observe(terms, logits, target[self.share.before :])
-        gradients = self.players.gradients(terms)
+            out = self.forward(images, soft, self.progress)
+        seen = observe(out.by_player, out.logits, target[self.share.before :])
+        gradients = self.players.gradients(out)
         self.players.exchange(gradients, seen)
         self.players.step(gradients)
         self.learner.after_step(steps_before + 1, len(self.training_batches))
@@ -204,7 +205,12 @@ class Run:
         display.evaluated(self.epoch, self.tally.loss(), sum(self.seconds.values()), errors)
         return columns
 
-    def _read_tally(self) -> None:
+    def read_tally(self) -> None:
+        """Adds the steps since the last call to the tally; waits for the device.
+
+        Raises:
+            TrainingError: a term was not finite.
+        """
         try:
             self.tally.read(self.epoch)
         except TrainingError as error:
@@ -230,7 +236,7 @@ class Run:
         Raises:
             TrainingError: a term or a weight is not finite; nothing is written.
         """
-        self._read_tally()
+        self.read_tally()
         if self.partition.groups > 1:
             gather_to_rank0(self.learner, self.players.optimizers, self.players.parameters)
         if not _all_finite(self.learner.state_dict().values()):
@@ -317,7 +323,7 @@ class Run:
         return result
 
 
-def _compiled(learner: Learner, *, cuda_graphs: bool) -> nn.Module:
+def _compiled(learner: Distiller, *, cuda_graphs: bool) -> nn.Module:
     """The learner compiled for batches of one size, whatever this process has compiled for other runs."""
     torch.compiler.reset()  # else later runs are compiled for any batch size, and after a few of them not at all
     mode = "reduce-overhead" if cuda_graphs else "default"

@@ -1,30 +1,26 @@
 """Optimizers and learning rate schedules. A schedule is a function of progress alone and has no state."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from collegium.method import ParameterGroup
 from collegium.training.recipe import Recipe
 
 
-def make_optimizer(recipe: Recipe, groups: list[ParameterGroup], kind: str | None = None) -> Optimizer:
+def make_optimizer(recipe: Recipe, groups: Sequence[Mapping[str, Any]], kind: str | None = None) -> Optimizer:
     """One player's optimizer, of the recipe's kind where ``kind`` is None.
 
-    What a group does not set comes from the recipe; its entry "base" is its highest learning rate.
+    The learning rate of a group is its highest, which is kept as its entry "base"; "milestones" are where that rate
+    drops by itself.
     """
     kind = kind or recipe.optimizer
-    groups = [group for group in groups if group["params"]]
     # One kernel for all parameters, where torch has it; with fp16 it would unscale gradients too late for clipping.
     # None lets torch choose; False would update one parameter at a time.
     fused = (recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")) or None
-    resolved = []
-    for group in groups:
-        base = group.get("learning_rate", recipe.learning_rate) * group.get("learning_rate_scale", 1.0)
-        decay = group.get("weight_decay", recipe.weight_decay)
-        resolved.append({"params": group["params"], "lr": base, "base": base, "weight_decay": decay})
+    resolved = [{**group, "base": group["lr"]} for group in groups]
     if kind == "sgd":
         nesterov = recipe.nesterov and recipe.momentum > 0
         return SGD(resolved, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
@@ -57,11 +53,14 @@ def _anneal(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def set_learning_rate(optimizers: Mapping[str, Optimizer], factor: float) -> None:
-    """Sets every group's learning rate to so much of its highest."""
+def set_learning_rate(optimizers: Mapping[str, Optimizer], recipe: Recipe, fraction: float) -> None:
+    """Sets the rates after a share ``fraction`` of all steps: by the recipe's schedule, or a group's own milestones."""
+    factor = learning_rate_factor(recipe, fraction)
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
-            group["lr"] = group["base"] * factor
+            own = group.get("milestones")
+            drops = factor if own is None else 0.1 ** sum(fraction >= milestone for milestone in own)
+            group["lr"] = group["base"] * drops
 
 
 def soften(target: torch.Tensor, num_classes: int, label_smoothing: float) -> torch.Tensor:

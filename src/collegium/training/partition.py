@@ -8,9 +8,10 @@ from torch.optim import Optimizer
 
 from collegium import ranks
 from collegium.data import Share
+from collegium.distiller import Distiller
 from collegium.training.checks import peer_groups
 from collegium.training.devices import Layout
-from collegium.training.experiment import Experiment, Learner
+from collegium.training.experiment import Experiment
 from collegium.training.recipe import Recipe
 
 
@@ -64,7 +65,7 @@ class _Trained(NamedTuple):
 
 
 def gather_to_rank0(
-    learner: Learner, optimizers: Mapping[str, Optimizer], parameters: Mapping[str, Sequence[nn.Parameter]]
+    learner: Distiller, optimizers: Mapping[str, Optimizer], parameters: Mapping[str, Sequence[nn.Parameter]]
 ) -> None:
     """Copies the peers that the other processes have trained to rank 0, which saves the whole cohort.
 

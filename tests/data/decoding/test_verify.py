@@ -98,6 +98,7 @@ def test_what_is_not_the_file_s_own_fault_is_tried_again(tmp_path, write_images,
         raise error
 
     with monkeypatch.context() as now:
-        now.setattr(module, "read_plain" if isinstance(error, OSError) else "examine_image", fails)
+        where = "collegium.files._open_regular" if isinstance(error, OSError) else f"{module.__name__}.examine_image"
+        now.setattr(where, fails)
         assert sorted(verify(tmp_path, names, record).broken) == [0, 1]
     assert verify(tmp_path, names, record).broken == {}

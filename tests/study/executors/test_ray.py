@@ -20,7 +20,7 @@ from collegium.study.executors.worker import work
 from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'collegium[ray]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 # Ray leaves the pipes and logs of processes that it starts to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -191,7 +191,7 @@ def test_without_ray_the_sentence_says_how_to_install_it(monkeypatch: pytest.Mon
     import sys
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(CollegiumError, match=r"pip install 'collegium\[ray\]'"):
+    with pytest.raises(CollegiumError, match=r"pip install -e '.\[ray\]'"):
         RayExecutor()
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from collegium.errors import CollegiumError, DataError, UsageError
+from collegium.files import read_bounded
 
 from ..interface import check_order, describe
-from ..plain_files import read_plain
 
 Shape: TypeAlias = tuple[int, int, int]
 
@@ -23,6 +23,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL converts
 
 
 MOST_PIXELS = 100_000_000  # of an image file: a few bytes can stand for more than memory holds
+_TOO_LARGE = f"it has more than {MOST_PIXELS // 10**6} million pixels"
 MOST_BYTES = 256 << 20  # of an image file
 
 # What the endings that torchvision knows can stand for. PIL tells a file's kind by its content, and would start another
@@ -83,6 +84,20 @@ def examine_image(file: Path | str | Any) -> Found:
         return Found((channels, height, width), peak, traits)
 
 
+def read_image_file(path: Path) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        DataError: it is no regular file, cannot be read, or has more than 256 MiB; only why is said.
+    """
+    try:
+        return read_bounded(path, MOST_BYTES)
+    except FileNotFoundError as error:
+        raise DataError(str(error.strerror)) from error
+    except DataError as error:
+        raise DataError(str(error).rpartition(": ")[2]) from error
+
+
 @contextmanager
 def _opened(file: Path | str | Any) -> Iterator[tuple[Any, bytes]]:
     """A PIL image and the file's content."""
@@ -90,7 +105,7 @@ def _opened(file: Path | str | Any) -> Iterator[tuple[Any, bytes]]:
 
     try:
         if isinstance(file, Path | str):
-            raw = read_plain(file, MOST_BYTES)
+            raw = read_image_file(Path(file))
         else:
             file.seek(0)
             raw = file.read()
@@ -106,7 +121,7 @@ def _opened(file: Path | str | Any) -> Iterator[tuple[Any, bytes]]:
     except UnidentifiedImageError:
         raise DataError("no image of a known kind") from None
     except Image.DecompressionBombError:
-        raise DataError(f"it has more than {MOST_PIXELS // 10**6} million pixels") from None
+        raise DataError(_TOO_LARGE) from None
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
     except Exception as error:  # PIL's readers raise several kinds
@@ -169,7 +184,7 @@ def _extrema(image: Any) -> list[tuple[int, int]]:
 
 
 def _transparent(image: Any) -> bool:
-    if "A" in image.getbands() or "a" in image.getbands():
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         return int(_extrema(image)[-1][0]) < 255
     return "transparency" in image.info
 
@@ -200,6 +215,8 @@ def _from_pil(image: Any, bits: int) -> Tensor:
 
     if not isinstance(image, Image.Image):
         raise UsageError(f"an image is {describe(image)}: expected a PIL image, a tensor or a NumPy array")
+    if image.width * image.height > MOST_PIXELS:  # that it has been opened does not mean that it fits into memory
+        raise DataError(_TOO_LARGE)
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
@@ -210,7 +227,7 @@ def _from_pil(image: Any, bits: int) -> Tensor:
     if _deep_grey(image):
         array = _scaled(image, bits)  # PIL would clip all that is above 255
     elif image.mode in ("1", "L", "LA", "La"):
-        array = np.asarray(image.convert("L"))
+        array = np.asarray((image.convert("LA") if image.mode == "La" else image).convert("L"))
     else:
         if "transparency" in image.info:
             image = image.convert("RGBA")

@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collegium.files import write_whole
+from collegium.errors import DataError
+from collegium.files import read_bounded, write_whole
 
-from ..plain_files import read_plain
 from .passes import counted
-from .pixels import MOST_BYTES, examine_image
+from .pixels import examine_image, read_image_file
 from .workers import Crew, default_workers
 
 _CHUNK = 64
 _FEW = 512  # files that are decoded before other processes have started
 _CONTENT = [("digest", "u8"), *((side, "i4") for side in "CHW"), ("peak", "i4"), ("traits", "i4")]
 _ROW = np.dtype([("size", "i8"), ("time", "i8"), ("done", "?"), *_CONTENT])  # of a file
+_LOOKED = 256  # files that a thread looks up at a time
 NOT_PLAIN = -2  # in place of a size
 _RECORD = 1 << 30  # bytes that a record may unpack to
 
@@ -90,9 +91,9 @@ class _Reader:
         """What the record tells of a file, what is wrong if something is, and whether that lies in its own content."""
         nothing = (0,) * (len(_CONTENT) - 1)
         try:
-            raw = read_plain(path, MOST_BYTES)
-        except OSError as error:
-            return (0, *nothing), str(error.strerror), False  # permissions, a network disk: tried again next time
+            raw = read_image_file(path)
+        except DataError as error:
+            return (0, *nothing), str(error), False  # permissions, a network disk: tried again next time
         digest = int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
         try:
             found = examine_image(io.BytesIO(raw))
@@ -113,9 +114,13 @@ def looked_up(root: Path, names: Sequence[str]) -> NDArray[Any]:
             return -1, -1
         return (found.st_size if stat.S_ISREG(found.st_mode) else NOT_PLAIN), found.st_mtime_ns
 
+    def look_all(begin: int) -> list[tuple[int, int]]:
+        return list(map(look, names[begin : begin + _LOOKED]))
+
     rows = np.zeros(len(names), _ROW)
     with ThreadPoolExecutor(32) as pool:  # each waits for the disk or the network
-        found = np.array(list(pool.map(look, names, chunksize=256)), np.int64).reshape(-1, 2)
+        looked = [pair for part in pool.map(look_all, range(0, len(names), _LOOKED)) for pair in part]
+    found = np.array(looked, np.int64).reshape(-1, 2)
     rows["size"], rows["time"] = found.T
     return rows
 
@@ -125,7 +130,7 @@ def _recall(record: Path | None, names: Sequence[str], rows: NDArray[Any]) -> tu
     if record is None:
         return rows, {}
     try:
-        raw = io.BytesIO(read_plain(record, _RECORD))
+        raw = io.BytesIO(read_bounded(record, _RECORD))
         with zipfile.ZipFile(raw) as parts:
             if sum(part.file_size for part in parts.infolist()) > _RECORD:
                 return rows, {}

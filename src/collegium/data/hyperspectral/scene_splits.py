@@ -25,7 +25,7 @@ Array: TypeAlias = NDArray[Any]
 _PIXELS, _BLOCKS = 0, 1  # what a stream of random numbers is for
 SIDES = (64, 48, 32, 24, 16, 12, 8, 6, 4)  # of blocks, in pixels: the largest that serves every class is taken
 BALANCE = (0.5, 0.0)  # how much of its due each class must have on either side, at least; the second where no side can
-TRIES, ROUND = 60, 12  # of a search, throws in all, and throws on one grid of blocks
+TRIES, ROUND = 180, 6  # of a search, throws of blocks of one side, and of those on one grid
 LEFT = 0.1  # of each class, what a search wants to leave to test
 
 
@@ -70,13 +70,13 @@ def split_pixels(
 
     Blocks are dealt class by class, those in fewest blocks first. Each block of a class that is not dealt yet goes, in
     random order, to the side that is further behind. Where this leaves a class without enough training pixels or
-    without test pixels, blocks are dealt again, up to TRIES times for blocks of one side: a class of which less than
-    the share LEFT could test is now cut in two by a line in a random direction, and what lies on one side of it
-    trains, a random part that is enough to draw from and at most half. Classes that were served keep their draws, and
-    every ROUND tries the grid of blocks is moved at random. The first split that leaves LEFT of every class to test is
-    taken, else the one where the class that comes off worst has most. So a split is drawn by the seed alone, never by
-    what a network makes of it; but searched ones keep training and test pixels of small classes further apart than
-    chance does, and train on a smaller part of them.
+    without test pixels, a search deals blocks again, up to TRIES times (a third of it for each of SIDES). A class of
+    which less than the share LEFT could test is now cut in two by a line in a random direction, and what lies on one
+    side of it trains: a random part that is enough to draw from and at most half. Classes that were served keep their
+    draws, and every ROUND tries the grid of blocks is moved at random. The first split that leaves LEFT of every class
+    to test is taken, else the one that leaves most of the class that comes off worst. So a split is drawn by the seed
+    and the labels alone, never by what a network makes of it; but searched ones keep training and test pixels of small
+    classes further apart than chance does, and train on a smaller part of them.
 
     With the same seed a smaller training sample lies within a larger one, and blocks of a given side are dealt alike
     for every size of the sample, except where one of the samples needs a search: give `block` where samples of
@@ -141,7 +141,10 @@ def split_pixels(
         thrown = task.throw(side)
         if thrown.worst_share > 0 and thrown.balanced(balance):
             return thrown.split
-    best = _best(task.search(side) for side in (SIDES if block is None else (block,)))
+    if block is None:
+        best = _best(task.search(side, TRIES // 3) for side in SIDES)
+    else:
+        best = task.search(block, TRIES)
     if best.worst_share == 0:
         raise UsageError(task.refusal(best))
     return best.split
@@ -283,9 +286,9 @@ class _Task:
         """Blocks dealt in random order."""
         return next(self._throws(side))
 
-    def search(self, side: int) -> _Dealt:
-        """The best of TRIES throws that learn from each other."""
-        return _best(itertools.islice(self._throws(side), TRIES))
+    def search(self, side: int, tries: int) -> _Dealt:
+        """The best of so many throws that learn from each other."""
+        return _best(itertools.islice(self._throws(side), tries))
 
     def refusal(self, best: _Dealt) -> str:
         """Why the best split will not do, and what to change."""

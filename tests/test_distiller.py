@@ -1,0 +1,458 @@
+"""The methods in one's own training loop."""
+
+import copy
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import collegium
+from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe
+from collegium.distiller import Distiller, DistillerOutput
+from collegium.errors import UsageError
+from collegium.losses import cross_entropy
+from collegium.method import Method, ParameterGroup, Progress, Terms, trainable
+from collegium.methods.dml import DML
+from collegium.methods.okdph import OKDPH
+from collegium.methods.pcl import PCL
+
+SHAPE: dict[str, Any] = dict(image_shape=(3, 8, 8), num_classes=5)
+G = torch.Generator().manual_seed(0)
+IMAGES, TARGET = torch.randn(8, 3, 8, 8, generator=G), torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
+VIEWS = torch.stack([IMAGES, IMAGES.flip(-1)])
+
+
+class Net(nn.Module):
+    """The user's own: nothing of Collegium in it."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.low = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.high = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), nn.BatchNorm2d(2 * width), nn.ReLU())
+        self.head = nn.Linear(2 * width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.high(self.low(x)).mean((2, 3)))
+        return y
+
+
+def nets(count: int = 2) -> list[Net]:
+    torch.manual_seed(0)
+    return [Net() for _ in range(count)]
+
+
+def made(method: Any, **options: Any) -> Distiller:
+    return Distiller(method, nets(), **SHAPE, **options)
+
+
+def sgd(kd: Distiller) -> torch.optim.Optimizer:
+    return torch.optim.SGD(kd.parameter_groups(lr=0.05, weight_decay=1e-3), momentum=0.9)
+
+
+def step(kd: Distiller, optimizer: torch.optim.Optimizer, images: Tensor = IMAGES, fraction: float = 0.5) -> Any:
+    out = kd(images, TARGET, fraction)
+    out.loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    kd.after_step()
+    return out
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_is_public() -> None:
+    assert collegium.Distiller is Distiller
+
+
+def test_the_loss_is_the_sum_of_the_method_s_terms_and_logits_are_the_peers() -> None:
+    kd, (a, b) = made("dml", temperature=2.0), nets()
+    out = kd(IMAGES, TARGET, 0.25)
+    z = torch.stack([a(IMAGES), b(IMAGES)])
+    torch.testing.assert_close(out.logits, z)
+    assert not out.logits.requires_grad
+    now = Progress(torch.tensor(25.0), torch.tensor(100.0), torch.tensor(0.25))
+    expected = DML(kd.spec, temperature=2.0)(PeerOutputs(z, ()), TARGET, now)["peers"]
+    assert list(out.terms) == ["ce", "mutual"]
+    torch.testing.assert_close(out.terms, expected)
+    torch.testing.assert_close(out.loss, expected["ce"] + expected["mutual"])
+
+
+@pytest.mark.parametrize("method", ["dml", DML, {"name": "dml"}, {"name": DML}])
+def test_a_method_is_named_in_any_way_that_train_takes_and_by_its_class(method: Any) -> None:
+    assert type(made(method).method) is DML
+
+
+def test_options_that_bear_a_name_of_the_constructor_s_come_with_the_method() -> None:
+    kd = made({"name": "switokd", "teacher": 0})
+    assert kd.deployed_peer == "peer1"
+
+
+def test_peers_may_be_named() -> None:
+    kd = Distiller("dml", ["resnet8", Net(), "2xwrn_10_1"], **SHAPE)
+    assert kd.cohort.names == ("resnet8", "Net", "wrn_10_1", "wrn_10_1")
+    assert Distiller("dml", "2xresnet8", **SHAPE).cohort.names == ("resnet8", "resnet8")
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("dmll", {}, "no method is called 'dmll'"),
+        ("dml", {"temprature": 2.0}, "DML has no option 'temprature'"),
+        ("dml", {"temperature": "2"}, "DML's temperature must be a number"),
+        ("kd", {}, "KD needs a trained teacher"),
+        ("dml", {"share_until": "stage9"}, "cannot"),
+    ],
+)
+def test_what_does_not_fit_is_refused(method: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        made(method, **options)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, 30])
+def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
+    with pytest.raises(UsageError, match="fraction is the share of training that is done, from 0 to 1, not"):
+        made("dml")(IMAGES, TARGET, fraction)
+
+
+class Clock(Method):
+    """Tells what progress it was given."""
+
+    def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        return {"peers": {"ce": cross_entropy(out.logits, target), **progress._asdict()}}
+
+
+def test_the_fraction_becomes_the_epochs_that_methods_count() -> None:
+    kd = made(Clock, epochs=7)
+    for epoch, done in itertools.product(range(7), (0, 1, 2)):
+        fraction = (epoch + done / 3) / 7
+        for given in (fraction, torch.tensor(fraction)):
+            terms = kd(IMAGES, TARGET, given).terms
+            assert (terms["epoch"].item(), terms["epochs"].item()) == (epoch, 7)
+            assert terms["fraction"].item() == pytest.approx(fraction)
+
+
+def test_the_user_s_own_modules_are_trained_and_come_back() -> None:
+    peers = nets()
+    peers[1].eval()
+    peers[0].high.eval()
+    before = [m.training for peer in peers for m in peer.modules()]
+    strides = [p.stride() for peer in peers for p in peer.parameters()]
+    kd = Distiller("dml", peers, **SHAPE)
+    assert [m.training for peer in peers for m in peer.modules()] == before
+    start = copy.deepcopy(peers[0].state_dict())
+    kd.train()
+    assert all(m.training for peer in peers for m in peer.modules())
+    step(kd, sgd(kd))
+    for k, peer in enumerate(peers):
+        assert kd.peer(k) is peer
+    assert not torch.equal(peers[0].low[0].weight, start["low.0.weight"])
+    assert not torch.equal(peers[0].low[1].running_mean, start["low.1.running_mean"])
+    assert [p.stride() for peer in peers for p in peer.parameters()] == strides
+    kd.eval()
+    assert not any(m.training for peer in peers for m in peer.modules())
+    torch.testing.assert_close(peers[1](IMAGES), kd.predict(IMAGES)["peer1"])
+
+
+def test_a_peer_on_another_s_trunk_comes_back_whole() -> None:
+    peers = nets()
+    kd = Distiller("dml", peers, share_until="stage1", **SHAPE)
+    optimizer = sgd(kd)
+    for _ in range(2):
+        step(kd, optimizer)
+    kd.eval()
+    assert kd.peer(1) is peers[1]
+    torch.testing.assert_close(peers[1](IMAGES), kd.predict(IMAGES)["peer1"])
+    torch.testing.assert_close(peers[0](IMAGES), kd.predict(IMAGES)["peer0"])
+
+
+@pytest.mark.parametrize("method", ["pcl", "okdph", "codistillation"])
+def test_a_method_without_the_copies_it_learns_from_is_refused(method: str) -> None:
+    kind = type(made(method).method)
+    cohort = Cohort([collegium.networks.as_network(peer, (3, 8, 8)) for peer in nets()])  # type: ignore[attr-defined]
+    alone, progress = kind(describe(cohort, (3, 8, 8), 5)), Progress(*torch.zeros(3))
+    with pytest.raises(UsageError, match="learns from copies that follow its peers.*collegium.Distiller"):
+        alone(cohort(IMAGES), TARGET, progress)
+
+
+def test_copies_follow_the_peers() -> None:
+    kd = made("pcl", decay=0.5, ramp=0.0)
+    optimizer = sgd(kd)
+    out = step(kd, optimizer, VIEWS)
+    assert out.terms["pm"] > 0
+    assert kd.shadow is not None
+    pairs = list(zip(kd.shadow.parameters(), kd.cohort.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)  # the first step's decay is 0
+    old = [a.clone() for a, _ in pairs]
+    step(kd, optimizer, VIEWS)
+    for (a, b), before in zip(pairs, old, strict=True):
+        torch.testing.assert_close(a, (before + b) / 2)
+
+
+@pytest.mark.parametrize("method", ["pcl", "okdph"])
+def test_views_of_each_peer_s_own_cannot_be_forgotten(method: str) -> None:
+    kd = made(method)
+    assert kd.views == 2 and made("dml").views == 1
+    with pytest.raises(UsageError, match=r"2 random views of each image: give images of shape \(2, B, C, H, W\)"):
+        kd(IMAGES, TARGET, 0.0)
+    assert kd(VIEWS, TARGET, 0.0).loss.isfinite()
+    assert kd.eval()(IMAGES, TARGET, 0.0).loss.isfinite()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_forgotten_after_step_is_found_in_the_next_backward_pass(kind: Any, fused: bool) -> None:
+    kd = made("codistillation")
+    optimizer = kind(kd.parameter_groups(lr=0.01), fused=fused)
+    kd(IMAGES, TARGET, 0.0).loss.backward()
+    kd(IMAGES, TARGET, 0.0).loss.backward()  # accumulates: the weights are the same
+    optimizer.step()
+    with pytest.raises(UsageError, match="after_step.. was not called after an optimizer step, which Codistillation"):
+        kd(IMAGES, TARGET, 0.0).loss.backward()
+    kd.after_step()
+    kd(IMAGES, TARGET, 0.0).loss.backward()
+
+
+def test_nobody_must_call_what_the_method_does_not_need() -> None:
+    kd = made("dml")
+    optimizer = sgd(kd)
+    for _ in range(2):
+        kd(IMAGES, TARGET, 0.0).loss.backward()
+        optimizer.step()
+
+
+def test_weights_may_be_loaded_between_steps() -> None:
+    kd = made("codistillation")
+    optimizer = sgd(kd)
+    step(kd, optimizer)
+    kd.load_state_dict(made("codistillation").state_dict())
+    step(kd, optimizer)
+
+
+def test_a_method_that_counts_the_steps_of_an_epoch_is_told_them() -> None:
+    kd = made("okdph")
+    kd(VIEWS, TARGET, 0.0).loss.backward()
+    with pytest.raises(UsageError, match="OKDPH counts the steps of an epoch: give Distiller steps_per_epoch="):
+        kd.after_step()
+    step(made("okdph", steps_per_epoch=2), sgd(kd), VIEWS)
+
+
+class TwoPlayers(Method):
+    """The peers descend their mean logit times a weight of the critic's; the critic descends the opposite."""
+
+    def __init__(self, spec: CohortSpec) -> None:
+        super().__init__(spec)
+        self.critic = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        value = out.logits.mean() * self.critic
+        return {"peers": {"fool": value}, "critic": {"judge": -value}}
+
+    def players(self, cohort: Cohort) -> dict[str, list[ParameterGroup]]:
+        return {"peers": [{"params": trainable(cohort)}], "critic": [{"params": [self.critic], "lr": 0.5}]}
+
+
+def optimizers(kd: Distiller) -> dict[str, torch.optim.Optimizer]:
+    return {name: torch.optim.SGD(groups) for name, groups in kd.players(lr=0.1).items()}
+
+
+def test_every_player_steps_on_its_own_loss_at_the_weights_before() -> None:
+    kd, twin = made(TwoPlayers), made(TwoPlayers)
+    mean = twin.cohort(IMAGES).logits.mean()
+    peers = trainable(twin.cohort)
+    expected = torch.autograd.grad(2.0 * mean, peers)
+    out = kd.step(IMAGES, TARGET, 0.0, optimizers(kd))
+    assert set(out.terms) == {"peers/fool", "critic/judge"}
+    for now, before, gradient in zip(trainable(kd.cohort), peers, expected, strict=True):
+        torch.testing.assert_close(now, before - 0.1 * gradient)
+    assert isinstance(kd.method, TwoPlayers)
+    torch.testing.assert_close(kd.method.critic, 2.0 + 0.5 * mean.detach())
+    assert kd.steps == 1
+
+
+def test_several_players_are_not_taken_for_one() -> None:
+    kd = made("afd")
+    with pytest.raises(UsageError, match="several players .peers, adversarial, discriminators.*Distiller.step"):
+        kd(IMAGES, TARGET, 0.0).loss  # noqa: B018
+    with pytest.raises(UsageError, match="AFD has several players .peers, adversarial, discriminators"):
+        kd.parameter_groups(lr=0.1)
+    with pytest.raises(UsageError, match="AFD needs an optimizer for each of its players peers, .*some for peers$"):
+        kd.step(IMAGES, TARGET, 0.0, {"peers": torch.optim.SGD(kd.parameters(), lr=0.1)})
+
+
+def test_one_player_steps_as_in_a_plain_loop() -> None:
+    kd, plain = made("dml"), made("dml")
+    ours, theirs = sgd(kd), sgd(plain)
+    for fraction in (0.0, 0.5):
+        a = kd.step(IMAGES, TARGET, fraction, {"peers": ours})
+        b = step(plain, theirs, fraction=fraction)
+        assert torch.equal(a.loss, b.loss)
+    assert same(kd.state_dict(), plain.state_dict())
+
+
+def test_torch_s_optimizers_read_the_rates_that_methods_set() -> None:
+    groups = made("afd").players(lr=0.1, weight_decay=1e-4)
+    rates = {player: [(g["lr"], g["weight_decay"]) for g in torch.optim.Adam(own).param_groups]
+             for player, own in groups.items()}  # fmt: skip
+    assert rates == {"peers": [(0.1, 1e-4)], "adversarial": [(2e-5, 0.0)], "discriminators": [(2e-5, 0.1)]}
+    (_, fusion) = made("ffl").parameter_groups(lr=0.1, weight_decay=1e-4)
+    assert (fusion["lr"], fusion["weight_decay"]) == (0.1, 1e-5)
+    kd = Distiller("dualnet", nets(), teacher=nets(3)[2], **SHAPE)
+    assert [g["lr"] for g in kd.parameter_groups(lr=0.1)] == [0.1, pytest.approx(0.001)]
+
+
+@pytest.mark.parametrize("method", ["ffl", "pcl", "okdph", "l_mcl"])
+def test_training_goes_on_from_state_dicts_bit_for_bit(method: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"steps_per_epoch": 3, "l_mcl": {"meta_interval": 2}}
+    own = options.pop("l_mcl") if method == "l_mcl" else options.pop("l_mcl") and {}
+
+    def begun() -> tuple[Distiller, dict[str, torch.optim.Optimizer]]:
+        kd = made(method, **options, **own)
+        return kd, {name: torch.optim.SGD(g, momentum=0.9) for name, g in kd.players(lr=0.01).items()}
+
+    whole, moving = begun()
+    images = VIEWS if whole.views > 1 else IMAGES
+    for number in range(5):
+        whole.step(images, TARGET, number / 5, moving)
+        if number == 1:
+            saved = {"kd": whole.state_dict(), **{name: o.state_dict() for name, o in moving.items()}}
+            torch.save(saved, tmp_path / "state.pt")
+    other, moving = begun()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    other.load_state_dict(state["kd"])
+    for name, optimizer in moving.items():
+        optimizer.load_state_dict(state[name])
+    for number in range(2, 5):
+        other.step(images, TARGET, number / 5, moving)
+    assert other.steps == whole.steps == 5
+    assert same(other.state_dict(), whole.state_dict())
+
+
+def test_where_another_loop_counts_the_state_dict_has_no_steps() -> None:
+    kd = made("codistillation")
+    kd.after_step(50, 10)
+    assert set(kd.state_dict()) == set(made("codistillation").state_dict())
+    assert not any("step" in name for name in kd.state_dict())
+
+
+@pytest.mark.parametrize("method", ["dml", "ffl", "codistillation"])
+def test_it_trains_under_autocast(method: str) -> None:
+    kd = made(method)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = kd(IMAGES, TARGET, 0.5)
+    assert out.loss.dtype == out.logits.dtype == torch.float32
+    out.loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trainable(kd.cohort))
+
+
+def test_several_players_train_under_autocast() -> None:
+    kd = made("afd")
+    with torch.autocast("cpu", torch.bfloat16):
+        out = kd.step(IMAGES, TARGET, 0.5, optimizers(kd))
+    assert all(term.isfinite() and term.dtype == torch.float32 for term in out.terms.values())
+
+
+def test_gradients_accumulate() -> None:
+    kd, twice = made("ffl"), made("ffl")
+    kd(IMAGES, TARGET, 0.5).loss.backward()
+    for _ in range(2):
+        (twice(IMAGES, TARGET, 0.5).loss / 2).backward()
+    for a, b in zip(kd.parameters(), twice.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("method", ["dml", "ffl", "pcl", "codistillation"])
+def test_a_compiled_one_trains_alike_and_is_not_compiled_for_every_fraction(method: str) -> None:
+    torch.compiler.reset()
+    kd, plain = made(method), made(method)
+    compiled = torch.compile(kd, backend="aot_eager", fullgraph=True)
+    images = VIEWS if kd.views > 1 else IMAGES
+    ours, theirs = sgd(kd), sgd(plain)
+    for fraction in (0.1, 0.2, 0.3, 0.4):
+        with torch.compiler.set_stance("default" if fraction < 0.3 else "fail_on_recompile"):
+            out = compiled(images, TARGET, torch.tensor(fraction))
+        out.loss.backward()
+        ours.step()
+        ours.zero_grad()
+        kd.after_step()
+        expected = step(plain, theirs, images, fraction)
+        torch.testing.assert_close(out.terms, expected.terms, rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_one_takes_numbers_too() -> None:
+    torch.compiler.reset()
+    kd = made("ffl")
+    compiled = torch.compile(kd, backend="aot_eager")
+    for fraction in (0.0, 0.1, 0.2):
+        found = compiled(IMAGES, TARGET, fraction).terms
+        torch.testing.assert_close(found, kd(IMAGES, TARGET, fraction).terms, rtol=1e-4, atol=1e-5)
+
+
+def test_a_forgotten_after_step_is_found_in_a_compiled_one() -> None:
+    torch.compiler.reset()
+    kd = made("codistillation")
+    optimizer = sgd(kd)
+    compiled = torch.compile(kd, backend="aot_eager")
+    compiled(IMAGES, TARGET, 0.0).loss.backward()
+    optimizer.step()
+    with pytest.raises(UsageError, match="after_step"):
+        compiled(IMAGES, TARGET, 0.0).loss.backward()
+
+
+def in_two_processes(work: Callable[[int], dict[str, Tensor]], folder: Path) -> list[dict[str, Tensor]]:
+    mp.spawn(_process, (work, folder), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def _process(rank: int, work: Callable[[int], dict[str, Tensor]], folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
+    torch.save(work(rank), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def wrapped(rank: int) -> dict[str, Tensor]:
+    """Two steps of PCL in DistributedDataParallel, each process on half of the images."""
+    kd = made("pcl")
+    ddp, optimizer = DistributedDataParallel(kd), sgd(kd)
+    half = slice(4 * rank, 4 * rank + 4)
+    for fraction in (0.0, 0.5):
+        out = ddp(VIEWS[:, half], TARGET[half], fraction)
+        assert isinstance(out, DistillerOutput)
+        out.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        kd.after_step()
+    return {name: p.detach() for name, p in kd.named_parameters()}
+
+
+def stepped(rank: int) -> dict[str, Tensor]:
+    """Two steps of AFD's three players, unwrapped."""
+    kd = made("afd")
+    own, half = optimizers(kd), slice(4 * rank, 4 * rank + 4)
+    for fraction in (0.0, 0.5):
+        kd.step(IMAGES[half], TARGET[half], fraction, own)
+    return kd.state_dict()
+
+
+@pytest.mark.parametrize("work", [wrapped, stepped])
+def test_two_processes_train_the_same_weights(work: Callable[[int], dict[str, Tensor]], tmp_path: Path) -> None:
+    a, b = in_two_processes(work, tmp_path)
+    start = made("pcl" if work is wrapped else "afd").state_dict()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    assert any(not torch.equal(a[name], start[name]) for name in a)
+
+
+def test_predictors_are_those_of_a_run() -> None:
+    kd = Distiller(PCL, nets(), **SHAPE).eval()
+    assert list(kd.predict(IMAGES)) == ["peer0", "peer1", "ensemble", "pcl_e"]
+    assert list(Distiller(OKDPH, nets(), **SHAPE).eval().predict(IMAGES)) == ["peer0", "peer1", "ensemble", "hybrid"]
