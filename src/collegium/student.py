@@ -136,8 +136,7 @@ def load_peer(path: str | Path, network: nn.Module | None = None, *, trust: bool
         except UsageError as error:
             reason = str(error).partition("; ")[0][:120]
             raise UsageError(
-                f"{folder} cannot be loaded by the name of its network ({reason}); give the untrained module: "
-                "network=..."
+                f"{folder} cannot be loaded by its network's name ({reason}); give the untrained module: network=..."
             ) from error
     plain, name = network.plain() if isinstance(network, Network) else network, networks.name_of(network)
     weights = _read_weights(folder, name)

@@ -212,10 +212,10 @@ class RunFolder:
             try:
                 state = _load_state(file)
             except DataError as error:
-                reasons.append(str(error))
+                reasons.append(str(error).partition("; ")[0])
                 continue
             if reasons:
-                warnings.warn(f"{reasons[0]}; {file.name}, which was saved before it, is used instead", stacklevel=2)
+                warnings.warn(f"{reasons[0]}; {file.name}, saved before it, is used instead", stacklevel=2)
             return state
         if saved:
             one = "" if len(saved) == 1 else f", nor any of the {len(saved) - 1} before it"
