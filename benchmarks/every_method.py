@@ -183,7 +183,7 @@ def caption(found: Findings) -> list[str]:
         if until is not None:
             trunks.setdefault(until, []).append(f"`{row.method}`")
     for until, sharing in trunks.items():
-        text.append(f"Peers share all up to {until} in {', '.join(sharing)}; elsewhere they stand apart.")
+        text.append(f"Peers share all up to {until} in {', '.join(sharing)}; elsewhere they share no layers.")
     return [*text, *StudyTable(found).reconstructed]
 
 

@@ -90,7 +90,7 @@ def write_results(runs: Path) -> None:
         "Two ResNet-20 (278 k parameters, 81.6 MFLOPs each) trained from scratch for 40 epochs on 5,000 images and "
         "scored on the whole test set of 10,000. Top-1 accuracy in percent after the last epoch, mean ± sample "
         "standard deviation over the seeds; nothing was selected on test images. `ffl` and `one` share all stages "
-        "but the last, the others stand apart.",
+        "but the last, the others share no layers.",
         "",
         f"Recipe: [`{RECIPE.name}`](../../recipes/{RECIPE.name}), bf16 autocast. "
         f"Machine: {some['device'].partition(',')[0]}, one core a run. "

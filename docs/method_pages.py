@@ -231,7 +231,7 @@ def asks(name: str) -> dict[str, str]:
         "players and their optimizers": "; ".join(_player(method, p, groups) for p, groups in players.items()),
         "modules of its own": _code(own),
         "predictors besides the peers and `ensemble`": _code(teaching(name).predictors),
-        "taken home where no predictor is named": f"`peer{method.deployed_peer % peers}`{last}",
+        "deployed where no predictor is named": f"`peer{method.deployed_peer % peers}`{last}",
     }
 
 
@@ -255,12 +255,12 @@ def least_peers(cls: type[Method]) -> int:
 
 @cache
 def needs_trunk(cls: type[Method]) -> bool:
-    """Whether a method takes no peers that stand apart."""
+    """Whether a method takes no peers that share no layers."""
     return not _builds(cls, small_spec(least_peers(cls), trunk=False, teacher=cls.needs_teacher))
 
 
 def _unlike(spec: CohortSpec) -> CohortSpec:
-    """The same cohort, standing apart, the first network's maps twice as wide and twice as large."""
+    """The same cohort, without a trunk, the first network's maps twice as wide and twice as large."""
     large = tuple((2 * d, 2 * h, 2 * w) for d, h, w in spec.feature_shapes[0])
     return dataclasses.replace(
         spec, names=("large", *spec.names[1:]), feature_shapes=(large, *spec.feature_shapes[1:]), trunk_shape=None

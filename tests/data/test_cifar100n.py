@@ -59,7 +59,7 @@ def test_without_the_file_it_is_said_what_to_do(tmp_path):
 def test_another_file_is_not_read(publish, tmp_path):
     publish(packed(LABELS))
     (tmp_path / "CIFAR-100_human.pt").write_bytes(packed({}))
-    with pytest.raises(DataError, match="truncated or altered.*delete it"):
+    with pytest.raises(DataError, match="truncated or altered.*delete .*CIFAR-100_human.pt and repeat"):
         cifar100n.human_labels(tmp_path, coarse=True)
 
 

@@ -150,7 +150,7 @@ def test_nothing_that_is_missing_is_hidden(tmp_path: Path) -> None:
 def test_who_shares_a_trunk_is_said(tmp_path: Path) -> None:
     Study(tmp_path / "s", [cell("dml"), cell("ffl", share_until="stage2")]).write()
     told = StudyTable(findings(Study.open(tmp_path / "s"))).trunks
-    assert told == ["ffl · 2xresnet8: the peers share all up to stage2.", "All others stand apart."]
+    assert told == ["ffl · 2xresnet8: the peers share all up to stage2.", "All others share no layers."]
 
 
 PLAN = PlanOptions("FFL beats training alone", "ffl vs independent, ffl vs dml")

@@ -4,7 +4,6 @@ Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
 https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
-import hashlib
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from collegium.errors import DataError
-from collegium.files import read_bounded
 
 from .batches import Augmentation, Split
 from .cifar100n import human_labels
-from .download import data_root, fetch_folder
+from .download import data_root, fetch_folder, read_checked
 from .images import ImageData
 from .safe_pickle import ArrayUnpickler
 
@@ -155,19 +153,7 @@ def _read(folder: Path, checksums: dict[str, str]) -> list[dict[bytes, Any]]:
     """The contents of the files in `folder`, each checked before it is read."""
     contents = []
     for name, expected in checksums.items():
-        path = folder / name
-        try:
-            raw = read_bounded(path, 1 << 30)
-        except OSError as error:
-            raise DataError(
-                f"{path} cannot be read ({error.strerror}): delete {folder} and repeat the command to download it again"
-            ) from error
-        found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
-        if found != expected:
-            raise DataError(
-                f"{path} is truncated or altered: its MD5 is {found}, expected {expected}; "
-                f"delete {folder} and repeat the command to download it again"
-            )
+        raw = read_checked(folder / name, expected, delete=folder)
         # Strings of Python 2 stay bytes, and so do the pixels: decoding them would take as long again.
         contents.append(ArrayUnpickler(io.BytesIO(raw), encoding="bytes").load())
     return contents

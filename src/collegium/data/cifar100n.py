@@ -4,7 +4,6 @@ Wei et al., "Learning with Noisy Labels Revisited: A Study Using Real-World Huma
 https://arxiv.org/abs/2110.12088. CC BY-NC 4.0.
 """
 
-import hashlib
 import io
 import pickle
 import zipfile
@@ -14,9 +13,8 @@ import torch
 from torch import Tensor
 
 from collegium.errors import DataError
-from collegium.files import read_bounded
 
-from .download import fetch
+from .download import fetch, read_checked
 from .safe_pickle import ArrayUnpickler
 
 _URL = "https://github.com/UCSC-REAL/cifar-10-100n/raw/main/data/CIFAR-100_human.pt"
@@ -45,18 +43,12 @@ def human_labels(root: Path, *, coarse: bool, download: bool = True) -> tuple[Te
                 f"the labels of CIFAR-100N are not at {path}: allow the download, or put the authors' file there"
             )
         fetch(_URL, path, _MD5)
+    raw = read_checked(path, _MD5, delete=path)
     try:
-        raw = read_bounded(path, 1 << 30)
-        found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
-        if found != _MD5:
-            raise DataError(
-                f"{path} is truncated or altered: its MD5 is {found}, expected {_MD5}; delete it and repeat the "
-                "command to download it again"
-            )
         with zipfile.ZipFile(io.BytesIO(raw)) as file:
             content = ArrayUnpickler(io.BytesIO(file.read(_CONTENT))).load()
         kind = "_coarse_label" if coarse else "_label"
         noisy, clean = (torch.as_tensor(content[which + kind], dtype=torch.int64) for which in ("noisy", "clean"))
-    except (OSError, zipfile.BadZipFile, KeyError, pickle.UnpicklingError) as error:
+    except (zipfile.BadZipFile, KeyError, pickle.UnpicklingError) as error:
         raise DataError(f"{path} cannot be read ({error}): delete it and repeat the command") from error
     return noisy, clean

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from collegium.errors import DataError
+from collegium.files import read_bounded
 
 from .plain_files import shown
 
@@ -155,6 +156,28 @@ def _unpack(archive: Path, folder: Path) -> None:
         for member in tar:
             check(member.name, member.size, member.isreg() or member.isdir())
             tar.extract(member, folder, filter="data")
+
+
+def read_checked(path: Path, md5: str, *, delete: Path) -> bytes:
+    """The content of a published file.
+
+    Args:
+        path: the file, of at most 1 GiB.
+        md5: its published checksum.
+        delete: what must be deleted so that it is downloaded again; messages say so.
+
+    Raises:
+        DataError: it cannot be read, or its checksum is another.
+    """
+    again = f"delete {delete} and repeat the command to download it again"
+    try:
+        content = read_bounded(path, 1 << 30)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): {again}") from error
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise DataError(f"{path} is truncated or altered: its MD5 is {found}, expected {md5}; {again}")
+    return content
 
 
 def file_md5(path: Path) -> str:

@@ -68,4 +68,6 @@ def with_note(data: ClassificationData[Any]) -> ClassificationData[Any]:
     if wrong is None:
         return data
     note = f"{100 * wrong:.1f} % of the {len(data.train)} training labels are wrong; test labels are the right ones."
+    if data.validation is not None and data.validation.true_targets is not None:
+        note += " Validation labels are wrong as often."
     return replace(data, notes=(*data.notes, note))

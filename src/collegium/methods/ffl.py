@@ -21,7 +21,7 @@ class FFL(Method):
     Source: Kim, Hyun, Chung and Kwak, "Feature Fusion for Online Mutual Knowledge Distillation", ICPR 2020,
     https://arxiv.org/abs/1904.09058; code https://github.com/Jangho-Kim/FFL-pytorch. The predictor ``fused`` is the
     paper's FFL, a peer is its FFL-S. In the paper like peers share all but the last stage (``--share-until stage2``),
-    unlike peers stand apart.
+    unlike peers share none.
 
     The ablation of the paper, cases A to D by our reading of its table: A is the default; B is
     ``fusion="sum"``; C is ``ekd=False``; D is ``fusion="sum", ekd=False, fkd=False``.

@@ -114,7 +114,7 @@ class FFSD(Method):
 
     Known from: the authors' code.
 
-    When to use: when one network, the leader, is to be taken home and training may cost at least three. The authors
+    When to use: when one network, the leader, is to be deployed and training may cost at least three. The authors
     report 74.8 to 74.9 % in three runs for a ResNet-32 on CIFAR-100.
 
     Args:

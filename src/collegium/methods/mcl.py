@@ -30,7 +30,7 @@ class MCL(Method):
     https://arxiv.org/abs/2104.12565; code https://github.com/winycg/MCL, whose supervised CIFAR form this is: sums
     over peers and pairs, and an image is left out between peers as it is within one.
 
-    Two of the source's networks stand apart; more share all up to the first stage (``--share-until stage1``; on
+    Two of the source's networks share no layers; more share all up to the first stage (``--share-until stage1``; on
     ImageNet up to the second).
 
     As the source's, batches hold pairs: two images of every class that is in them, or more where there are fewer

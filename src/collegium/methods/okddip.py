@@ -52,7 +52,7 @@ class OKDDip(Method):
 
     Known from: the authors' code.
 
-    When to use: when one network, the leader, is to be taken home and training may cost at least three. By a copy
+    When to use: when one network, the leader, is to be deployed and training may cost at least three. By a copy
     of the table in PCL's paper, CIFAR-100: 73.25 % with ResNet-32 (DML 73.68 %) and 78.54 % with ResNet-110 (DML
     77.86 %).
 

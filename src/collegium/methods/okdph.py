@@ -77,7 +77,7 @@ class OKDPH(Method):
 
     Known from: the authors' code.
 
-    When to use: with peers of one kind, when one network of their mean weights is to be taken home
+    When to use: with peers of one kind, when one network of their mean weights is to be deployed
     (``collegium export RUN --predictor hybrid``). A secondary account gives 79.68 % with ResNet-110 on CIFAR-100.
 
     Args:

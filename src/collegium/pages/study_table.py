@@ -232,10 +232,10 @@ class StudyTable:
                 shared.setdefault(until, []).append(row.label)
         if not shared:
             several = any(len(parse_peers(row.cohort)) > 1 for row in self.rows)
-            return ["All peers stand apart."] if several else []
+            return ["The peers share no layers."] if several else []
         told = [f"{', '.join(labels)}: the peers share {wording.shared(until)}." for until, labels in shared.items()]
         rest = len(self.rows) - sum(map(len, shared.values()))
-        return [*told, "All others stand apart."] if rest else told
+        return [*told, "All others share no layers."] if rest else told
 
     @property
     def reconstructed(self) -> list[str]:

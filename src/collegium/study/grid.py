@@ -132,8 +132,8 @@ def make_grid(
 
     The recipe's ``share_until`` holds for every method but ``independent``, and a variant's own before it, that of
     ``independent`` too: "independent:share_until=stage2" are networks on a trunk that do not teach each other. Where
-    neither is given and a method cannot work on peers that stand apart, they share all stages but the last. A method
-    that does not fit one cohort, but another, is left out there, and the reason is kept.
+    neither is given and a method needs a trunk, they share all stages but the last. A method that does not fit one
+    cohort, but another, is left out there, and the reason is kept.
 
     Args:
         base: all that the runs have in common.
@@ -196,7 +196,7 @@ def _references(rows: dict[str, Recipe], base: Recipe) -> tuple[dict[str, str], 
     alone = {
         (r.peers, r.share_until): label
         for label, r in rows.items()
-        if r.method == {"name": BASELINE} and r == _recipe(base, Variant("", BASELINE, {}, _trunk(r)), r.peers)
+        if r == _recipe(base, Variant("", BASELINE, {}, {"share_until": r.share_until}), r.peers)
     }
     reference: dict[str, str] = {}
     trunk_reference: dict[str, str] = {}
@@ -206,10 +206,6 @@ def _references(rows: dict[str, Recipe], base: Recipe) -> tuple[dict[str, str], 
             if other not in (None, label):
                 (trunk_reference if label in reference else reference)[label] = other
     return reference, trunk_reference
-
-
-def _trunk(recipe: Recipe) -> dict[str, Any]:
-    return {"share_until": recipe.share_until}
 
 
 def _seeded(recipe: Recipe, seed: int, vary: Vary) -> Recipe:
