@@ -2,8 +2,8 @@
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from collegium.errors import UsageError, nearest
 
@@ -11,6 +11,48 @@ from collegium.errors import UsageError, nearest
 def keywords(function: Callable[..., object], *, skip: str) -> dict[str, inspect.Parameter]:
     """The options of a class or function: its parameters but ``skip``."""
     return {name: p for name, p in inspect.signature(function).parameters.items() if name != skip}
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def options_from(source: Callable[..., object], *, skip: Collection[str] = (), **defaults: Any) -> Callable[[F], F]:
+    """Puts the keywords of ``source`` into a function's signature in place of its ``**keywords``.
+
+    So `inspect.signature` and `get_type_hints` find them, and :func:`described_in` finds who describes them.
+
+    Args:
+        source: a class or function with keyword-only parameters.
+        skip: those that the function does not take.
+        **defaults: those of the function, where they differ.
+    """
+    hints = get_type_hints(source.__init__ if inspect.isclass(source) else source)
+
+    def put(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        taken = []
+        for name, p in inspect.signature(source).parameters.items():
+            if p.kind is not p.KEYWORD_ONLY or name in skip:
+                continue
+            default = defaults.get(name, p.default)
+            kind = hints[name] | None if default is None else hints[name]
+            taken.append(p.replace(default=default, annotation=kind))
+        keywords = [name for name, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD]
+        for name in keywords:
+            del function.__annotations__[name]
+        function.__annotations__ |= {p.name: p.annotation for p in taken}
+        function.__signature__ = signature.replace(parameters=[*own, *taken])  # type: ignore[attr-defined]
+        function.__options_from__ = source  # type: ignore[attr-defined]
+        return function
+
+    return put
+
+
+def described_in(function: Callable[..., object]) -> list[Callable[..., object]]:
+    """Whose docstrings describe a function's options: its own, and of that which it takes options from."""
+    source = getattr(function, "__options_from__", None)
+    return [function] if source is None else [*described_in(source), function]
 
 
 def check_options(owner: str, function: Callable[..., object], options: Mapping[str, Any], *, skip: str) -> None:

@@ -15,7 +15,7 @@ from docstring_parser import DocstringStyle, parse
 from jsonargparse import ArgumentError, ArgumentParser
 
 from collegium.errors import UsageError, nearest
-from collegium.options import check_kind, kind_in_words
+from collegium.options import check_kind, described_in, kind_in_words
 
 
 def spelled(arguments: Sequence[str]) -> list[str]:
@@ -224,9 +224,9 @@ def _annotation(function: Callable[..., object], parameter: inspect.Parameter) -
 
 
 def _descriptions(function: Callable[..., object]) -> dict[str, str]:
-    """Parameter -> its description in the docstring, as plain text."""
-    read = parse(inspect.getdoc(function) or "", style=DocstringStyle.GOOGLE)
-    return {p.arg_name: plain_text(p.description or "") for p in read.params}
+    """Parameter -> its description in the docstrings, as plain text."""
+    read = [parse(inspect.getdoc(each) or "", style=DocstringStyle.GOOGLE) for each in described_in(function)]
+    return {p.arg_name: plain_text(p.description or "") for docstring in read for p in docstring.params}
 
 
 def first_paragraph(documented: object) -> str:

@@ -8,7 +8,7 @@ import torch
 import collegium.data as data
 from collegium.data import Augmentation, Split, from_arrays
 from collegium.errors import DataError, UsageError
-from collegium.options import check_kind
+from collegium.options import check_kind, described_in
 
 
 def test_names_and_loaders_agree():
@@ -19,11 +19,13 @@ def test_names_and_loaders_agree():
 
 
 def test_every_option_is_typed_and_told():
-    for name in ("cifar10", "cinic10", "folder:x", "huggingface:x", "imagenet", "tiny_imagenet", "torchvision:x"):
+    kinds = ("folder:x", "huggingface:x", "scene:x", "spectra:x", "torchvision:x")
+    for name in (*kinds, *(name for name in data.names() if ":" not in name)):
         function = data.loader(name)
+        told = "".join(described.__doc__ or "" for described in described_in(function))
         for option, default in data.own_options(name).items():
             check_kind(option, default, get_type_hints(function)[option])
-            assert f"\n        {option}: " in function.__doc__, f"{name} does not tell of {option}"
+            assert f"\n        {option}: " in told, f"{name} does not tell of {option}"
 
 
 def test_a_kind_of_data_set_needs_what_follows_the_colon():

@@ -143,10 +143,9 @@ class Batches:
         shuffle: draw the order of each epoch; otherwise the order of the split.
         drop_last: leave out a last batch that is not full, except where it is the only one.
         channels_last: the memory layout of the images; otherwise contiguous (B, C, H, W).
-        views: how many differently augmented views of each image a batch holds; with more than one its images are
-            (views, B, C, H, W). The first is that of a single one.
-        images_per_class: how many images at least a batch holds of every class that is in it, see :class:`Order`.
-        share: what is made of each batch, where others make the rest; B is then its size.
+        views: see :class:`BatchPlan`, and so for ``images_per_class`` and ``share``.
+        images_per_class: see there.
+        share: see there.
 
     Raises:
         UsageError: an empty split, a batch size below 1, a negative seed, mean or std without one value a
@@ -169,12 +168,6 @@ class Batches:
         images_per_class: int = 1,
         share: Share = WHOLE,
     ) -> None:
-        if batch_size < 1:
-            raise UsageError(f"the batch size is {batch_size}: give 1 or more")
-        if len(split) == 0:
-            raise UsageError("there are no images to make batches of: the split is empty")
-        if seed < 0:
-            raise UsageError(f"the seed is {seed}: give 0 or more")
         _, channels, height, width = split.images.shape
         check_statistics(tuple(mean), tuple(std), channels)
         self.augmentation = augmentation or NO_AUGMENTATION

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -11,40 +11,30 @@ from numpy.typing import NDArray
 
 from collegium.errors import DataError
 from collegium.files import write_whole
+from collegium.options import options_from
 
 from .decoding.image_files import ImageFiles, named_keys
 from .decoding.layout import lay_out, some
 from .decoding.passes import cache_folder
 from .decoding.pixels import CMYK, FRAMES, TRANSPARENT
-from .decoding.reading import Reading, depth_note, hold_out_test, in_memory, read_all, streamed
+from .decoding.reading import Reading, ReadingOptions, depth_note, hold_out_test, in_memory, read_all, streamed
 from .decoding.streamed import StreamedSplit
 from .decoding.verify import Verified, looked_up, verify
-from .decoding.views import Policy
 from .interface import ClassificationData
 from .plain_files import shown
 
 
+@options_from(Reading)
 def folder(
     path: str,
     *,
     test_share: float = 0.2,
     split_seed: int = 0,
-    image_size: int | None = None,
     channels: Literal[1, 3] = 3,
-    memory: bool | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    flip: bool = True,
-    scale: tuple[float, ...] = (0.08, 1.0),
-    ratio: tuple[float, ...] = (3 / 4, 4 / 3),
-    augment: Policy = "none",
-    erasing: float = 0.0,
-    crop_ratio: float = 0.875,
-    bit_depth: int | None = None,
     verify: bool = True,
     skip_broken: bool = False,
     follow_links: bool = False,
-    workers: int | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> ClassificationData[Any]:
     """Image files in class folders: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* alone.
 
@@ -64,44 +54,18 @@ def folder(
         path: the folder.
         test_share: the share of each class to hold out for testing where there is no folder for it.
         split_seed: which images are held out.
-        image_size: side of the square that the networks are given; by default that of images which are all one
-            square of up to 224 pixels, else 224. Images in memory keep the size that they all have.
         channels: 3 for colour, 1 for grey; files of the other kind are converted.
-        memory: keep all images in memory (resized to image_size, if given) or none; by default equal small ones.
-        mean: per channel, of pixels in [0, 1]; by default the training images' own in memory, else ImageNet's.
-        std: as mean.
-        flip: mirror training images at random.
-        scale: least and largest share of the image that the random part has; not in memory.
-        ratio: least and largest ratio of its width to its height; not in memory.
-        augment: a policy of random changes to training images; not in memory.
-        erasing: the share of training images of which a random rectangle is erased; not in memory.
-        crop_ratio: the share of the resized image's side that is cut out for scoring.
-        bit_depth: how many bits the values of 16-bit files have, such as 12, so that 2^bit_depth - 1 is white; by
-            default 16.
         verify: decode every file once, the first time, so that a broken one is found before training.
         skip_broken: leave broken files out instead of stopping.
         follow_links: read what links to files and folders outside the folder lead to, instead of refusing them.
-        workers: processes that decode; by default one for each CPU but one.
+        **options: how images are read, see :class:`~collegium.data.Reading`.
 
     Raises:
         UsageError: a value does not fit.
         DataError: the folder is laid out otherwise, or files are broken.
     """
     root = Path(path).expanduser()
-    reading = Reading(
-        image_size=image_size,
-        memory=memory,
-        mean=mean,
-        std=std,
-        flip=flip,
-        scale=scale,
-        ratio=ratio,
-        augment=augment,
-        erasing=erasing,
-        crop_ratio=crop_ratio,
-        bit_depth=bit_depth,
-        workers=workers,
-    )
+    reading = Reading(**options)
     return read_folder(
         shown(root.resolve().name),
         root,

@@ -1,7 +1,7 @@
 """Classification data sets of the Hugging Face Hub."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from collegium.errors import DataError, UsageError
 from collegium.extras import how_to_install
+from collegium.options import options_from
 
 from .datasets import Labelled, file_stamps, read_datasets, stamps
 from .decoding.image_files import named_keys
-from .decoding.reading import Reading
-from .decoding.views import Policy
+from .decoding.reading import Reading, ReadingOptions
 from .download import data_root
 from .interface import ClassificationData
 from .plain_files import check_plain
@@ -23,6 +23,7 @@ _ROWS = 1000
 _LABELS = ("label", "labels", "fine_label", "target", "class")
 
 
+@options_from(Reading)
 def huggingface(
     name: str,
     *,
@@ -36,19 +37,8 @@ def huggingface(
     ignore_label: int | None = None,
     test_share: float = 0.2,
     split_seed: int = 0,
-    image_size: int | None = None,
     channels: Literal[1, 3] | None = None,
-    memory: bool | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    flip: bool = True,
-    scale: tuple[float, ...] = (0.08, 1.0),
-    ratio: tuple[float, ...] = (3 / 4, 4 / 3),
-    augment: Policy = "none",
-    erasing: float = 0.0,
-    crop_ratio: float = 0.875,
-    bit_depth: int | None = None,
-    workers: int | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> ClassificationData[Any]:
     """A data set of the Hugging Face Hub, downloaded to Hugging Face's own cache.
 
@@ -64,40 +54,14 @@ def huggingface(
         ignore_label: leave out images with this label, such as -1 for unlabelled ones.
         test_share: the share of each class to hold out for testing where no split is there for it.
         split_seed: which images are held out.
-        image_size: side of the square that the networks are given; by default that of images which are all one
-            square of up to 224 pixels, else 224. Images in memory keep the size that they all have.
         channels: 3 for colour, 1 for grey; by default what the images have.
-        memory: keep all images in memory (resized to image_size, if given) or none; by default equal small ones.
-        mean: per channel, of pixels in [0, 1]; by default the training images' own in memory, else ImageNet's.
-        std: as mean.
-        flip: mirror training images at random.
-        scale: least and largest share of the image that the random part has; not in memory.
-        ratio: least and largest ratio of its width to its height; not in memory.
-        augment: a policy of random changes to training images; not in memory.
-        erasing: the share of training images of which a random rectangle is erased; not in memory.
-        crop_ratio: the share of the resized image's side that is cut out for scoring; not in memory.
-        bit_depth: how many bits the values of 16-bit images have, such as 12, so that 2^bit_depth - 1 is white; by
-            default 16.
-        workers: processes that decode; by default one for each CPU but one.
+        **options: how images are read, see :class:`~collegium.data.Reading`.
 
     Raises:
         UsageError: the package `datasets` is missing, or there is no such split or column.
         DataError: the data set cannot be had.
     """
-    reading = Reading(
-        image_size=image_size,
-        memory=memory,
-        mean=mean,
-        std=std,
-        flip=flip,
-        scale=scale,
-        ratio=ratio,
-        augment=augment,
-        erasing=erasing,
-        crop_ratio=crop_ratio,
-        bit_depth=bit_depth,
-        workers=workers,
-    )
+    reading = Reading(**options)
     found = _load(name, config, revision)
     there = list(found)
     if test_split is None:

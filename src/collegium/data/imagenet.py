@@ -6,14 +6,14 @@ Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 20
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from collegium.errors import DataError
 from collegium.files import read_bounded
+from collegium.options import options_from
 
 from .decoding.image_files import class_folders
-from .decoding.reading import Reading
-from .decoding.views import Policy
+from .decoding.reading import IMAGE_SIZE, Reading, ReadingOptions
 from .download import data_root
 from .folder import read_folder
 from .interface import ClassificationData
@@ -22,22 +22,13 @@ _CLASSES, _COUNTS = 1000, {"train": 1_281_167, "test": 50_000}
 _NAMES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt", "imagenet_class_index.json")
 
 
+@options_from(Reading, skip=("bit_depth",), image_size=IMAGE_SIZE)
 def imagenet(
     *,
     root: str | None = None,
-    image_size: int = 224,
-    memory: bool | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    flip: bool = True,
-    scale: tuple[float, ...] = (0.08, 1.0),
-    ratio: tuple[float, ...] = (3 / 4, 4 / 3),
-    augment: Policy = "none",
-    erasing: float = 0.0,
-    crop_ratio: float = 0.875,
     verify: bool = True,
     skip_broken: bool = False,
-    workers: int | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> ClassificationData[Any]:
     """ImageNet (ILSVRC 2012): 1281167 training images, and 50000 validation images that score, in 1000 classes.
 
@@ -49,19 +40,9 @@ def imagenet(
     Args:
         root: the folder with train and val; the default is imagenet in the environment's COLLEGIUM_DATA, else in
             ~/.cache/collegium.
-        image_size: side of the square that the networks are given.
-        memory: keep all images in memory, resized to image_size, or none; by default none.
-        mean: per channel, of pixels in [0, 1]; by default ImageNet's usual ones.
-        std: as mean.
-        flip: mirror training images at random.
-        scale: least and largest share of the image that the random part has.
-        ratio: least and largest ratio of its width to its height.
-        augment: a policy of random changes to training images.
-        erasing: the share of training images of which a random rectangle is erased.
-        crop_ratio: the share of the resized image's side that is cut out for scoring.
         verify: decode every file once, the first time, so that a broken one is found before training.
         skip_broken: leave broken files out instead of stopping.
-        workers: processes that decode; by default one for each CPU but one.
+        **options: how images are read, see :class:`~collegium.data.Reading`.
 
     Raises:
         UsageError: a value does not fit.
@@ -75,19 +56,8 @@ def imagenet(
                 f"unpack it to {folder}/train/nXXXXXXXX/*.JPEG and {folder}/val/nXXXXXXXX/*.JPEG (torchvision's "
                 "ImageNet class sorts the validation images so), and give that folder as root"
             )
-    reading = Reading(
-        image_size=image_size,
-        memory=memory,
-        mean=mean,
-        std=std,
-        flip=flip,
-        scale=scale,
-        ratio=ratio,
-        augment=augment,
-        erasing=erasing,
-        crop_ratio=crop_ratio,
-        workers=workers,
-    )
+    options.setdefault("image_size", IMAGE_SIZE)
+    reading = Reading(**options)
     # The user has made the folder, often of links to where the images lie.
     data = read_folder("imagenet", folder, reading, check=verify, skip_broken=skip_broken, follow_links=True)
     notes = data.notes

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from collegium.errors import UsageError
 
 from .batches import NO_AUGMENTATION, Augmentation, Batches, Split
 from .decoding.views import Views
-from .interface import WHOLE, ClassificationData, Share, check_order, describe
+from .interface import BatchPlan, ClassificationData, check_order, describe
 from .labels import as_labels, ignored_note, kept, numbered_classes
 
 Array: TypeAlias = "NDArray[Any] | Tensor"
@@ -68,25 +68,17 @@ class ImageData(ClassificationData[Split]):
     def training_batches(
         self,
         *,
-        batch_size: int,
-        seed: int,
         device: torch.device,
         channels_last: bool = True,
-        views: int = 1,
-        images_per_class: int = 1,
-        share: Share = WHOLE,
+        **plan: Unpack[BatchPlan],
     ) -> Batches:
         return Batches(
             self.train.to(device),
-            batch_size=batch_size,
             mean=self.mean,
             std=self.std,
-            seed=seed,
             augmentation=self.augmentation,
             channels_last=channels_last,
-            views=views,
-            images_per_class=images_per_class,
-            share=share,
+            **plan,
         )
 
     def scoring_batches(

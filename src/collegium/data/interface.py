@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, NotRequired, Protocol, Self, TypedDict, TypeVar, Unpack
 
 import torch
 from torch import Tensor
@@ -86,6 +86,27 @@ class BatchSource(Protocol):
 S = TypeVar("S", bound=Samples)
 
 
+class BatchPlan(TypedDict):
+    """What training batches hold.
+
+    Attributes:
+        batch_size: images in a batch.
+        seed: of order and augmentation, 0 or more.
+        views: how many differently augmented views of each image a batch holds, 1 by default; with more than one its
+            images are (views, B, C, H, W). The first is that of a single one.
+        images_per_class: how many images at least a batch holds of every class that is in it, 1 by default; see
+            :class:`collegium.data.order.Order`.
+        share: what one process makes of each batch, where others make the rest: the same images, augmented alike, that
+            the whole batch would hold. B is then its size.
+    """
+
+    batch_size: int
+    seed: int
+    views: NotRequired[int]
+    images_per_class: NotRequired[int]
+    share: NotRequired[Share]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassificationData(abc.ABC, Generic[S]):
     """A classification data set: what peers train on, what scores them.
@@ -161,25 +182,11 @@ class ClassificationData(abc.ABC, Generic[S]):
     def training_batches(
         self,
         *,
-        batch_size: int,
-        seed: int,
         device: torch.device,
         channels_last: bool = True,
-        views: int = 1,
-        images_per_class: int = 1,
-        share: Share = WHOLE,
+        **plan: Unpack[BatchPlan],
     ) -> BatchSource:
-        """The training images, shuffled and augmented; a last batch that is not full is left out.
-
-        Of every batch of ``batch_size`` images one process makes its ``share``: the same images, augmented alike,
-        that the whole batch would hold.
-
-        With more than one of `views`, a batch holds as many differently augmented views of each of its images:
-        (views, B, C, H, W). The first is that of a single one.
-
-        With more than one of `images_per_class`, a batch holds at least so many images of every class that is in it,
-        as :class:`collegium.data.order.Order` deals them.
-        """
+        """The training images, shuffled and augmented; a last batch that is not full is left out."""
 
     @abc.abstractmethod
     def scoring_batches(

@@ -28,7 +28,7 @@ class Order:
         images_per_class: how many images at least a batch holds of every class that is in it.
 
     Raises:
-        UsageError: ``batch_size`` is no multiple of ``images_per_class``.
+        UsageError: no images, a batch size below 1 or no multiple of ``images_per_class``, a negative seed.
     """
 
     def __init__(
@@ -41,6 +41,12 @@ class Order:
         drop_last: bool = True,
         images_per_class: int = 1,
     ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"the batch size is {batch_size}: give 1 or more")
+        if len(targets) == 0:
+            raise UsageError("there are no images to make batches of: the split is empty")
+        if seed < 0:
+            raise UsageError(f"the seed is {seed}: give 0 or more")
         if batch_size % images_per_class:
             raise UsageError(
                 f"the batch size is {batch_size}, but batches shall hold {images_per_class} images of every class in "

@@ -3,13 +3,13 @@
 import importlib
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from collegium.errors import DataError, UsageError, nearest
+from collegium.options import options_from
 
 from .datasets import Labelled, labelled, read_datasets
-from .decoding.reading import Reading
-from .decoding.views import Policy
+from .decoding.reading import Reading, ReadingOptions
 from .download import data_root
 from .interface import ClassificationData
 
@@ -18,6 +18,7 @@ _DIRECTED = ("EMNIST", "GTSRB", "KMNIST", "MNIST", "Omniglot", "QMNIST", "Render
 _USUAL = {"train": ("train", "trainval"), "validation": ("val", "valid"), "test": ("test", "val", "valid")}
 
 
+@options_from(Reading, flip=None)
 def torchvision(
     name: str,
     *,
@@ -29,19 +30,8 @@ def torchvision(
     arguments: dict[str, Any] | None = None,
     test_share: float = 0.2,
     split_seed: int = 0,
-    image_size: int | None = None,
     channels: Literal[1, 3] | None = None,
-    memory: bool | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    flip: bool | None = None,
-    scale: tuple[float, ...] = (0.08, 1.0),
-    ratio: tuple[float, ...] = (3 / 4, 4 / 3),
-    augment: Policy = "none",
-    erasing: float = 0.0,
-    crop_ratio: float = 0.875,
-    bit_depth: int | None = None,
-    workers: int | None = None,
+    **options: Unpack[ReadingOptions],
 ) -> ClassificationData[Any]:
     """A classification data set of torchvision: torchvision:FashionMNIST, torchvision:Flowers102 and so on.
 
@@ -56,40 +46,16 @@ def torchvision(
         arguments: other arguments of the class, such as {"split": "letters"} for EMNIST.
         test_share: the share of each class to hold out for testing where no split is there for it.
         split_seed: which images are held out.
-        image_size: side of the square that the networks are given; by default that of images which are all one
-            square of up to 224 pixels, else 224. Images in memory keep the size that they all have.
         channels: 3 for colour, 1 for grey; by default what the images have.
-        memory: keep all images in memory (resized to image_size, if given) or none; by default equal small ones.
-        mean: per channel, of pixels in [0, 1]; by default the training images' own in memory, else ImageNet's.
-        std: as mean.
-        flip: mirror training images at random; by default not for letters, digits and signs.
-        scale: least and largest share of the image that the random part has; not in memory.
-        ratio: least and largest ratio of its width to its height; not in memory.
-        augment: a policy of random changes to training images; not in memory.
-        erasing: the share of training images of which a random rectangle is erased; not in memory.
-        crop_ratio: the share of the resized image's side that is cut out for scoring; not in memory.
-        bit_depth: how many bits the values of 16-bit images have, such as 12, so that 2^bit_depth - 1 is white; by
-            default 16.
-        workers: processes that decode; by default one for each CPU but one.
+        **options: how images are read, see :class:`~collegium.data.Reading`; by default letters, digits and signs are
+            not mirrored.
 
     Raises:
         UsageError: there is no such data set or split, or it is not one for classification.
         DataError: the files cannot be had.
     """
-    reading = Reading(
-        image_size=image_size,
-        memory=memory,
-        mean=mean,
-        std=std,
-        flip=name not in _DIRECTED if flip is None else flip,
-        scale=scale,
-        ratio=ratio,
-        augment=augment,
-        erasing=erasing,
-        crop_ratio=crop_ratio,
-        bit_depth=bit_depth,
-        workers=workers,
-    )
+    options.setdefault("flip", name not in _DIRECTED)
+    reading = Reading(**options)
     place = data_root(root)
     kind = _class(name)
     given = {"root": str(place), "download": download, **(arguments or {})}

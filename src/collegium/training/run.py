@@ -50,20 +50,9 @@ def train(
     Args:
         recipe: what to train.
         run: its folder, see :mod:`collegium.training.run_folder`.
-        peers: networks from Python in place of those that the recipe names.
-        data: data from Python in place of those that the recipe names.
-        teacher: a trained network from Python in place of the one that the recipe names.
-        overwrite: start over where the folder holds a run.
-        quiet: show nothing.
-        devices: number of devices of each machine, one process each; by default one, or what torchrun or SLURM
-            started. docs/many_devices.md says how the result may differ; an interrupted run may go on with another
-            number.
-        num_nodes: number of machines, on each of which torchrun or SLURM starts the processes.
-        layout: what the processes divide among themselves: every batch ("data"), or the peers ("peers", for methods
-            that read logits alone).
-        fastest: use the precision, fp32 or bf16, and the memory layout that are fastest in a few steps on this
-            machine, instead of the recipe's; on a GPU try compiled steps and CUDA graphs too. An interrupted run
-            keeps what it began with.
+        peers: networks from Python in place of those that the recipe names; so for ``data`` and ``teacher``.
+
+    The other options are described at :func:`collegium.train`.
 
     Returns:
         The content of result.json.

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -35,21 +35,42 @@ _FEW = 512  # images that are read before other processes have started
 Shape = tuple[int, int, int]
 
 
+class ReadingOptions(TypedDict, total=False):
+    """The options of :class:`Reading`, where they are described."""
+
+    image_size: int | None
+    memory: bool | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    flip: bool
+    scale: tuple[float, ...]
+    ratio: tuple[float, ...]
+    augment: Policy
+    erasing: float
+    crop_ratio: float
+    bit_depth: int | None
+    workers: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """How images are read, whatever they are: the options that all such data sets share.
 
     Attributes:
-        image_size: side of the square that the networks are given; None for that of images which are all one square
-            of up to 224 pixels, else 224. Images in memory keep the size that they all have.
-        memory: keep every image in memory; None to do so where they are equal and small, and nothing is asked for
-            that only decoding can do.
-        mean: per channel, of pixels in [0, 1]; None for the training images' own in memory, else ImageNet's.
-        std: as `mean`.
+        image_size: side of the square that the networks are given; by default that of images which are all one
+            square of up to 224 pixels, else 224. Images in memory keep the size that they all have.
+        memory: keep all images in memory (resized to image_size, if given) or none; by default equal small ones.
+        mean: per channel, of pixels in [0, 1]; by default the training images' own in memory, else ImageNet's.
+        std: as mean.
         flip: mirror training images at random.
-        scale, ratio, augment, erasing, crop_ratio: see :class:`Views`; not for images in memory.
-        bit_depth: how many bits the values of 16-bit images have, so that 2^bit_depth - 1 is white; None for 16.
-        workers: processes that decode; None for one for each CPU but one.
+        scale: least and largest share of the image that the random part has; not in memory.
+        ratio: least and largest ratio of its width to its height; not in memory.
+        augment: a policy of random changes to training images; not in memory.
+        erasing: the share of training images of which a random rectangle is erased; not in memory.
+        crop_ratio: the share of the resized image's side that is cut out for scoring; not in memory.
+        bit_depth: how many bits the values of 16-bit images have, such as 12, so that 2^bit_depth - 1 is white; by
+            default 16.
+        workers: processes that decode; by default one for each CPU but one.
 
     Raises:
         UsageError: `bit_depth` is not from 9 to 16.

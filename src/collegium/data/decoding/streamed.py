@@ -3,16 +3,15 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import torch
 from torch import Tensor
 
-from collegium.errors import UsageError
 from collegium.seeds import global_state_kept, seed_globally
 
 from ..batches import Normalisation, check_place
-from ..interface import WHOLE, ClassificationData, Share, at
+from ..interface import WHOLE, BatchPlan, ClassificationData, Share, at
 from ..order import AUGMENTATION, Order
 from .views import Ready, View, Views
 from .workers import Crew, default_workers
@@ -96,25 +95,17 @@ class StreamedData(ClassificationData[StreamedSplit]):
     def training_batches(
         self,
         *,
-        batch_size: int,
-        seed: int,
         device: torch.device,
         channels_last: bool = True,
-        views: int = 1,
-        images_per_class: int = 1,
-        share: Share = WHOLE,
+        **plan: Unpack[BatchPlan],
     ) -> "StreamedBatches":
         return StreamedBatches(
             self.train,
             self.views.training(self.mean),
             self._normalisation(device, channels_last),
-            batch_size=batch_size,
             device=device,
-            seed=seed,
             workers=self.workers,
-            views=views,
-            images_per_class=images_per_class,
-            share=share,
+            **plan,
         )
 
     def scoring_batches(
@@ -157,10 +148,9 @@ class StreamedBatches:
         training: shuffle, leave out a last batch that is not full (except where it is the only one), and keep the
             workers from one epoch to the next.
         workers: processes that decode, 0 for none; None for one for each CPU but one.
-        views: how many differently augmented views of each image a batch holds, as for Batches. Each image is read
-            once.
-        images_per_class: how many images at least a batch holds of every class that is in it, see :class:`Order`.
-        share: what is made of each training batch, where others make the rest.
+        views: see :class:`BatchPlan`, and so for ``images_per_class`` and ``share``; each image is read once for all.
+        images_per_class: see there.
+        share: see there.
 
     Raises:
         UsageError: an empty split, a batch size below 1, a negative seed or number of workers, batches that cannot be
@@ -182,12 +172,6 @@ class StreamedBatches:
         images_per_class: int = 1,
         share: Share = WHOLE,
     ) -> None:
-        if batch_size < 1:
-            raise UsageError(f"the batch size is {batch_size}: give 1 or more")
-        if len(split) == 0:
-            raise UsageError("there are no images to make batches of: the split is empty")
-        if seed < 0:
-            raise UsageError(f"the seed is {seed}: give 0 or more")
         self.batch_size, self.seed, self.training, self.views, self.share = batch_size, seed, training, views, share
         self._device, self._normalise = device, normalise
         self._order = Order(

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from collegium.errors import UsageError
 from collegium.seeds import generator
 
 from ..batches import check_place
-from ..interface import WHOLE, ClassificationData, Share, at, describe
+from ..interface import WHOLE, BatchPlan, ClassificationData, Share, at, describe
 from ..order import AUGMENTATION, Order
 
 _TURNS = 8  # the ways to turn and mirror a square
@@ -78,9 +78,9 @@ class PatchBatches:
         shuffle: draw the order of each epoch; otherwise the order of `pixels`.
         drop_last: leave out a last batch that is not full, except where it is the only one.
         channels_last: the memory layout of the patches; otherwise contiguous (B, C, H, W).
-        views: how many differently turned views of each patch a batch holds, as for Batches.
-        images_per_class: how many patches at least a batch holds of every class that is in it, see :class:`Order`.
-        share: what is made of each batch, where others make the rest.
+        views: see :class:`BatchPlan`, and so for ``images_per_class`` and ``share``.
+        images_per_class: see there.
+        share: see there.
 
     Raises:
         UsageError: no pixels, a batch size below 1, a negative seed, a patch that is even or too large, batches that
@@ -103,12 +103,6 @@ class PatchBatches:
         images_per_class: int = 1,
         share: Share = WHOLE,
     ) -> None:
-        if batch_size < 1:
-            raise UsageError(f"the batch size is {batch_size}: give 1 or more")
-        if len(pixels) == 0:
-            raise UsageError("there are no patches to make batches of: the split is empty")
-        if seed < 0:
-            raise UsageError(f"the seed is {seed}: give 0 or more")
         check_patch(patch, scene.shape)
         device = self._device = scene.device
         self._height, self._width, channels = scene.shape
@@ -231,27 +225,19 @@ class PatchData(ClassificationData[Pixels]):
     def training_batches(
         self,
         *,
-        batch_size: int,
-        seed: int,
         device: torch.device,
         channels_last: bool = True,
-        views: int = 1,
-        images_per_class: int = 1,
-        share: Share = WHOLE,
+        **plan: Unpack[BatchPlan],
     ) -> PatchBatches:
         return PatchBatches(
             self.normalised.to(device),
             self.train,
             patch=self.patch,
-            batch_size=batch_size,
-            seed=seed,
             turn=self.turn,
             shuffle=True,
             drop_last=True,
             channels_last=channels_last,
-            views=views,
-            images_per_class=images_per_class,
-            share=share,
+            **plan,
         )
 
     def scoring_batches(

@@ -1,7 +1,7 @@
 """A hyperspectral scene with a class for some of its pixels, as data to train on and to map."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -48,6 +48,24 @@ class SceneData(PatchData):
     def false_colour(self) -> Tensor:
         """The whole scene for people to look at: (3, H, W) uint8."""
         return self.colours.permute(2, 0, 1)
+
+
+class SceneOptions(TypedDict, total=False):
+    """The options of :func:`from_scene`, where they are described, that every scene has."""
+
+    patch: int
+    turn: bool
+    bands: str | list[int] | None
+    pca: int | None
+    normalise: Normalise
+    split: SplitKind
+    per_class: int | None
+    train_share: float
+    validation: float
+    block: int | None
+    split_seed: int
+    min_pixels: int
+    no_data: float | None
 
 
 def from_scene(

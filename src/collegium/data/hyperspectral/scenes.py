@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from collegium.errors import DataError
+from collegium.options import options_from
 
 from ..download import data_root, fetch
 from .mat_files import Array, pick, read_mat
-from .scene_data import SceneData, check_labels, from_scene
-from .scene_splits import SplitKind
+from .scene_data import SceneData, SceneOptions, check_labels, from_scene
 from .spectra import find
-from .spectral import Normalise
 
 _EHU = "https://www.ehu.eus/ccwintco"
 
@@ -232,51 +232,31 @@ SCENES = {
 }
 
 
+_NAMED = ("name", "class_names", "colour_bands")  # what the scene itself says
+
+
 def _loader(name: str) -> Callable[..., SceneData]:
     published = SCENES[name]
 
+    @options_from(from_scene, skip=_NAMED, min_pixels=published.min_pixels)
     def load(
         *,
         root: str | None = None,
         download: bool = True,
-        patch: int = 9,
-        turn: bool = True,
-        bands: str | list[int] | None = None,
-        pca: int | None = None,
-        normalise: Normalise = "band",
-        split: SplitKind = "disjoint",
-        per_class: int | None = None,
-        train_share: float = 0.1,
-        validation: float = 0.0,
-        block: int | None = None,
-        split_seed: int = 0,
-        min_pixels: int = published.min_pixels,
-        no_data: float | None = -9999,
+        **options: Unpack[SceneOptions],
     ) -> SceneData:
         cube, truth = _read(name, root, download)
+        options.setdefault("min_pixels", published.min_pixels)
         return from_scene(
             cube,
             truth,
             name=name,
             class_names=tuple(class_name for class_name, _ in published.classes.values()),
             colour_bands=published.colours,
-            patch=patch,
-            turn=turn,
-            bands=bands,
-            pca=pca,
-            normalise=normalise,
-            split=split,
-            per_class=per_class,
-            train_share=train_share,
-            validation=validation,
-            block=block,
-            split_seed=split_seed,
-            min_pixels=min_pixels,
-            no_data=no_data,
+            **options,
         )
 
     height, width, count = published.shape
-    options = _described(from_scene, first="patch")
     load.__name__ = load.__qualname__ = name
     load.__doc__ = f"""{published.title}: {height} x {width} pixels, {count} bands, {len(published.classes)} classes.
 
@@ -286,20 +266,13 @@ def _loader(name: str) -> Callable[..., SceneData]:
         root: where {published.cube[0]} and {published.truth[0]} lie, there or in its folder hyperspectral; the
             default is the environment's COLLEGIUM_DATA, else ~/.cache/collegium.
         download: download the files where they are not there and their owner offers them.
-{options}
-    `split` and what follows are explained at :func:`split_pixels`.
+        **options: of :func:`~collegium.data.from_scene`.
 
     Raises:
         DataError: the files cannot be had, are damaged, or hold something else than is published.
         UsageError: a number is out of range, or a class has too few pixels for the split.
     """
     return load
-
-
-def _described(function: Callable[..., object], first: str) -> str:
-    """The lines of a function's docstring that describe its arguments from ``first`` on."""
-    start = f"        {first}: "
-    return start + (function.__doc__ or "").partition(start)[2].partition("\n\n")[0] + "\n"
 
 
 indian_pines = _loader("indian_pines")
@@ -311,6 +284,7 @@ botswana = _loader("botswana")
 houston2013 = _loader("houston2013")
 
 
+@options_from(from_scene, skip=_NAMED)
 def scene(
     path: str,
     *,
@@ -319,19 +293,7 @@ def scene(
     cube_variable: str | None = None,
     truth_file: str | None = None,
     truth_variable: str | None = None,
-    patch: int = 9,
-    turn: bool = True,
-    bands: str | list[int] | None = None,
-    pca: int | None = None,
-    normalise: Normalise = "band",
-    split: SplitKind = "disjoint",
-    per_class: int | None = None,
-    train_share: float = 0.1,
-    validation: float = 0.0,
-    block: int | None = None,
-    split_seed: int = 0,
-    min_pixels: int = 0,
-    no_data: float | None = -9999,
+    **options: Unpack[SceneOptions],
 ) -> SceneData:
     """A scene of your own from MATLAB files: bands (H, W, bands) and classes (H, W), 0 where there is none.
 
@@ -343,8 +305,7 @@ def scene(
         cube_variable: its variable; by default the only array with three axes.
         truth_file: the file in the folder that holds the classes; by default all are searched.
         truth_variable: its variable; by default the only array with two axes.
-
-    The other options are those of :func:`collegium.data.hyperspectral.scene_data.from_scene`.
+        **options: of :func:`~collegium.data.from_scene`.
 
     Raises:
         DataError: there are no such files, they are damaged, or it is not clear which arrays are meant.
@@ -355,19 +316,7 @@ def scene(
         _array(place, cube_file, cube_variable, axes=3),
         _array(place, truth_file, truth_variable, axes=2),
         name=place.stem if place.is_file() else place.name,
-        patch=patch,
-        turn=turn,
-        bands=bands,
-        pca=pca,
-        normalise=normalise,
-        split=split,
-        per_class=per_class,
-        train_share=train_share,
-        validation=validation,
-        block=block,
-        split_seed=split_seed,
-        min_pixels=min_pixels,
-        no_data=no_data,
+        **options,
     )
 
 

@@ -1,13 +1,14 @@
 """Labelled spectra of which nobody knows where they lie, such as published training samples of a scene."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from collegium.errors import DataError
+from collegium.options import options_from
 
 from ..download import data_root
 from .mat_files import read_mat
@@ -22,74 +23,16 @@ _NOTE = (
 )
 
 
-def spectra(
-    path: str,
-    *,
-    root: str | None = None,
-    spectra_variable: str = "x",
-    label_variable: str = "y",
-    bands: str | list[int] | None = None,
-    pca: int | None = None,
-    normalise: Normalise = "band",
-    per_class: int | None = None,
-    train_share: float = 0.7,
-    validation: float = 0.0,
-    split_seed: int = 0,
-) -> PatchData:
-    """Spectra with labels from a MATLAB file, as patches of one pixel with the bands as channels.
+class SpectraOptions(TypedDict, total=False):
+    """The options of :func:`from_spectra`, where they are described."""
 
-    Args:
-        path: a .mat file with spectra (N, bands) and one label each, (1, N) or (N, 1); where there is none, it is
-            looked for under `root`, in the folder hyperspectral and then in `root` itself.
-        root: where data lie; the default is the environment's COLLEGIUM_DATA, else ~/.cache/collegium.
-        spectra_variable: what the file calls the spectra.
-        label_variable: what the file calls the labels, whole numbers whose rising values are the classes.
-        bands: the bands to keep, "0-99,110" or a list, counted from 0; all by default.
-        pca: keep so many principal components of the bands instead of the bands.
-        normalise: each channel by its own deviation ("band"), or all by one ("scene").
-        per_class: spectra of each class to train on; by default `train_share` decides. All others test.
-        train_share: the share of each class's spectra to train on.
-        validation: the share of each class's spectra to hold out.
-        split_seed: which spectra those are.
-
-    Raises:
-        DataError: there is no such file, it is damaged, or it holds what it must not.
-        UsageError: a number is out of range, or a class has too few spectra.
-    """
-    file = find(path, root)
-    arrays = read_mat(file)
-    missing = [name for name in (spectra_variable, label_variable) if name not in arrays]
-    if missing:
-        raise DataError(
-            f"{file} has no variable {missing[0]}: it holds {', '.join(arrays) or 'no arrays'}; "
-            "name the right ones with spectra_variable and label_variable"
-        )
-    return from_spectra(
-        arrays[spectra_variable],
-        arrays[label_variable],
-        name=file.stem,
-        bands=bands,
-        pca=pca,
-        normalise=normalise,
-        per_class=per_class,
-        train_share=train_share,
-        validation=validation,
-        split_seed=split_seed,
-    )
-
-
-def find(path: str, root: str | None) -> Path:
-    """The file or folder at `path`, else under the data root's folder hyperspectral, else under the data root.
-
-    Raises:
-        DataError: it is in none of these places.
-    """
-    base = data_root(root)
-    places = [Path(path).expanduser(), base / "hyperspectral" / path, base / path]
-    for place in places:
-        if place.exists():
-            return place
-    raise DataError(f"{path} is neither there nor under {base}: give its path, or as root the folder that holds it")
+    bands: str | list[int] | None
+    pca: int | None
+    normalise: Normalise
+    per_class: int | None
+    train_share: float
+    validation: float
+    split_seed: int
 
 
 def from_spectra(
@@ -105,7 +48,24 @@ def from_spectra(
     validation: float = 0.0,
     split_seed: int = 0,
 ) -> PatchData:
-    """The same from arrays (N, bands) and (N,), (1, N) or (N, 1)."""
+    """The same from arrays.
+
+    Args:
+        spectra: (N, bands), any real type.
+        labels: (N,), (1, N) or (N, 1), whole numbers whose rising values are the classes.
+        name: what tables and reports call them.
+        bands: the bands to keep, "0-99,110" or a list, counted from 0; all by default.
+        pca: keep so many principal components of the bands instead of the bands.
+        normalise: each channel by its own deviation ("band"), or all by one ("scene").
+        per_class: spectra of each class to train on; by default `train_share` decides. All others test.
+        train_share: the share of each class's spectra to train on.
+        validation: the share of each class's spectra to hold out.
+        split_seed: which spectra those are.
+
+    Raises:
+        DataError: the arrays do not fit together, or hold what they must not.
+        UsageError: a number is out of range, or a class has too few spectra.
+    """
     if spectra.ndim != 2 or labels.size != len(spectra):
         raise DataError(
             f"{name} has spectra of shape {spectra.shape} and labels of shape {labels.shape}: "
@@ -149,3 +109,56 @@ def from_spectra(
         bands=picked,
         components=components,
     )
+
+
+@options_from(from_spectra, skip=("name",))
+def spectra(
+    path: str,
+    *,
+    root: str | None = None,
+    spectra_variable: str = "x",
+    label_variable: str = "y",
+    **options: Unpack[SpectraOptions],
+) -> PatchData:
+    """Spectra with labels from a MATLAB file, as patches of one pixel with the bands as channels.
+
+    Args:
+        path: a .mat file with spectra (N, bands) and one label each, (1, N) or (N, 1); where there is none, it is
+            looked for under `root`, in the folder hyperspectral and then in `root` itself.
+        root: where data lie; the default is the environment's COLLEGIUM_DATA, else ~/.cache/collegium.
+        spectra_variable: what the file calls the spectra.
+        label_variable: what the file calls the labels, whole numbers whose rising values are the classes.
+        **options: of :func:`from_spectra`.
+
+    Raises:
+        DataError: there is no such file, it is damaged, or it holds what it must not.
+        UsageError: a number is out of range, or a class has too few spectra.
+    """
+    file = find(path, root)
+    arrays = read_mat(file)
+    missing = [name for name in (spectra_variable, label_variable) if name not in arrays]
+    if missing:
+        raise DataError(
+            f"{file} has no variable {missing[0]}: it holds {', '.join(arrays) or 'no arrays'}; "
+            "name the right ones with spectra_variable and label_variable"
+        )
+    return from_spectra(
+        arrays[spectra_variable],
+        arrays[label_variable],
+        name=file.stem,
+        **options,
+    )
+
+
+def find(path: str, root: str | None) -> Path:
+    """The file or folder at `path`, else under the data root's folder hyperspectral, else under the data root.
+
+    Raises:
+        DataError: it is in none of these places.
+    """
+    base = data_root(root)
+    places = [Path(path).expanduser(), base / "hyperspectral" / path, base / path]
+    for place in places:
+        if place.exists():
+            return place
+    raise DataError(f"{path} is neither there nor under {base}: give its path, or as root the folder that holds it")
