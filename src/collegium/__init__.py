@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collegium.api import compare as compare
     from collegium.api import evaluate as evaluate
     from collegium.api import export as export
+    from collegium.api import predict as predict
     from collegium.api import publish as publish
     from collegium.api import rank as rank
     from collegium.api import report as report
@@ -36,6 +37,7 @@ _PLACES = {
     "compare": "api",
     "evaluate": "api",
     "export": "api",
+    "predict": "api",
     "publish": "api",
     "rank": "api",
     "report": "api",

@@ -1,4 +1,4 @@
-"""What the library does: train, compare, reproduce, rank, evaluate, report, export, publish.
+"""What the library does: train, compare, reproduce, rank, evaluate, report, export, predict, publish.
 
 The commands of the command line call these functions, and their options are these parameters, described here.
 """
@@ -19,6 +19,7 @@ from collegium.exporting import export as export
 from collegium.files import check_can_make
 from collegium.loading import quick_imports
 from collegium.networks import name_of
+from collegium.predicting import predict as predict
 from collegium.study.grid import Vary
 from collegium.training.devices import Layout
 from collegium.training.recipe import Recipe

@@ -41,6 +41,8 @@ usage: collegium COMMAND [options]        collegium COMMAND --help tells all opt
              collegium report runs/ffl
   export     write a trained network as one file for deployment, and check what the file answers
              collegium export runs/ffl --format onnx
+  predict    tell the classes of image files, by a run or by an exported file
+             collegium predict runs/ffl photographs/ --out labels.csv
   list       what there is: methods, networks, datasets, recipes or tables
              collegium list methods [--json]
 
@@ -377,6 +379,30 @@ def _export(values: dict[str, Any]) -> None:
     print(api.export(**values))
 
 
+def _predict_parser(arguments: Sequence[str]) -> "Parser":
+    parser = _call_parser("predict", arguments)
+    parser.add_option("--top", int, default=1, help="show so many of the most probable classes of each image")
+    parser.add_switch("--json", help="print an object a line, with the probabilities of all classes")
+    return parser
+
+
+def _predict(values: dict[str, Any]) -> None:
+    from collegium import api
+
+    top, json = values.pop("top"), values.pop("json")
+    if top < 1:
+        raise UsageError(f"--top is {top}: give 1 or more")
+    found = api.predict(**values)
+    if json:
+        print(found.json_lines(), end="")
+    elif values["out"] is None:
+        print(found.text(top))
+    else:
+        print(f"{found.summary()}; labels and probabilities: {printable(values['out'])}")
+    for note in found.notes:
+        print(printable(f"collegium: note: {note}"), file=sys.stderr)
+
+
 def _list_parser(_: Sequence[str]) -> "Parser":
     from collegium.parsing import Parser
 
@@ -466,6 +492,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], "Parser"], Callable[[dict[st
     "evaluate": (partial(_call_parser, "evaluate"), _evaluate),
     "report": (partial(_call_parser, "report"), _report),
     "export": (partial(_call_parser, "export"), _export),
+    "predict": (_predict_parser, _predict),
     "list": (_list_parser, lambda values: listing(**values)),
 }
 """Command -> its parser, made for the arguments, and what it does with the values that are read."""

@@ -94,34 +94,19 @@ def export(
         raise UsageError(f"cannot export as {format!r}; the formats are {', '.join(SUFFIX)}")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"a batch has at least one image, not {batch_size}")
-    folder = peer_folder(run)
-    name, one_peer = predictor or folder.name, predictor is None or is_peer(predictor)
+    name = predictor or peer_folder(run).name
     file = Path(out) if out is not None else inside(Path(run).expanduser(), "exports", name + SUFFIX[format])
     if file.suffix != SUFFIX[format]:
         raise UsageError(f"the file of format {format} ends in {SUFFIX[format]}, not as {file}")
     check_can_make(file.parent)
-    if one_peer:
-        folder = inside(folder.parent, name)
-        if not (folder / "config.json").is_file():
-            raise UsageError(f"{run} has no {name}{nearest(name, [f.name for f in folder.parent.iterdir()])}")
-    config = read_config(folder)
-    lacking = [key for key in ("image_size", *(() if normalised else ("mean", "std"))) if key not in config]
-    if lacking:
-        raise UsageError(f"{folder / 'config.json'} does not say {' and '.join(lacking)} of the images")
-    image_shape = (config["in_channels"], *config["image_size"])
-    if one_peer and peers is not None:
-        raise UsageError(f"{name} needs its own network alone: give network= in place of peers=")
-    if one_peer:
-        module: nn.Module = networks.as_network(load_peer(folder, network), image_shape)
-    elif network is not None:
-        raise UsageError(f"{name} needs all networks: give peers=[...] in place of network=")
-    else:
-        module = _joint(run, name, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
-        del config["network"]  # of one peer
-    program = _Program(module, None if normalised else (config["mean"], config["std"])).cpu().eval()
-    described = json.dumps(
-        {**config, "predictor": name, "normalises": not normalised, "collegium": version("collegium")}
+    needed = ("image_size", *(() if normalised else ("mean", "std")))
+    module, config = trained_predictor(
+        run, name, needed=needed, network=network, data=data, peers=peers, teacher=teacher
     )
+    image_shape = (config["in_channels"], *config["image_size"])
+    program = Program(module, None if normalised else (config["mean"], config["std"])).cpu().eval()
+    how = {"predictor": name, "normalises": not normalised, "batch_size": batch_size}
+    described = json.dumps({**config, **how, "collegium": version("collegium")})
     traced = _traced(program, image_shape, batch_size)
     try:
         content, answer = (_onnx_file if format == "onnx" else _torch_file)(traced, described)
@@ -141,7 +126,7 @@ def export(
     raw = "as measured, with bands and components as config.json says" if "bands" in config else "in [0, 1]"
     return Exported(
         path=file,
-        predictor=f"{name} ({config['network']})" if one_peer else name,
+        predictor=f"{name} ({config['network']})" if "network" in config else name,
         parameters=sum(p.numel() for p in traced.parameters()),
         image_shape=image_shape,
         batch_size=batch_size,
@@ -151,7 +136,52 @@ def export(
     )
 
 
-class _Program(nn.Module):
+def trained_predictor(
+    run: str | Path,
+    name: str | None,
+    *,
+    needed: Sequence[str],
+    network: nn.Module | None = None,
+    data: OwnData | None = None,
+    peers: Sequence[nn.Module] | None = None,
+    teacher: nn.Module | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A predictor of a finished run, from normalised images to logits, and its peer's config.json.
+
+    Args:
+        run: a finished run, or a peer's folder.
+        name: a peer, "ensemble" or one of the method's own; None for the deployed peer.
+        needed: what config.json must say.
+        network, data, peers, teacher: as for :func:`export`.
+
+    Returns:
+        The module, and the configuration, without the name of the network where several answer.
+
+    Raises:
+        UsageError: there is no such run or predictor, or config.json lacks something.
+    """
+    folder = peer_folder(run)
+    name, one_peer = name or folder.name, name is None or is_peer(name)
+    if one_peer:
+        folder = inside(folder.parent, name)
+        if not (folder / "config.json").is_file():
+            raise UsageError(f"{run} has no {name}{nearest(name, [f.name for f in folder.parent.iterdir()])}")
+    config = read_config(folder)
+    lacking = [key for key in needed if key not in config]
+    if lacking:
+        raise UsageError(f"{folder / 'config.json'} does not say {' and '.join(lacking)} of the images")
+    if one_peer and peers is not None:
+        raise UsageError(f"{name} needs its own network alone: give network= in place of peers=")
+    if one_peer:
+        image_shape = (config["in_channels"], *config["image_size"])
+        return networks.as_network(load_peer(folder, network), image_shape), config
+    if network is not None:
+        raise UsageError(f"{name} needs all networks: give peers=[...] in place of network=")
+    module = _joint(run, name, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
+    return module, {key: value for key, value in config.items() if key != "network"}
+
+
+class Program(nn.Module):
     """From images to logits, the normalisation with it where mean and std, one value a channel, are given."""
 
     mean: Tensor
@@ -259,7 +289,7 @@ def _onnx_file(traced: "ExportedProgram", described: str) -> tuple[bytes, Answer
 
 @torch.no_grad()
 def _largest_difference(
-    program: _Program, answer: Answer, image_shape: tuple[int, ...], batch_size: int | None
+    program: Program, answer: Answer, image_shape: tuple[int, ...], batch_size: int | None
 ) -> float:
     """On random images, in batches of several sizes where the program takes any; nan where an answer is."""
     random = torch.Generator().manual_seed(0)

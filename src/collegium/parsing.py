@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from docstring_parser import DocstringStyle, parse
 from jsonargparse import ArgumentError, ArgumentParser
@@ -66,9 +66,12 @@ class Parser(ArgumentParser):
         self.needed: dict[str, str] = {}  # name -> option
         parameters = [p for p in inspect.signature(call).parameters.values() if p.name not in skip]
         positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+        several = {p.name for p in parameters if p.name in positional and _takes_several(p)}
         super().__init__(
             prog=f"collegium {command}",
-            usage=" ".join(["collegium", command, *map(str.upper, positional), "[options]"]),
+            usage=" ".join(
+                ["collegium", command, *(name.upper() + " ..." * (name in several) for name in positional), "[options]"]
+            ),
             description=first_paragraph(call),
             exit_on_error=False,
             allow_abbrev=False,
@@ -76,7 +79,8 @@ class Parser(ArgumentParser):
         self.kinds["--help"] = None
         described = _descriptions(call)
         for name in positional:
-            self.add_argument(name, type=str, metavar=name.upper(), help=described.get(name, ""))
+            many: dict[str, Any] = {"nargs": "+"} if name in several else {}
+            self.add_argument(name, type=str, metavar=name.upper(), help=described.get(name, ""), **many)
         for p in parameters:
             option = _option(p.name)
             if written and p.name in written:
@@ -221,6 +225,12 @@ def _annotation(function: Callable[..., object], parameter: inspect.Parameter) -
     if str in get_args(kind):  # paths, networks and data from Python: here they are written
         return str | None if NoneType in get_args(kind) else str
     return Any if kind is parameter.empty else kind
+
+
+def _takes_several(parameter: inspect.Parameter) -> bool:
+    """Whether it may be a sequence."""
+    kind = parameter.annotation
+    return any(get_origin(part) is Sequence for part in (kind, *get_args(kind)))
 
 
 def _descriptions(function: Callable[..., object]) -> dict[str, str]:

@@ -147,7 +147,19 @@ CONFIG = Record(
         "mean": [float],
         "std": [Between(1e-30, 1e30)],
         "class_names": [str],
+        "resize": (Between(1, 10**5), [Between(1, 10**5)]),
+        "bit_depth": Between(9, 16),
     },
+)
+EXPORTED = Record(
+    {
+        "num_classes": Between(2, 10**6),
+        "in_channels": Between(1, 10**4),
+        "image_size": [Between(1, 10**5)],
+        "predictor": str,
+        "normalises": bool,
+    },
+    {**CONFIG.optional, "batch_size": (Between(1, 2**31), None)},
 )
 
 _CONTRAST = Record({"row": str, "against": str})
@@ -201,8 +213,12 @@ def read_json(path: Path, shape: Record, limit: int = 64 * MIB) -> dict[str, Any
         FileNotFoundError: there is no such file.
         DataError: it holds something else.
     """
+    return _as_record(path, read_bounded(path, limit), shape)
+
+
+def _as_record(path: Path, text: str | bytes, shape: Record) -> dict[str, Any]:
     try:
-        content = json.loads(read_bounded(path, limit))
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are among them
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:120]
         raise DataError(f"{path} is unreadable: {reason}") from error
@@ -253,12 +269,34 @@ def read_config(path: Path) -> dict[str, Any]:
         DataError: it holds something else.
     """
     config = read_json(path, CONFIG)
+    _check_lengths(path, config)
+    return config
+
+
+def read_exported(path: Path, text: str) -> dict[str, Any]:
+    """What an exported file says of itself.
+
+    Args:
+        path: the file, for messages.
+        text: JSON.
+
+    Raises:
+        DataError: it says something else, or nothing.
+    """
+    config = _as_record(path, text, EXPORTED)
+    _check_lengths(path, config)
+    return config
+
+
+def _check_lengths(path: Path, config: Mapping[str, Any]) -> None:
     lengths = {"image_size": 2, "mean": config["in_channels"], "std": config["in_channels"]}
     lengths["class_names"] = config["num_classes"]
     for name, length in lengths.items():
         if name in config and len(config[name]) != length:
             raise DataError(f"{path} is not as it was written: {name} must have {length} values")
-    return config
+    resize = config.get("resize")
+    if isinstance(resize, list) and len(resize) != 2:
+        raise DataError(f"{path} is not as it was written: resize must have 2 values")
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

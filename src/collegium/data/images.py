@@ -13,7 +13,7 @@ from collegium.errors import UsageError
 
 from .batches import NO_AUGMENTATION, Augmentation, Batches, Split
 from .decoding.views import Views
-from .interface import BatchPlan, ClassificationData, check_order, describe
+from .interface import BatchPlan, ClassificationData, check_order, describe, described_depth
 from .labels import as_labels, ignored_note, kept, numbered_classes
 
 Array: TypeAlias = "NDArray[Any] | Tensor"
@@ -33,6 +33,7 @@ class ImageData(ClassificationData[Split]):
     Attributes:
         augmentation: what is done at random to training images.
         resizing: how the images got their size, where theirs was another.
+        bit_depth: of 16-bit files that they were read from, where it is known.
 
     `mean` and `std` are of pixels scaled to [0, 1].
 
@@ -43,6 +44,7 @@ class ImageData(ClassificationData[Split]):
 
     augmentation: Augmentation
     resizing: Views | None = None
+    bit_depth: int | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -95,7 +97,8 @@ class ImageData(ClassificationData[Split]):
         )
 
     def preprocessing(self) -> dict[str, Any]:
-        return super().preprocessing() | ({} if self.resizing is None else self.resizing.described())
+        resized = {} if self.resizing is None else self.resizing.described()
+        return super().preprocessing() | resized | described_depth(self.bit_depth)
 
     def pictures(self, split: Split) -> Tensor:
         return split.images.cpu()

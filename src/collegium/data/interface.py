@@ -86,6 +86,11 @@ class BatchSource(Protocol):
 S = TypeVar("S", bound=Samples)
 
 
+def described_depth(bit_depth: int | None) -> dict[str, int]:
+    """What a peer's config.json says of how its 16-bit images were read, where that is known."""
+    return {} if bit_depth is None else {"bit_depth": bit_depth}
+
+
 class BatchPlan(TypedDict):
     """What training batches hold.
 

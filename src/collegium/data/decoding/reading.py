@@ -187,6 +187,7 @@ def streamed(
         std=std,
         views=reading.views(ready),
         workers=reading.workers,
+        bit_depth=reading.bit_depth,
         notes=notes,
         **_parts(splits),
     )
@@ -214,6 +215,7 @@ def in_memory(
         std=reading.std or own[1] or (),
         augmentation=Augmentation(min(train.shape[2:]) // 8, "reflect", reading.flip),
         resizing=resizing,
+        bit_depth=reading.bit_depth,
         notes=notes,
         **_parts(splits),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from collegium.seeds import global_state_kept, seed_globally
 
 from ..batches import Normalisation, check_place
-from ..interface import WHOLE, BatchPlan, ClassificationData, Share, at
+from ..interface import WHOLE, BatchPlan, ClassificationData, Share, at, described_depth
 from ..order import AUGMENTATION, Order
 from .views import Ready, View, Views
 from .workers import Crew, default_workers
@@ -73,6 +73,7 @@ class StreamedData(ClassificationData[StreamedSplit]):
         channels: of every image.
         views: how images become those of one size, at random for training.
         workers: processes that decode; None for one for each CPU but one. The batches do not depend on it.
+        bit_depth: of 16-bit files, where it is known.
 
     `mean` and `std` are of pixels scaled to [0, 1].
     """
@@ -80,6 +81,7 @@ class StreamedData(ClassificationData[StreamedSplit]):
     channels: int
     views: Views
     workers: int | None = None
+    bit_depth: int | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -129,7 +131,7 @@ class StreamedData(ClassificationData[StreamedSplit]):
         return images.permute(0, 3, 1, 2)
 
     def preprocessing(self) -> dict[str, Any]:
-        return super().preprocessing() | self.views.described()
+        return super().preprocessing() | self.views.described() | described_depth(self.bit_depth)
 
 
 class StreamedBatches:

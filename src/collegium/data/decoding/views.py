@@ -1,6 +1,6 @@
 """How pictures of any size become pictures of one size: with chance for training, without it for scoring."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -102,6 +102,22 @@ class Views:
             return Ready(self.image_size)
         view: View = v2.Compose([v2.Resize(self.resize, antialias=True), v2.CenterCrop(self.image_size)])
         return view
+
+
+def described_view(preprocessing: Mapping[str, Any]) -> View:
+    """The scoring view of what a peer's config.json says; where that is nothing, the image's centre, in the right size.
+
+    Args:
+        preprocessing: has "image_size" (H, W), and perhaps what :meth:`Views.described` says.
+    """
+    from torchvision.transforms import v2
+
+    height, width = preprocessing["image_size"]
+    if "resize" not in preprocessing:
+        return Views((height, width), crop_ratio=1.0).scoring()
+    size = preprocessing["resize"]
+    view: View = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop((height, width))])
+    return view
 
 
 class Ready:

@@ -1,0 +1,327 @@
+"""Labels for image files, by a trained network or by a file that was exported from one."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from collegium.data import OwnData
+from collegium.data.decoding.passes import counted
+from collegium.data.decoding.pixels import read_image
+from collegium.data.decoding.views import described_view
+from collegium.data.decoding.workers import Crew, default_workers
+from collegium.data.plain_files import shown
+from collegium.errors import CollegiumError, DataError, UsageError
+from collegium.exporting import SUFFIX, Answer, Program, trained_predictor
+from collegium.extras import how_to_install
+from collegium.files import check_can_make, storing, write_whole
+from collegium.formatting import plural, printable
+from collegium.pages.sheet import csv_text
+from collegium.schemas import read_exported
+from collegium.user_code import Untrusted, consents, current
+
+_FEW = 256  # images that are read before other processes have started
+_FORMATS = (".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network takes images for.
+
+    Attributes:
+        files: one path an image.
+        class_names: in the order of the labels.
+        probabilities: (N, classes) float32.
+        notes: what must be known before the labels are believed.
+    """
+
+    files: tuple[str, ...]
+    class_names: tuple[str, ...]
+    probabilities: Tensor
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def labels(self) -> list[str]:
+        """The most probable class of each image."""
+        return [self.class_names[k] for k in self.probabilities.argmax(1).tolist()] if self.files else []
+
+    def top(self, count: int) -> list[list[tuple[str, float]]]:
+        """The most probable classes of each image with their probabilities, the most probable first."""
+        found = self.probabilities.topk(min(count, len(self.class_names)), dim=1)
+        pairs = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        return [[(self.class_names[k], p) for k, p in zip(*of_image, strict=True)] for of_image in pairs]
+
+    def csv(self) -> str:
+        """Columns file, label, probability, and the probability of every class under its name."""
+        columns = [f"p({name})" for name in self.class_names]
+        rows = zip(self.files, self.labels, self.probabilities.tolist(), strict=True)
+        records = [
+            {"file": shown(file), "label": label, "probability": max(p)} | dict(zip(columns, p, strict=True))
+            for file, label, p in rows
+        ]
+        return csv_text(["file", "label", "probability", *columns], records)
+
+    def json_lines(self) -> str:
+        """An object a line: file, label, probability, and the probabilities of all classes."""
+        lines = []
+        for file, label, p in zip(self.files, self.labels, self.probabilities.tolist(), strict=True):
+            said = {"file": shown(file), "label": label, "probability": max(p)}
+            lines.append(json.dumps(said | {"probabilities": dict(zip(self.class_names, p, strict=True))}) + "\n")
+        return "".join(lines)
+
+    def text(self, top: int = 1) -> str:
+        """For a terminal: a line for each image, with its most probable classes in percent."""
+        width = max((len(shown(file)) for file in self.files), default=0)
+        lines = []
+        for file, classes in zip(self.files, self.top(top), strict=True):
+            said = ", ".join(f"{printable(name)} {100 * p:.1f} %" for name, p in classes)
+            lines.append(f"{shown(file):<{width}}  {said}")
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """How many images each class has."""
+        found = Counter(self.labels).most_common()
+        said = ", ".join(f"{printable(name)} {count}" for name, count in found[:10])
+        return f"{plural(len(self), 'image')}: {said}" + (", ..." if len(found) > 10 else "")
+
+
+@consents()
+def predict(
+    source: str | Path,
+    paths: str | Path | Sequence[str | Path],
+    *,
+    predictor: str | None = None,
+    out: str | Path | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    skip_broken: bool = False,
+    network: nn.Module | None = None,
+    data: OwnData | None = None,
+    peers: Sequence[nn.Module] | None = None,
+    teacher: nn.Module | None = None,
+    trust: bool = False,
+) -> Predictions:
+    """Tells the classes of image files.
+
+    Images are read, resized and normalised as those that scored the network.
+
+    Args:
+        source: a finished run, a peer's folder, or a file that `collegium export` wrote.
+        paths: image files, and folders that are searched for them.
+        predictor: a peer, "ensemble", or one of the method's own ("fused"); by default the peer that the method
+            trains for use.
+        out: a file for the labels and the probabilities of all classes: CSV where its name ends in .csv, an object a
+            line where it ends in .jsonl.
+        batch_size: images that the network is asked about at once.
+        workers: processes that decode; by default one for each CPU but one.
+        skip_broken: leave files out that cannot be decoded, instead of stopping.
+        network: the untrained module, where the peer is a network of your own that was given from Python.
+        data, peers, teacher: as for :func:`evaluate`, where the predictor is not a peer and the run was given them
+            from Python.
+        trust: import code of your own that the run names, module:package.function; and read a file of the format
+            torch, which may hold code that runs as it is read.
+
+    Raises:
+        UsageError: there is no such run, file or predictor; it was not trained on image files.
+        DataError: a path does not exist, holds no images, or cannot be decoded.
+        StorageError: ``out`` cannot be written.
+    """
+    if out is not None:
+        if Path(out).suffix not in _FORMATS:
+            raise UsageError(f"the file of labels ends in {' or '.join(_FORMATS)}, not as {out}")
+        check_can_make(Path(out).parent)
+    if batch_size < 1:
+        raise UsageError(f"a batch has at least one image, not {batch_size}")
+    files = image_files([paths] if isinstance(paths, str | Path) else paths)
+    asked = _ask(Path(source).expanduser(), predictor, network=network, data=data, peers=peers, teacher=teacher)
+    found = _answered(asked, files, batch_size=batch_size, workers=workers, skip_broken=skip_broken)
+    if out is not None:
+        with storing(Path(out)):
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(out), found.csv() if Path(out).suffix == ".csv" else found.json_lines())
+    return found
+
+
+def image_files(paths: Sequence[str | Path]) -> list[str]:
+    """Files as they are given, and the images in folders, at any depth, sorted, without hidden ones.
+
+    Raises:
+        DataError: there is no such file or folder, or no image in a folder.
+    """
+    from torchvision.datasets.folder import is_image_file
+
+    found: list[str] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            if not path.exists():
+                raise DataError(f"there is no file or folder {shown(path)}")
+            found.append(str(path))
+            continue
+        within = []
+        for place, folders, names in os.walk(path):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            here = (os.path.join(place, name) for name in names if is_image_file(name) and not name.startswith("."))
+            within += [file for file in here if os.path.isfile(file)]
+        if not within:
+            raise DataError(f"{shown(path)} holds no images (jpg, png, tif, webp, bmp, ppm)")
+        found += sorted(within)
+    if not found:
+        raise DataError("there are no images to predict: give files or folders")
+    return found
+
+
+class _Asked(NamedTuple):
+    """Somebody to ask about images."""
+
+    answer: Answer  # (B, C, H, W) in [0, 1] -> logits (B, classes)
+    config: dict[str, Any]
+    batch_size: int | None  # the only one that it takes; None: any
+
+
+def _ask(source: Path, predictor: str | None, **given: Any) -> _Asked:
+    if source.is_file():
+        if predictor is not None:
+            raise UsageError(f"{source} holds one predictor alone: leave out {predictor}")
+        asked = _exported(source)
+    else:
+        module, config = trained_predictor(source, predictor, needed=("image_size", "mean", "std"), **given)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        program = Program(module, (config["mean"], config["std"])).to(device).eval()
+        asked = _Asked(lambda images: program(images.to(device)).cpu(), config, None)
+    if "bands" in asked.config:
+        raise UsageError(f"{source} was trained on pixels of a scene, not on image files: its page shows a map")
+    return asked
+
+
+def _exported(file: Path) -> _Asked:
+    if file.suffix not in SUFFIX.values():
+        raise UsageError(f"{file} is neither a run nor an exported file ({', '.join(SUFFIX.values())})")
+    answer, said = (_from_onnx if file.suffix == SUFFIX["onnx"] else _from_torch)(file)
+    config = read_exported(file, said)
+    if not config["normalises"]:
+        if "mean" not in config or "std" not in config:
+            raise DataError(f"{file} takes normalised images, and does not say by which mean and std")
+        answer = _after_normalisation(answer, config["mean"], config["std"])
+    return _Asked(answer, config, config.get("batch_size"))
+
+
+def _after_normalisation(answer: Answer, mean: Sequence[float], std: Sequence[float]) -> Answer:
+    normalise = Program(nn.Identity(), (mean, std))
+    return lambda images: answer(normalise(images))
+
+
+def _from_torch(file: Path) -> tuple[Answer, str]:
+    """What a program of torch.export answers, and its config.json."""
+    if not current().everything:
+        raise Untrusted(
+            f"{file} may hold code that runs as it is read: if you trust who made it, give --trust (trust=True); "
+            "a run or an ONNX file needs none"
+        )
+    kept = {"config.json": ""}
+    try:
+        program = torch.export.load(file, extra_files=kept).module()
+    except Exception as error:  # torch raises many kinds
+        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:120]}") from error
+    return program, kept["config.json"]
+
+
+def _from_onnx(file: Path) -> tuple[Answer, str]:
+    """What a program in ONNX answers, and the description in its metadata."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError(f"ONNX needs the packages of an extra: {how_to_install('onnx')}") from error
+    try:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises kinds of its own
+        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:120]}") from error
+    name = session.get_inputs()[0].name
+
+    def answer(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+
+    return answer, session.get_modelmeta().custom_metadata_map.get("collegium", "")
+
+
+class _Read(NamedTuple):
+    """Some images, as the network takes them."""
+
+    images: Tensor  # (B, C, H, W) uint8
+    resized: int  # how many had another size
+    broken: dict[str, str]  # file -> what is wrong with it
+
+
+class _Reader:
+    """Reads image files as those were read that scored the network."""
+
+    def __init__(self, config: dict[str, Any], *, skip_broken: bool) -> None:
+        self.channels, self.bit_depth = config["in_channels"], config.get("bit_depth")
+        self.size = tuple(config["image_size"])
+        self.view: Callable[[Tensor], Tensor] = described_view(config)
+        self.skip_broken = skip_broken
+
+    def __call__(self, files: list[str]) -> _Read:
+        images, resized, broken = [torch.empty(0, self.channels, *self.size, dtype=torch.uint8)], 0, {}
+        for file in files:
+            try:
+                pixels = read_image(Path(file), self.channels, self.bit_depth)
+            except CollegiumError as error:
+                if not self.skip_broken:
+                    wrong = f"{shown(file)} cannot be decoded ({error}): remove it, or give --skip-broken"
+                    raise DataError(wrong) from error
+                broken[file] = str(error)
+                continue
+            resized += tuple(pixels.shape[1:]) != self.size
+            images.append(self.view(pixels)[None])
+        return _Read(torch.cat(images), resized, broken)
+
+
+@torch.no_grad()
+def _answered(
+    asked: _Asked, files: list[str], *, batch_size: int, workers: int | None, skip_broken: bool
+) -> Predictions:
+    config = asked.config
+    batch_size = asked.batch_size or batch_size
+    chunks = [files[begin : begin + batch_size] for begin in range(0, len(files), batch_size)]
+    count = default_workers() if workers is None else workers
+    crew = Crew(_Reader(config, skip_broken=skip_broken), count if len(files) > _FEW else min(count, 0))
+    names = tuple(config.get("class_names") or map(str, range(config["num_classes"])))
+    broken: dict[str, str] = {}
+    found, resized = [torch.empty(0, len(names))], 0
+    read: Iterator[_Read] = counted(crew.run(chunks), "Predicting", len(chunks))
+    for batch in read:
+        resized += batch.resized
+        broken |= batch.broken
+        if len(batch.images):
+            logits = _padded(asked, batch.images.float() / 255)
+            if logits.shape[1:] != (len(names),):
+                raise DataError(f"the network answers with {tuple(logits.shape[1:])} values, not {len(names)} classes")
+            found.append(logits.float().softmax(1))
+    notes: list[str] = []
+    if resized and "resize" not in config:
+        size = " x ".join(map(str, config["image_size"]))
+        notes.append(
+            f"{plural(resized, 'image')} had another size than {size}, that of the training images, and "
+            f"{'was' if resized == 1 else 'were'} resized: labels may be worse than the scores say."
+        )
+    if broken:
+        first = next(iter(broken.items()))
+        notes.append(f"{plural(len(broken), 'broken file')} left out, such as {shown(first[0])} ({first[1]}).")
+    return Predictions(tuple(f for f in files if f not in broken), names, torch.cat(found), tuple(notes))
+
+
+def _padded(asked: _Asked, images: Tensor) -> Tensor:
+    """The logits of images, of which there may be fewer than the batch that is asked about."""
+    missing = 0 if asked.batch_size is None else asked.batch_size - len(images)
+    if missing <= 0:
+        return asked.answer(images)
+    return asked.answer(torch.cat([images, images.new_zeros(missing, *images.shape[1:])]))[: len(images)]
