@@ -30,8 +30,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from collegium import methods, networks
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs, TeacherOutputs
+from collegium.layers import GlobalPoolClassifier
 from collegium.method import Method, Progress, trainable
-from collegium.networks.network import GlobalPoolClassifier
 
 Kind = Literal["teaches", "trains", "is read by", "is followed by"]
 CLASSES = 5

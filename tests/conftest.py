@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from collegium.cohort import CohortSpec, PeerOutputs, TeacherOutputs
+from collegium.layers import GlobalPoolClassifier
 from collegium.method import Progress
-from collegium.networks.network import GlobalPoolClassifier
 
 pytest_plugins = ["finished_run"]
 

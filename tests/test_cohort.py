@@ -6,9 +6,9 @@ from torch import nn
 
 from collegium.cohort import Cohort, describe
 from collegium.errors import UsageError
+from collegium.layers import GlobalPoolClassifier
 from collegium.method import trainable
 from collegium.networks import Network, build
-from collegium.networks.network import GlobalPoolClassifier
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
-from collegium.networks.network import GlobalPoolClassifier, convolution
+from collegium.layers import GlobalPoolClassifier, convolution
 
 Shape = tuple[int, ...]  # (D, H, W)
 

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from collegium.errors import UsageError
+from collegium.layers import BasicBlock, convolution
 from collegium.networks import build
-from collegium.networks.cifar_resnet import BasicBlock, BottleneckBlock, cifar_resnet
-from collegium.networks.network import convolution
+from collegium.networks.cifar_resnet import BottleneckBlock, cifar_resnet
 
 
 def parameters(modules: list[nn.Module]) -> int:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.heads import MatchSize, Shape
+from collegium.layers import GlobalPoolClassifier, convolution
 from collegium.losses import cross_entropy, distill
 from collegium.method import Method, ParameterGroup, Progress, Terms, positive, trainable
-from collegium.networks.network import GlobalPoolClassifier, convolution
 
 
 class TransferLayers(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.heads import FusionModule, Shape
+from collegium.layers import convolution
 from collegium.losses import (
     attention_map,
     attention_transfer,
@@ -21,7 +22,6 @@ from collegium.losses import (
     unit_attention,
 )
 from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
-from collegium.networks.network import convolution
 
 
 class TransFusion(nn.Module):

@@ -13,10 +13,9 @@ from torch.func import functional_call
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs, Rerun
 from collegium.errors import UsageError
 from collegium.heads import Embedding, Shape
+from collegium.layers import BasicBlock, GlobalPoolClassifier
 from collegium.losses import class_probabilities, contrastive_loss, cross_entropy, distill
 from collegium.method import Method, ParameterGroup, Progress, Terms, positive, trainable
-from collegium.networks.cifar_resnet import BasicBlock
-from collegium.networks.network import GlobalPoolClassifier
 from collegium.ranks import gather_batch, mean_over_ranks
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # of the unrolled steps

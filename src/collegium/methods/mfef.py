@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.heads import FusionModule
+from collegium.layers import convolution
 from collegium.losses import cross_entropy, distill, others, ramp_up
 from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
-from collegium.networks.network import convolution
 
 
 class PyramidConvolution(nn.Module):

@@ -16,34 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.layers import BasicBlock, GlobalPoolClassifier, convolution, shortcut
 from collegium.networks.names import MOST_LAYERS, bounded
-from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
+from collegium.networks.network import Network, Task
 
 Block = Literal["basic", "bottleneck"]
-
-
-def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    if stride == 1 and in_channels == out_channels:
-        return nn.Identity()
-    return nn.Sequential(convolution(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the last ReLU comes after the sum."""
-
-    expansion = 1
-
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = convolution(in_channels, width, 3, stride)
-        self.norm1 = nn.BatchNorm2d(width)
-        self.conv2 = convolution(width, width, 3)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.shortcut = shortcut(in_channels, width, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu_(self.norm1(self.conv1(x)))
-        return F.relu_(self.norm2(self.conv2(y)).add_(self.shortcut(x)))
 
 
 class BottleneckBlock(nn.Module):

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.layers import GlobalPoolClassifier, convolution
 from collegium.networks.names import MOST_LAYERS, MOST_WIDTH, bounded
-from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
+from collegium.networks.network import Network, Task
 
 
 def activated(in_channels: int, out_channels: int, kernel_size: int) -> list[nn.Module]:

@@ -16,9 +16,10 @@ import re
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.layers import GlobalPoolClassifier
 from collegium.networks.cubes import AsCube, MergeBands, convolution3d
 from collegium.networks.names import MOST_WIDTH, bounded
-from collegium.networks.network import GlobalPoolClassifier, Network, Task
+from collegium.networks.network import Network, Task
 
 SPECTRAL_KERNELS = (7, 5, 3)
 SPARE_BANDS = sum(kernel - 1 for kernel in SPECTRAL_KERNELS)

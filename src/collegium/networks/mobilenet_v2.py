@@ -14,8 +14,9 @@ from typing import cast
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.layers import GlobalPoolClassifier, convolution
 from collegium.networks.names import MOST_WIDTH, bounded
-from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
+from collegium.networks.network import Network, Task
 
 # stage -> its groups of blocks: (expansion, channels, number of blocks, stride of the first)
 STAGES = {

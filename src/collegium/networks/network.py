@@ -11,24 +11,6 @@ from collegium.errors import UsageError
 from collegium.networks.recompute import recomputed
 
 
-def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias, padded to keep the size, He-initialised by its fan-out."""
-    layer = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return layer
-
-
-class GlobalPoolClassifier(nn.Module):
-    """Average over the whole map, then a linear layer. (B, D, H, W) -> (B, C)"""
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(channels, num_classes)
-
-    def forward(self, feature: Tensor) -> Tensor:
-        return cast(Tensor, self.linear(feature.mean((2, 3))))
-
-
 @dataclass(frozen=True)
 class Task:
     """What the data ask of a network."""

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.layers import GlobalPoolClassifier, convolution
 from collegium.networks.names import MOST_WIDTH, bounded
-from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
+from collegium.networks.network import Network, Task
 
 # width -> channels of stages 1 to 4. The code behind the distillation tables has 224 for 244, against the paper.
 WIDTHS = {

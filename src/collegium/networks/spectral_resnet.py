@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.layers import GlobalPoolClassifier
 from collegium.networks.names import MOST_LAYERS, bounded
-from collegium.networks.network import GlobalPoolClassifier, Network, Task
+from collegium.networks.network import Network, Task
 
 STEM_KERNEL = 7
 

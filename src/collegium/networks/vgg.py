@@ -19,8 +19,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.layers import GlobalPoolClassifier
 from collegium.networks.names import MOST_LAYERS, bounded
-from collegium.networks.network import GlobalPoolClassifier, Network, Task
+from collegium.networks.network import Network, Task
 
 Head = Literal["linear", "fc3"]
 WIDTHS = (64, 128, 256, 512, 512)

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
+from collegium.layers import GlobalPoolClassifier, convolution
 from collegium.networks.names import MOST_LAYERS, MOST_WIDTH, bounded
-from collegium.networks.network import GlobalPoolClassifier, Network, Task, convolution
+from collegium.networks.network import Network, Task
 
 
 class PreActivationBlock(nn.Module):
