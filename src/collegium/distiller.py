@@ -284,6 +284,9 @@ class Distiller(nn.Module):
         target: Tensor,
         fraction: float | Tensor | Progress,
         optimizers: Mapping[str, Optimizer],
+        *,
+        micro_batches: int = 1,
+        max_grad_norm: float | None = None,
     ) -> DistillerOutput:
         """One training step: forward pass, all players' gradients at the same weights, their optimizers, after_step.
 
@@ -295,9 +298,15 @@ class Distiller(nn.Module):
             target: see there.
             fraction: see there.
             optimizers: one for each player, of its groups in :meth:`players`.
+            micro_batches: into how many parts the batch is divided, to save memory. The method sees each as a batch;
+                gradients and terms are their mean, weighted by the images.
+            max_grad_norm: the largest norm of a player's gradient; a longer one is scaled down to it.
+
+        Returns:
+            As :meth:`forward`, without gradient.
 
         Raises:
-            UsageError: a player has no optimizer, or an optimizer no player.
+            UsageError: a player has no optimizer, or an optimizer no player, or there are fewer images than parts.
         """
         players = self.method.players(self.cohort)
         if set(optimizers) != set(players):
@@ -305,9 +314,17 @@ class Distiller(nn.Module):
                 f"{type(self.method).__name__} needs an optimizer for each of its players {', '.join(players)}; "
                 f"there are some for {', '.join(optimizers) or 'none'}"
             )
-        out: DistillerOutput = self(images, target, fraction)
-        with torch.autocast(images.device.type, enabled=False):
-            gradients = self.gradients(out)
+        if not 1 <= micro_batches <= len(target):
+            raise UsageError(f"a batch of {len(target)} images cannot be divided into {micro_batches} micro-batches")
+        parts = zip(
+            images.tensor_split(micro_batches, dim=int(images.ndim == 5)),
+            target.tensor_split(micro_batches),
+            strict=True,
+        )
+        outs, gradients = [], Gradients()
+        for some_images, some_target in parts:
+            share = len(some_target) / len(target)
+            outs.append(self._accumulate(gradients, some_images, some_target, fraction, share))
         if ranks.count() > 1:
             own = [g for found in gradients.values() for g in found if g is not None]
             ranks.exchange([*own, *self.statistics()], [])
@@ -315,10 +332,35 @@ class Distiller(nn.Module):
             parameters = [p for group in players[player] for p in group["params"]]
             for parameter, gradient in zip(parameters, found, strict=True):
                 parameter.grad = gradient
+            if max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, max_grad_norm)
             optimizers[player].step()
             optimizers[player].zero_grad()
         self.after_step()
-        return out
+        return _sum(outs)
+
+    def _accumulate(
+        self,
+        gradients: Gradients,
+        images: Tensor,
+        target: Tensor,
+        fraction: float | Tensor | Progress,
+        share: float,
+    ) -> DistillerOutput:
+        """Adds a share of the gradients of a micro-batch, and returns that share of its terms."""
+        out: DistillerOutput = self(images, target, fraction)
+        with torch.autocast(images.device.type, enabled=False):
+            found = self.gradients(out)
+        for player, own in found.items():
+            own = [None if g is None else g * share for g in own]
+            before = gradients.get(player, [None] * len(own))
+            gradients[player] = [
+                a if b is None else b if a is None else a + b for a, b in zip(before, own, strict=True)
+            ]
+        terms = {
+            player: {name: share * x.detach() for name, x in named.items()} for player, named in out.by_player.items()
+        }
+        return DistillerOutput(terms, out.logits)
 
     @torch.no_grad()
     def after_step(self, step: int | None = None, epoch_steps: int | None = None) -> None:
@@ -425,6 +467,15 @@ def _means(networks: list[list[Tensor]]) -> list[Tensor]:
     if len(networks) == 1:
         return networks[0]
     return [torch.stack(tensors).double().mean(0).to(tensors[0].dtype) for tensors in zip(*networks, strict=True)]
+
+
+def _sum(outs: Sequence[DistillerOutput]) -> DistillerOutput:
+    """Micro-batches as one: the sum of their terms, and all logits."""
+    terms = {
+        player: {name: torch.stack([out.by_player[player][name] for out in outs]).sum() for name in named}
+        for player, named in outs[0].by_player.items()
+    }
+    return DistillerOutput(terms, torch.cat([out.logits for out in outs], 1))
 
 
 def _gradient(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor | None]:
