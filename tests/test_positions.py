@@ -231,6 +231,7 @@ def test_micro_batches_are_weighted_by_their_labelled_positions() -> None:
     assert b.logits.shape == a.logits.shape
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, where it breaks the graph
 @pytest.mark.parametrize("ignore_index", [None, -1])
 def test_a_compiled_one_trains_alike(ignore_index: int | None) -> None:
     torch.compiler.reset()
