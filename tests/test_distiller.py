@@ -376,13 +376,98 @@ def test_several_players_train_under_autocast() -> None:
     assert all(term.isfinite() and term.dtype == torch.float32 for term in out.terms.values())
 
 
-def test_gradients_accumulate() -> None:
-    kd, twice = made("ffl"), made("ffl")
-    kd(IMAGES, TARGET, 0.5).loss.backward()
-    for _ in range(2):
-        (twice(IMAGES, TARGET, 0.5).loss / 2).backward()
-    for a, b in zip(kd.parameters(), twice.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad)
+@pytest.mark.parametrize("method", ["dml", "ffl", "codistillation"])
+def test_gradients_accumulate_over_micro_batches(method: str) -> None:
+    kd, twin = made(method), made(method)
+    parts = [slice(0, 3), slice(3, 6), slice(6, 8)]
+    by_hand = [torch.zeros_like(p) for p in trainable(twin)]
+    for part in parts:
+        loss = twin(IMAGES[part], TARGET[part], 0.5).loss
+        for total, g in zip(by_hand, torch.autograd.grad(loss, trainable(twin), allow_unused=True), strict=True):
+            total += torch.zeros_like(total) if g is None else g / 3
+    optimizer = torch.optim.SGD(kd.parameter_groups(lr=0.1))
+    before = [p.detach().clone() for p in trainable(kd)]
+    for part in parts:
+        (kd(IMAGES[part], TARGET[part], 0.5).loss / len(parts)).backward()
+    for p, g in zip(trainable(kd), by_hand, strict=True):
+        torch.testing.assert_close(torch.zeros_like(p) if p.grad is None else p.grad, g)
+    norm = nn.utils.clip_grad_norm_(kd.parameters(), 0.5)
+    torch.testing.assert_close(norm, torch.cat([g.flatten() for g in by_hand]).norm())
+    optimizer.step()
+    optimizer.zero_grad()
+    kd.after_step()
+    assert kd.steps == 1
+    rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    for now, then, g in zip(trainable(kd), before, by_hand, strict=True):
+        lr, decay = rates[id(now)]
+        torch.testing.assert_close(now.detach(), then - lr * (g * (0.5 / norm) + decay * then))
+    kd(IMAGES, TARGET, 0.5).loss.backward()  # nothing was forgotten
+
+
+def test_a_step_in_micro_batches_descends_their_mean_weighted_by_images() -> None:
+    kd, twin = made("afd"), made("afd")
+    parts = [slice(0, 3), slice(3, 6), slice(6, 8)]
+    weights = [3 / 8, 3 / 8, 2 / 8]
+    outs = [twin(IMAGES[part], TARGET[part], 0.5) for part in parts]
+    expected = {name: p.detach() for name, p in twin.named_parameters()}
+    names = {id(p): name for name, p in twin.named_parameters()}
+    for player, groups in twin.players(lr=0.1).items():
+        own = [p for group in groups for p in group["params"]]
+        loss = torch.stack([w * out.losses[player] for w, out in zip(weights, outs, strict=True)]).sum()
+        gradients = torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True)
+        rates = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+        for p, g in zip(own, gradients, strict=True):
+            (lr, decay), now = rates[id(p)], expected[names[id(p)]]  # two players step the peers, one after the other
+            expected[names[id(p)]] = now if g is None else now - lr * (g + decay * now)
+    out = kd.step(IMAGES, TARGET, 0.5, optimizers(kd), micro_batches=3)
+    for name, p in kd.named_parameters():
+        torch.testing.assert_close(p.detach(), expected[name], msg=name)
+    for name, term in out.terms.items():
+        mean = torch.stack([w * o.terms[name] for w, o in zip(weights, outs, strict=True)]).sum()
+        torch.testing.assert_close(term, mean.detach())
+    assert torch.equal(out.logits, torch.cat([o.logits for o in outs], 1))
+    assert kd.steps == 1 and all(p.grad is None for p in kd.parameters())
+
+
+def test_a_step_in_micro_batches_divides_views_by_images() -> None:
+    kd = made("pcl")
+    out = kd.step(VIEWS, TARGET, 0.5, optimizers(kd), micro_batches=4)
+    assert out.logits.shape == (2, 8, 5) and out.loss.isfinite() and kd.steps == 1
+
+
+def test_a_player_that_rests_in_every_micro_batch_takes_no_step() -> None:
+    kd = made({"name": "switokd", "teacher": 0})
+    own = {name: torch.optim.SGD(g, weight_decay=0.1) for name, g in kd.players(lr=0.1).items()}
+    rests = [kd(IMAGES[part], TARGET[part], 0.5).losses["teacher"] == 0 for part in (slice(0, 4), slice(4, 8))]
+    before = [p.detach().clone() for p in kd.peer(0).parameters()]
+    kd.step(IMAGES, TARGET, 0.5, own, micro_batches=2)
+    still = all(torch.equal(a, b) for a, b in zip(kd.peer(0).parameters(), before, strict=True))
+    assert still == all(rests)
+
+
+@pytest.mark.parametrize("largest", [0.1, 1e9])
+def test_a_step_clips_the_gradient_of_each_player(largest: float) -> None:
+    kd, twin = made(TwoPlayers), made(TwoPlayers)
+    assert isinstance(twin.method, TwoPlayers) and isinstance(kd.method, TwoPlayers)
+    mean = twin.cohort(IMAGES).logits.mean()
+    gradients = torch.autograd.grad(2.0 * mean, trainable(twin.cohort))
+    norm = torch.cat([g.flatten() for g in gradients]).norm()
+    assert norm > 0.1
+    kd.step(IMAGES, TARGET, 0.0, optimizers(kd), max_grad_norm=largest)
+    for now, before, g in zip(trainable(kd.cohort), trainable(twin.cohort), gradients, strict=True):
+        torch.testing.assert_close(
+            now.detach(), before.detach() - 0.1 * g * min(1.0, largest / norm), rtol=1e-4, atol=1e-6
+        )
+    slope = float(mean.detach())
+    clipped = slope * min(1.0, largest / abs(slope))
+    torch.testing.assert_close(kd.method.critic.detach(), torch.tensor(2.0 + 0.5 * clipped), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("micro_batches", [0, 9])
+def test_a_batch_is_not_divided_into_more_parts_than_images(micro_batches: int) -> None:
+    kd = made("afd")
+    with pytest.raises(UsageError, match=f"batch of 8 images cannot be divided into {micro_batches} micro-batches"):
+        kd.step(IMAGES, TARGET, 0.0, optimizers(kd), micro_batches=micro_batches)
 
 
 @pytest.mark.parametrize("method", ["dml", "ffl", "pcl", "codistillation"])

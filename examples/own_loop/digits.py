@@ -1,9 +1,13 @@
 """What the examples of this folder share: scanned digits, a network that knows nothing of Collegium, and its score."""
 
+import logging
+
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+
+logging.disable(logging.INFO)  # each example prints one line, whatever its trainer has to tell
 
 
 def small_network() -> nn.Module:

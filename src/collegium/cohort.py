@@ -4,9 +4,10 @@ Letters in shapes: M peers, B batch, C classes, D channels.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,7 @@ class Cohort(nn.Module):
             stages up to the next; and so on, until above the last stage each is alone.
         teacher: a trained network; it is frozen, stays in evaluation mode and is no peer.
         recompute: whether the backward pass keeps the ends of stages alone and computes what lies between again.
+        input_ndim: dimensions of a batch of inputs, 4 for images; with one more, every peer sees a view of its own.
 
     Raises:
         UsageError: no peers, equal peers, a trunk or limb that a peer lacks or shapes differently, stages out of
@@ -102,6 +104,7 @@ class Cohort(nn.Module):
         share_until: str | None = None,
         teacher: Network | None = None,
         recompute: bool = False,
+        input_ndim: int = 4,
     ) -> None:
         super().__init__()
         if not peers:
@@ -122,6 +125,7 @@ class Cohort(nn.Module):
         self.trunk = parts[0] if parts else nn.ModuleDict()
         self.limbs = nn.ModuleList(parts[1:])
         self.recompute = recompute
+        self.input_ndim = input_ndim
         self.branches = nn.ModuleList(peer.recomputing() for peer in peers) if recompute else nn.ModuleList(peers)
         self.local_peers = range(len(peers))  # those that this process computes
         self.teacher = teacher
@@ -182,6 +186,10 @@ class Cohort(nn.Module):
         low = {name: stage for part, peers in self.shared if index in peers for name, stage in part.items()}
         return branch.on_trunk(low) if low else branch
 
+    def has_views(self, images: Tensor) -> bool:
+        """Whether these are several views of each image: (views, B, in_channels, H, W)."""
+        return images.ndim > self.input_ndim
+
     def _branch(self, index: int) -> Network:
         branch = self.branches[index]
         assert isinstance(branch, Network)
@@ -217,11 +225,11 @@ class Cohort(nn.Module):
         out = replace(self.forward_peers(images), rerun=Rerun(self, images))
         if self.teacher is None:
             return out
-        return replace(out, teacher=self._ask(self.teacher, images[0] if images.ndim == 5 else images))
+        return replace(out, teacher=self._ask(self.teacher, images[0] if self.has_views(images) else images))
 
     def forward_peers(self, images: Tensor) -> PeerOutputs:
         """Images as for :meth:`forward` -> outputs of all peers; what they share is computed once for each view."""
-        own = images.ndim == 5
+        own = self.has_views(images)
 
         def by_peer(x: Tensor, count: int) -> Sequence[Tensor]:
             return x.chunk(count) if own else [x] * count
@@ -328,9 +336,7 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
     Raises:
         UsageError: a peer does not take such images, or has another number of classes than the data.
     """
-    networks = {f"peer{k}": cohort.peer(k) for k in range(cohort.num_peers)}
-    if cohort.teacher is not None:
-        networks["teacher"] = cohort.teacher
+    networks = _by_role(cohort)
     size = "x".join(str(n) for n in image_shape[1:])
     for role, network in networks.items():
         if network.in_channels != image_shape[0]:
@@ -338,13 +344,11 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
                 f"{role} ({network.name}) takes images of {network.in_channels} channels, the data have "
                 f"{image_shape[0]}"
             )
-    modes = [(module, module.training) for module in cohort.modules()]
-    cohort.eval()
     parameter = next(cohort.parameters())
     images = torch.ones(2, *image_shape, device=parameter.device, dtype=parameter.dtype)
     shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
     trunk_shape, teacher_classifier = None, None
-    try:
+    with _evaluating(cohort):
         for role, network in networks.items():
             try:
                 features, logits = network.outputs(network.fit(images))
@@ -359,9 +363,6 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
             if role == "teacher" and _classifies(network.head, features[-1], logits):
                 teacher_classifier = network.head
         cohort.check_trunk(images)
-    finally:
-        for module, training in modes:
-            module.training = training
     return CohortSpec(
         names=cohort.names,
         num_classes=num_classes,
@@ -370,6 +371,78 @@ def describe(cohort: Cohort, image_shape: tuple[int, int, int], num_classes: int
         teacher_shapes=shapes.get("teacher"),
         teacher_classifier=teacher_classifier,
     )
+
+
+class LogitsShape(NamedTuple):
+    """How networks lay out the logits of a batch."""
+
+    ndim: int
+    class_dim: int  # counted from the end
+
+
+@torch.no_grad()
+def describe_logits(cohort: Cohort, example: Tensor, num_classes: int) -> tuple[CohortSpec, LogitsShape]:
+    """What a method that reads logits alone may know, and how they are laid out, found by one dry run.
+
+    Args:
+        cohort: the peers.
+        example: a batch such as they will be given.
+        num_classes: classes of the data.
+
+    Raises:
+        UsageError: a peer does not take such a batch, gives no logits for it, or others than the first peer's, or it
+            cannot be told which dimension is that of the classes.
+    """
+    example = example.to(next(cohort.parameters()).device)
+    shapes: dict[str, tuple[int, ...]] = {}
+    with _evaluating(cohort):
+        for role, network in _by_role(cohort).items():
+            try:
+                shapes[role] = tuple(network(example).shape)
+            except Exception as error:  # whatever a stranger's module raises
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise UsageError(
+                    f"{role} ({network.name}) cannot take example_input, of shape {tuple(example.shape)}: {reason}"
+                ) from error
+    first = shapes["peer0"]
+    for role, shape in shapes.items():
+        if shape != first:
+            raise UsageError(f"{role} gives logits of shape {shape}, peer0 of {first}: they cannot be compared")
+    found = {dim for dim in (1 - len(first), -1) if len(first) > 1 and first[dim] == num_classes}
+    if first[:1] != example.shape[:1] or not found:
+        raise UsageError(
+            f"peer0 ({cohort.names[0]}) gives {first} for a batch of shape {tuple(example.shape)}, not logits "
+            f"(B, {num_classes}, ...) or (B, ..., {num_classes}) of {num_classes} classes"
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"it cannot be told which dimension of logits {first} is that of the {num_classes} classes; give an "
+            "example_input of another size"
+        )
+    spec = CohortSpec(
+        names=cohort.names,
+        num_classes=num_classes,
+        feature_shapes=((),) * cohort.num_peers,
+        teacher_shapes=None if cohort.teacher is None else (),
+    )
+    return spec, LogitsShape(len(first), found.pop())
+
+
+def _by_role(cohort: Cohort) -> dict[str, Network]:
+    networks = {f"peer{k}": cohort.peer(k) for k in range(cohort.num_peers)}
+    return networks if cohort.teacher is None else {**networks, "teacher": cohort.teacher}
+
+
+@contextmanager
+def _evaluating(cohort: Cohort) -> Iterator[None]:
+    """Every module of the cohort in evaluation mode; afterwards as it was."""
+    modes = [(module, module.training) for module in cohort.modules()]
+    cohort.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _classifies(classifier: nn.Module, last_map: Tensor, logits: Tensor) -> bool:

@@ -13,10 +13,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from collegium import methods, networks, ranks
-from collegium.cohort import Cohort, PeerOutputs, describe
+from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe, describe_logits
 from collegium.errors import UsageError
 from collegium.method import Method, Progress, Shadow, Terms, torch_groups, trainable
 from collegium.options import check_options
+from collegium.positions import Positions
 from collegium.seeds import global_state_kept
 
 Gradients: TypeAlias = dict[str, list[Tensor | None]]
@@ -29,7 +30,7 @@ class DistillerOutput(NamedTuple):
     """What one batch gives."""
 
     by_player: dict[str, Terms]
-    logits: Tensor  # (M, B, C), float32, detached
+    logits: Tensor  # (M, B, C), or (M, B, C, ...) and (M, B, ..., C) as the networks give them; float32, detached
 
     @property
     def terms(self) -> Terms:
@@ -67,8 +68,12 @@ class Distiller(nn.Module):
             ({"name": "ffl", "temperature": 4}).
         peers: torch modules that map images to logits, names of networks, or both; or one text, "2xresnet20". Modules
             are trained in place; named networks get random weights from torch's global generator.
-        image_shape: (C, H, W) of the images.
+        image_shape: (C, H, W) of the images that the peers classify.
         num_classes: of the data.
+        example_input: in place of ``image_shape``, a batch such as the peers will be given, of any shape and type, for
+            modules with logits (B, C), or (B, C, ...) or (B, ..., C) for a label at each position; methods that read
+            logits alone train them. Each position counts as an image.
+        ignore_index: with ``example_input``, the target of positions that have no label; by default all have one.
         share_until: the last stage that the peers share, see :class:`~collegium.cohort.Cohort`.
         teacher: a trained module, for methods that learn from one; it is frozen.
         recompute: whether the backward pass keeps the ends of stages alone and computes what lies between again.
@@ -86,8 +91,10 @@ class Distiller(nn.Module):
         method: str | type[Method] | Mapping[str, Any],
         peers: str | Sequence[nn.Module | str],
         *,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, int, int] | None = None,
         num_classes: int,
+        example_input: Tensor | None = None,
+        ignore_index: int | None = None,
         share_until: str | None = None,
         teacher: nn.Module | None = None,
         recompute: bool = False,
@@ -98,17 +105,36 @@ class Distiller(nn.Module):
         super().__init__()
         method_class, options = _named(method, options)
         check_options(method_class.__name__, method_class, options, skip="spec")
-        shape = (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
+        if (image_shape is None) == (example_input is None):
+            raise UsageError(
+                "give Distiller either image_shape=, where the peers classify images, or example_input=, a batch of "
+                "whatever else they take"
+            )
+        if ignore_index is not None and example_input is None:
+            raise UsageError("ignore_index= is for networks that label positions, with example_input=")
+        if example_input is not None:
+            _check_reads_logits_alone(method_class)
+        shape = None if image_shape is None else (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
+
+        def as_network(module: nn.Module) -> networks.Network:
+            return networks.as_logits_network(module) if shape is None else networks.as_network(module, shape)
+
         self._given = tuple(_modules(peers, shape, num_classes))  # a tuple: no second name for the same weights
-        frozen = None if teacher is None else networks.as_network(teacher, shape)
         self.cohort = Cohort(
-            [networks.as_network(peer, shape) for peer in self._given],
+            [as_network(peer) for peer in self._given],
             share_until=share_until,
-            teacher=frozen,
+            teacher=None if teacher is None else as_network(teacher),
             recompute=recompute,
+            input_ndim=4 if example_input is None else example_input.ndim,
         )
+        self.spec: CohortSpec
+        self.positions: Positions | None = None
         with global_state_kept():
-            self.spec = describe(self.cohort, shape, num_classes)
+            if shape is not None:
+                self.spec = describe(self.cohort, shape, num_classes)
+            elif example_input is not None:
+                self.spec, layout = describe_logits(self.cohort, example_input, num_classes)
+                self.positions = Positions(*layout, ignore_index)
         self.method = method_class(self.spec, **options)
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
@@ -127,7 +153,7 @@ class Distiller(nn.Module):
             for k in range(1, self.cohort.num_peers):
                 self.cohort.peer(k).load_state_dict(self.cohort.peer(0).state_dict())
         if rule is not None:
-            followed = Cohort([self.cohort.peer(0)]) if rule.hybrid else self.cohort
+            followed = Cohort([self.cohort.peer(0)], input_ndim=self.cohort.input_ndim) if rule.hybrid else self.cohort
             self.shadow = copy.deepcopy(followed).requires_grad_(False)
             self._follow(rule, 0.0)
         self._counts_steps = method_class.after_step is not Method.after_step
@@ -208,21 +234,43 @@ class Distiller(nn.Module):
         """The loss terms of a batch, with the peers' logits.
 
         Args:
-            images: (B, C, H, W), or (views, B, C, H, W) where the method trains on several views, see :attr:`views`.
-            target: (B,) class indices, or (B, classes) probabilities.
+            images: (B, C, H, W), or (views, B, C, H, W) where the method trains on several views, see :attr:`views`;
+                with ``example_input``, batches like that.
+            target: (B,) class indices, or (B, classes) probabilities; for logits of positions, class indices of the
+                logits' shape without the classes, or probabilities of their shape.
             fraction: the share of training that is done, from 0 to 1; or a :class:`~collegium.method.Progress`.
 
+        Returns:
+            The terms, all 0 where no position has a label.
+
         Raises:
-            UsageError: the fraction is none, or the method trains on several views of each image and there are none.
+            UsageError: the fraction is none, the method trains on several views of each image and there are none, or
+                the target does not fit the logits.
         """
-        if self.training and self.views > 1 and images.ndim != 5:
+        views = self.cohort.has_views(images)
+        if self.training and self.views > 1 and not views:
+            one = "B, C, H, W" if self.cohort.input_ndim == 4 else "B, ..."
             raise UsageError(
                 f"{type(self.method).__name__} trains on {self.views} random views of each image: give images of shape "
-                f"({self.views}, B, C, H, W), for example torch.stack([augment(images) for _ in range(kd.views)])"
+                f"({self.views}, {one}), for example torch.stack([augment(images) for _ in range(kd.views)])"
             )
-        out = self._outputs(images if self.method.own_views or images.ndim == 4 else images.flatten(0, 1), copies=True)
-        terms = self.method(out, target, self._progress(fraction, images.device))
+        out = self._outputs(images.flatten(0, 1) if views and not self.method.own_views else images, copies=True)
+        terms = self._terms(out, target, self._progress(fraction, images.device))
         return DistillerOutput(terms, out.logits[:, : len(target)].detach())  # of the first view
+
+    def _terms(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
+        if self.positions is None:
+            terms: dict[str, Terms] = self.method(out, target, progress)
+            return terms
+        labelled = self.positions.labelled(out, target)
+        if not labelled.none:
+            terms = self.method(labelled.out, labelled.target, progress)
+            return terms
+        training = self.method.training
+        self.method.eval()  # it is to learn nothing from a made-up label
+        terms = self.method(labelled.out, labelled.target, progress)
+        self.method.train(training)
+        return {player: {name: 0 * term for name, term in named.items()} for player, named in terms.items()}
 
     def _progress(self, fraction: float | Tensor | Progress, device: torch.device) -> Progress:
         if isinstance(fraction, Progress):
@@ -237,13 +285,18 @@ class Distiller(nn.Module):
         return Progress(epoch, torch.full_like(done, self.epochs), done)
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits (B, C) of every predictor: the peers, their mean ("ensemble"), and the method's own."""
+        """Logits of every predictor, in the peers' shape: the peers, their mean ("ensemble"), and the method's own."""
         rule = self.method.shadow
         out = self._outputs(images, copies=rule is not None and rule.hybrid)
+        if self.positions is None:
+            own = self.method.predict(out)
+        else:
+            found = self.method.predict(self.positions.flat(out))
+            own = {name: self.positions.restore(z, out.logits) for name, z in found.items()}
         return {
             **{f"peer{k}": z for k, z in enumerate(out.logits)},
             "ensemble": out.logits.mean(0),
-            **{name: z.float() for name, z in self.method.predict(out).items()},
+            **{name: z.float() for name, z in own.items()},
         }
 
     def _outputs(self, images: Tensor, *, copies: bool) -> PeerOutputs:
@@ -252,7 +305,7 @@ class Distiller(nn.Module):
         rule = self.method.shadow
         if self.shadow is None or rule is None or not copies:
             return out
-        if rule.hybrid and images.ndim == 5:
+        if rule.hybrid and self.cohort.has_views(images):
             images = images[0]
         with torch.no_grad():
             return dataclasses.replace(out, shadow=self.shadow.forward_peers(images).logits)
@@ -284,6 +337,9 @@ class Distiller(nn.Module):
         target: Tensor,
         fraction: float | Tensor | Progress,
         optimizers: Mapping[str, Optimizer],
+        *,
+        micro_batches: int = 1,
+        max_grad_norm: float | None = None,
     ) -> DistillerOutput:
         """One training step: forward pass, all players' gradients at the same weights, their optimizers, after_step.
 
@@ -295,9 +351,15 @@ class Distiller(nn.Module):
             target: see there.
             fraction: see there.
             optimizers: one for each player, of its groups in :meth:`players`.
+            micro_batches: into how many parts the batch is divided, to save memory. The method sees each as a batch;
+                gradients and terms are their mean, weighted by the images or labelled positions.
+            max_grad_norm: the largest norm of a player's gradient; a longer one is scaled down to it.
+
+        Returns:
+            As :meth:`forward`, without gradient.
 
         Raises:
-            UsageError: a player has no optimizer, or an optimizer no player.
+            UsageError: a player has no optimizer, or an optimizer no player, or there are fewer images than parts.
         """
         players = self.method.players(self.cohort)
         if set(optimizers) != set(players):
@@ -305,9 +367,17 @@ class Distiller(nn.Module):
                 f"{type(self.method).__name__} needs an optimizer for each of its players {', '.join(players)}; "
                 f"there are some for {', '.join(optimizers) or 'none'}"
             )
-        out: DistillerOutput = self(images, target, fraction)
-        with torch.autocast(images.device.type, enabled=False):
-            gradients = self.gradients(out)
+        if not 1 <= micro_batches <= len(target):
+            raise UsageError(f"a batch of {len(target)} images cannot be divided into {micro_batches} micro-batches")
+        parts = zip(
+            images.tensor_split(micro_batches, dim=int(self.cohort.has_views(images))),
+            target.tensor_split(micro_batches),
+            strict=True,
+        )
+        outs, gradients = [], Gradients()
+        for some_images, some_target in parts:
+            share = self._count(some_target) / self._count(target)
+            outs.append(self._accumulate(gradients, some_images, some_target, fraction, share))
         if ranks.count() > 1:
             own = [g for found in gradients.values() for g in found if g is not None]
             ranks.exchange([*own, *self.statistics()], [])
@@ -315,10 +385,39 @@ class Distiller(nn.Module):
             parameters = [p for group in players[player] for p in group["params"]]
             for parameter, gradient in zip(parameters, found, strict=True):
                 parameter.grad = gradient
+            if max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, max_grad_norm)
             optimizers[player].step()
             optimizers[player].zero_grad()
         self.after_step()
-        return out
+        return _sum(outs)
+
+    def _count(self, target: Tensor) -> float | Tensor:
+        """Over how many images, or labelled positions, losses are means."""
+        return len(target) if self.positions is None else self.positions.count(target)
+
+    def _accumulate(
+        self,
+        gradients: Gradients,
+        images: Tensor,
+        target: Tensor,
+        fraction: float | Tensor | Progress,
+        share: float | Tensor,
+    ) -> DistillerOutput:
+        """Adds a share of the gradients of a micro-batch, and returns that share of its terms."""
+        out: DistillerOutput = self(images, target, fraction)
+        with torch.autocast(images.device.type, enabled=False):
+            found = self.gradients(out)
+        for player, own in found.items():
+            own = [None if g is None else g * share for g in own]
+            before = gradients.get(player, [None] * len(own))
+            gradients[player] = [
+                a if b is None else b if a is None else a + b for a, b in zip(before, own, strict=True)
+            ]
+        terms = {
+            player: {name: share * x.detach() for name, x in named.items()} for player, named in out.by_player.items()
+        }
+        return DistillerOutput(terms, out.logits)
 
     @torch.no_grad()
     def after_step(self, step: int | None = None, epoch_steps: int | None = None) -> None:
@@ -395,8 +494,17 @@ def _named(
     return (methods.get(method) if isinstance(method, str) else method), options
 
 
+def _check_reads_logits_alone(method: type[Method]) -> None:
+    if not method.logits_only:
+        able = ", ".join(name for name in methods.names() if methods.get(name).logits_only)
+        raise UsageError(
+            f"{method.__name__} reads more of its peers than their logits, all that there is with example_input=; use "
+            f"one of the methods {able}"
+        )
+
+
 def _modules(
-    peers: str | Sequence[nn.Module | str], image_shape: tuple[int, int, int], num_classes: int
+    peers: str | Sequence[nn.Module | str], image_shape: tuple[int, int, int] | None, num_classes: int
 ) -> list[nn.Module]:
     """The peers, those that are named built."""
     modules: list[nn.Module] = []
@@ -404,6 +512,8 @@ def _modules(
         if isinstance(peer, nn.Module):
             modules.append(peer)
             continue
+        if image_shape is None:
+            raise UsageError(f"{peer!r} names networks that classify images; with example_input= give modules")
         for name in networks.parse_peers(peer):
             shape: dict[str, Any] = dict(in_channels=image_shape[0], image_size=image_shape[1:])
             modules.append(networks.build(name, num_classes=num_classes, **shape))
@@ -425,6 +535,15 @@ def _means(networks: list[list[Tensor]]) -> list[Tensor]:
     if len(networks) == 1:
         return networks[0]
     return [torch.stack(tensors).double().mean(0).to(tensors[0].dtype) for tensors in zip(*networks, strict=True)]
+
+
+def _sum(outs: Sequence[DistillerOutput]) -> DistillerOutput:
+    """Micro-batches as one: the sum of their terms, and all logits."""
+    terms = {
+        player: {name: torch.stack([out.by_player[player][name] for out in outs]).sum() for name in named}
+        for player, named in outs[0].by_player.items()
+    }
+    return DistillerOutput(terms, torch.cat([out.logits for out in outs], 1))
 
 
 def _gradient(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor | None]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from collegium.errors import UsageError, nearest
+from collegium.networks.adapt import LogitsNetwork
 from collegium.networks.adapt import adapt as adapt
 from collegium.networks.names import parse_peers as parse_peers
 from collegium.networks.names import untrained as untrained
@@ -57,6 +58,11 @@ def name_of(module: nn.Module) -> str:
 def as_network(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
     """A network from Python as a peer; see :func:`adapt`."""
     return module if isinstance(module, Network) else adapt(module, image_shape=image_shape, name=name_of(module))
+
+
+def as_logits_network(module: nn.Module) -> Network:
+    """A network from Python as a peer of which only the logits are asked."""
+    return LogitsNetwork(module, name_of(module))
 
 
 @consents("name")

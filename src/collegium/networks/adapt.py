@@ -86,6 +86,23 @@ class WholeNetwork(Network):
         return self.classifier
 
 
+class LogitsNetwork(WholeNetwork):
+    """A module of which nothing but the logits is asked, so that its inputs and logits may have any shape."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__(module, (), in_channels=0, name=name, copies_images=True)
+
+    def _read(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        return (), logits_of(self.classifier(x))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, in the module's own shape."""
+        return self.outputs(self.fit(images))[1]
+
+    def split_after(self, stage: str) -> tuple[dict[str, nn.Module], Network]:
+        raise UsageError(f"{self.name} has no known stages, so it cannot be cut after {stage!r}; leave share_until out")
+
+
 class TappedNetwork(WholeNetwork):
     """A whole module whose maps are read by hooks as it runs.
 
@@ -211,7 +228,8 @@ def adapt(
         raise UsageError(f"{name} cannot take images of {image_shape[0]} channels, {size} pixels: {reason}") from error
     if run.logits.ndim != 2 or len(run.logits) != len(run.images):
         raise UsageError(
-            f"{name} gives {tuple(run.logits.shape)} for {len(run.images)} images, not logits (images, classes)"
+            f"{name} gives {tuple(run.logits.shape)} for {len(run.images)} images, not logits (images, classes); "
+            "networks that label every position train with collegium.Distiller(example_input=...)"
         )
     given: dict[str, Any] = {"in_channels": image_shape[0], "name": name, "copies_images": run.writes_images}
     if features:

@@ -238,6 +238,8 @@ def _noting_features(module: nn.Module) -> Iterator[list[Tensor]]:
 
 def tensor_of(output: Any) -> Tensor | None:
     """The tensor that a module gave, or the first of several."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
     if isinstance(output, tuple | list) and output:
         output = output[0]
     return output if isinstance(output, Tensor) else None
@@ -249,7 +251,8 @@ def logits_of(output: Any) -> Tensor:
     Raises:
         UsageError: there is no tensor in it.
     """
-    found = tensor_of(getattr(output, "logits", output))
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    found = tensor_of(output if named is None else named)
     if found is None:
         raise UsageError(f"the network gave a {type(output).__name__}, not a tensor of logits")
     return found
