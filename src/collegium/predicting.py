@@ -74,8 +74,9 @@ class Predictions:
         """An object a line: file, label, probability, and the probabilities of all classes."""
         lines = []
         for file, label, p in zip(self.files, self.labels, self.probabilities.tolist(), strict=True):
-            said = {"file": shown(file), "label": label, "probability": max(p)}
-            lines.append(json.dumps(said | {"probabilities": dict(zip(self.class_names, p, strict=True))}) + "\n")
+            record: dict[str, Any] = {"file": shown(file), "label": label, "probability": max(p)}
+            record["probabilities"] = dict(zip(self.class_names, p, strict=True))
+            lines.append(json.dumps(record) + "\n")
         return "".join(lines)
 
     def text(self, top: int = 1) -> str:
@@ -83,15 +84,15 @@ class Predictions:
         width = max((len(shown(file)) for file in self.files), default=0)
         lines = []
         for file, classes in zip(self.files, self.top(top), strict=True):
-            said = ", ".join(f"{printable(name)} {100 * p:.1f} %" for name, p in classes)
-            lines.append(f"{shown(file):<{width}}  {said}")
+            likely = ", ".join(f"{printable(name)} {100 * p:.1f} %" for name, p in classes)
+            lines.append(f"{shown(file):<{width}}  {likely}")
         return "\n".join(lines)
 
     def summary(self) -> str:
         """How many images each class has."""
         found = Counter(self.labels).most_common()
-        said = ", ".join(f"{printable(name)} {count}" for name, count in found[:10])
-        return f"{plural(len(self), 'image')}: {said}" + (", ..." if len(found) > 10 else "")
+        counts = ", ".join(f"{printable(name)} {count}" for name, count in found[:10])
+        return f"{plural(len(self), 'image')}: {counts}" + (", ..." if len(found) > 10 else "")
 
 
 @consents()
@@ -205,8 +206,8 @@ def _ask(source: Path, predictor: str | None, **given: Any) -> _Asked:
 def _exported(file: Path) -> _Asked:
     if file.suffix not in SUFFIX.values():
         raise UsageError(f"{file} is neither a run nor an exported file ({', '.join(SUFFIX.values())})")
-    answer, said = (_from_onnx if file.suffix == SUFFIX["onnx"] else _from_torch)(file)
-    config = read_exported(file, said)
+    answer, description = (_from_onnx if file.suffix == SUFFIX["onnx"] else _from_torch)(file)
+    config = read_exported(file, description)
     if not config["normalises"]:
         if "mean" not in config or "std" not in config:
             raise DataError(f"{file} takes normalised images, and does not say by which mean and std")

@@ -55,20 +55,20 @@ class PeerLayers(nn.Module):
     def forward(self, features: Sequence[Tensor], logits: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """S maps (B, D_s, H_s, W_s), (B, C) -> logits (B, C), pooled (B, D) and embedded (B, E) for each layer."""
         maps = [*(refine(f) for refine, f in zip(self.refine, features, strict=False)), features[-1]]
-        said = [classify(f).float() for classify, f in zip(self.classifiers, maps, strict=False)]
+        auxiliary = [classify(f).float() for classify, f in zip(self.classifiers, maps, strict=False)]
         embedded = [embed(f) for embed, f in zip(self.embeddings, maps, strict=True)]
-        return [*said, logits], [f.mean((2, 3)) for f in maps], embedded
+        return [*auxiliary, logits], [f.mean((2, 3)) for f in maps], embedded
 
 
 class CohortLayers(nn.ModuleList):
     """Those of all peers."""
 
     def forward(self, features: Sequence[Sequence[Tensor]], logits: Tensor) -> Seen:
-        """Peer -> stage -> map, (M, B, C) -> what is said of them."""
+        """Peer -> stage -> map, (M, B, C) -> their logits, pooled and embedded."""
         by_peer = [layers(f, z) for layers, f, z in zip(self, features, logits, strict=True)]
-        said, pooled, embedded = zip(*by_peer, strict=True)
+        by_layer, pooled, embedded = zip(*by_peer, strict=True)
         return Seen(
-            logits=torch.stack([torch.stack(one) for one in said]),
+            logits=torch.stack([torch.stack(one) for one in by_layer]),
             pooled=tuple(f for one in pooled for f in one),
             embedded=torch.stack([v for one in embedded for v in one]),
         )
@@ -250,8 +250,8 @@ class LMCL(Method):
     def _aggregate(self, seen: Seen) -> Tensor:
         """(M, B, C)"""
         s = self.stages
-        said = zip(self.aggregators, seen.logits, strict=True)
-        return torch.stack([aggregate(seen.pooled[i * s : (i + 1) * s], z) for i, (aggregate, z) in enumerate(said)])
+        pairs = zip(self.aggregators, seen.logits, strict=True)
+        return torch.stack([aggregate(seen.pooled[i * s : (i + 1) * s], z) for i, (aggregate, z) in enumerate(pairs)])
 
     def _contrast(self, embedded: Tensor, target: Tensor, weights: Tensor) -> Terms:
         """L_mcl by its four kinds of terms: (A, B, E), labels, (A, A, B)"""
@@ -297,7 +297,7 @@ class LMCL(Method):
         return cross_entropy(self._rerun(rerun, weights).logits, target)
 
     def _rerun(self, rerun: Rerun, weights: Mapping[str, Tensor]) -> Seen:
-        """What is said with other weights of peers and layers; running statistics stay as they are."""
+        """The outputs with other weights of peers and layers; running statistics stay as they are."""
         cohort, layers = (
             {name.removeprefix(part): p for name, p in weights.items() if name.startswith(part)}
             for part in (COHORT, LAYERS)

@@ -55,7 +55,7 @@ def cifar_resnet(
         num_classes: number of logits.
         in_channels: channels of the images.
         block: the papers mean different things by one name: ONE's "ResNet-110" is made of bottleneck blocks
-            and has 164 layers, FFL's of basic blocks. Here the block is always said.
+            and has 164 layers, FFL's of basic blocks. Here the name always tells the block.
         widen: 4 for stages of 64, 128 and 256 channels after a stem of 32.
 
     Raises:

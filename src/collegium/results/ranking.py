@@ -187,8 +187,8 @@ class Finished:
     @property
     def method(self) -> str:
         """Its title with the options that are not default."""
-        said = self.said["method"]
-        return method_title(self.recipe.method_name) + (f" ({entry(said)})" if said else "")
+        options = self.settings["method"]
+        return method_title(self.recipe.method_name) + (f" ({entry(options)})" if options else "")
 
     @property
     def peers(self) -> str:
@@ -196,7 +196,7 @@ class Finished:
         return networks(self.result["peers"]) + taught + (", shared trunk" if self.recipe.share_until else "")
 
     @property
-    def said(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What its recipe says of the row that it belongs to: all but seeds, and how or where it is computed."""
         recipe = self.recipe
         plain = {name: value for name, value in recipe.to_dict().items() if name not in (*_SEEDS, *_ELSEWHERE)}
@@ -217,7 +217,7 @@ class Finished:
     def row(self) -> str:
         """Equal for runs that differ in their seeds alone."""
         names = [self.recipe.method_name, self.recipe.data_name]
-        return repr([names, sorted((name, repr(value)) for name, value in self.said.items())])
+        return repr([names, sorted((name, repr(value)) for name, value in self.settings.items())])
 
 
 def _method_defaults(name: str) -> dict[str, Any]:
@@ -310,9 +310,9 @@ def _told_apart(run: Finished, rows: Sequence[Sequence[Finished]]) -> str:
     def look(other: Finished) -> tuple[object, ...]:
         return other.method, other.peers, other.recipe.data_name, other.recipe.epochs, other.result["training_images"]
 
-    alike = [row[0].said for row in rows if look(row[0]) == look(run)]
-    differing = [name for name, value in run.said.items() if any(other[name] != value for other in alike)]
-    return ", ".join(f"{name.replace('_', ' ')} {entry(run.said[name])}" for name in differing)
+    alike = [row[0].settings for row in rows if look(row[0]) == look(run)]
+    differing = [name for name, value in run.settings.items() if any(other[name] != value for other in alike)]
+    return ", ".join(f"{name.replace('_', ' ')} {entry(run.settings[name])}" for name in differing)
 
 
 def _of_row(runs: Sequence[Finished], told_apart: str) -> Iterator[Standing]:

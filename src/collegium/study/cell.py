@@ -57,7 +57,7 @@ class Cell:
         if self.of_user:
             with consent():
                 methods.get(self.recipe.method_name)  # whose defaults are needed
-        canonical = json.dumps([_said(self.recipe), self.teacher], sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps([_changed_entries(self.recipe), self.teacher], sort_keys=True, separators=(",", ":"))
         return f"{self.slug}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
 
     @property
@@ -72,14 +72,14 @@ class Cell:
         return self.recipe.method_name.startswith(PREFIX)
 
 
-def _said(recipe: Recipe) -> dict[str, Any]:
+def _changed_entries(recipe: Recipe) -> dict[str, Any]:
     """What a recipe says that is not a default, without where it is computed."""
     usual = Recipe(method={"name": recipe.method_name}, data={"name": recipe.data_name})
     plain, defaults = resolve(recipe).to_dict(), resolve(usual).to_dict()
     plain["data"].pop("workers", None)
-    said = {name: changed(value, defaults[name]) for name, value in plain.items() if value != defaults[name]}
+    differing = {name: changed(value, defaults[name]) for name, value in plain.items() if value != defaults[name]}
     named = {"method": recipe.method_name, "data": recipe.data_name, "peers": recipe.peers}
-    return {**{name: value for name, value in said.items() if name not in ELSEWHERE}, "named": named}
+    return {**{name: value for name, value in differing.items() if name not in ELSEWHERE}, "named": named}
 
 
 def changed(value: Any, default: Any) -> Any:

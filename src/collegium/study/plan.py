@@ -68,10 +68,10 @@ class Plan:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> "Plan":
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Plan":
         """From what study.yaml says. A KeyError or TypeError means that it is not a plan."""
-        contrasts = tuple(Contrast(**contrast) for contrast in said["contrasts"])
-        given = {**said, "contrasts": contrasts, "rows": tuple(said["rows"]), "seeds": tuple(said["seeds"])}
+        contrasts = tuple(Contrast(**contrast) for contrast in plain["contrasts"])
+        given = {**plain, "contrasts": contrasts, "rows": tuple(plain["rows"]), "seeds": tuple(plain["seeds"])}
         return cls(**given)
 
 
@@ -99,7 +99,7 @@ class PlanOptions:
             raise UsageError(f"--margin is a number of points above 0, not {self.margin:g}")
 
     @property
-    def said(self) -> dict[str, Any]:
+    def given(self) -> dict[str, Any]:
         """Entry -> value, of those that are given."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -152,7 +152,7 @@ def check_unchanged(plan: Plan, options: PlanOptions, cells: Sequence[Cell], fol
     Raises:
         UsageError: it says something else.
     """
-    for name, value in options.said.items():
+    for name, value in options.given.items():
         same = value == getattr(plan, name)
         if name == "hypothesis":
             same = " ".join(value.split()) == plan.hypothesis

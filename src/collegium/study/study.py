@@ -144,10 +144,10 @@ class Study:
         """
         if self.plan is not None:
             check_unchanged(self.plan, options, self.cells, self.folder)
-        elif options.said:
+        elif options.given:
             begun = next((cell for cell in self.cells if self.run_folder(cell).recipe_file.exists()), None)
             if begun is not None:
-                given = ", ".join(f"--{name}" for name in options.said)
+                given = ", ".join(f"--{name}" for name in options.given)
                 raise UsageError(
                     f"{self.folder} has no plan, and a plan is made before the first run, but {begun.name} has begun; "
                     f"leave out {given}, or choose another folder with --study"

@@ -86,7 +86,7 @@ class _Running:
     job: Job
     place: Place
     process: "subprocess.Popen[str]"
-    said: IO[str]
+    output: IO[str]
     log: IO[str]
     again: bool
     used_before: int | None  # bytes in use at the place when it started
@@ -184,11 +184,11 @@ class LocalExecutor:
         log = open_log(job.log)
         alone = all(r.settled for r in self.running if r.place is place)
         used = place.used()
-        said = tempfile.TemporaryFile("w+")  # a pipe that nobody reads before the end holds 64 kB and no more
+        output = tempfile.TemporaryFile("w+")  # a pipe that nobody reads before the end holds 64 kB and no more
         process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,  # stays open: its end tells the run that this process is gone
-            stdout=said,
+            stdout=output,
             stderr=log,
             text=True,
             env={"TORCHINDUCTOR_COMPILE_THREADS": str(self.threads)}  # else every run that compiles takes all cores
@@ -202,7 +202,7 @@ class LocalExecutor:
             told = {"recipe": job.recipe.to_dict(), "folder": str(job.folder), "consent": current().to_dict()}
             process.stdin.write(json.dumps(told) + "\n")
             process.stdin.flush()
-        self.running.append(_Running(job, place, process, said, log, again, used, alone))
+        self.running.append(_Running(job, place, process, output, log, again, used, alone))
 
     def _measure(self, running: _Running) -> None:
         """Learns the memory that a run takes, once it has settled."""
@@ -220,21 +220,21 @@ class LocalExecutor:
     def _end(self, running: _Running) -> Event:
         self.running.remove(running)
         assert running.process.stdin is not None
-        running.said.seek(0)
-        said = running.said.read()
+        running.output.seek(0)
+        output = running.output.read()
         with contextlib.suppress(BrokenPipeError):
             running.process.stdin.close()
-        running.said.close()
+        running.output.close()
         running.log.close()
         key, status = running.job.key, running.process.returncode
-        if said:
-            return Event(key, **json.loads(said))
+        if output:
+            return Event(key, **json.loads(output))
         tail = running.job.log.read_text(errors="replace")[-4000:]
         if status < 0:
             name = signal.Signals(-status).name
             why = ", for which the usual reason is that memory ran out" if name == "SIGKILL" else ""
             return Event(key, "broken", f"its process was killed by {name}{why}", tail)
-        return Event(key, "broken", f"its process ended with status {status} and said nothing", tail)
+        return Event(key, "broken", f"its process ended with status {status} and printed nothing", tail)
 
     def _stop(self) -> None:
         """Lets every run save its state and end; at a second interruption ends them as they are."""

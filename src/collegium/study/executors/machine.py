@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
-FRESH = 1.0  # seconds that what a GPU has said of its free memory holds
+FRESH = 1.0  # seconds that for which a GPU's free memory counts as known
 
 
 class Place(ABC):

@@ -250,23 +250,23 @@ class _Run:
 
     def next(self, ray: Any) -> Event:
         try:
-            said: dict[str, str] = ray.get(next(self.says))
+            message: dict[str, str] = ray.get(next(self.says))
         except StopIteration:
             return Event(self.job.key, "broken", f"somebody cancelled it on node {self.node}", self._log())
         except ray.exceptions.RayTaskError as error:
             return Event(self.job.key, "failed", str(error).strip().splitlines()[-1], str(error))
         except ray.exceptions.RayError as error:
             return Event(self.job.key, "broken", self._why(ray, error), f"{error}\n\n{self._log()}")
-        if said["state"] == "started":
+        if message["state"] == "started":
             self.started = True
-            self.node = next(_name(node) for node in ray.nodes() if node["NodeID"] == said["node"])
+            self.node = next(_name(node) for node in ray.nodes() if node["NodeID"] == message["node"])
             return Event(self.job.key, "started")
-        if said["state"] != "done":
-            said["error"] += f" (on node {self.node})"
+        if message["state"] != "done":
+            message["error"] += f" (on node {self.node})"
         elif not self._finished():
             unseen = f"node {self.node} finished it, but {self.job.folder}/result.json is not to be seen here"
             return Event(self.job.key, "broken", unseen)
-        return Event(self.job.key, **said)  # type: ignore[arg-type]
+        return Event(self.job.key, **message)  # type: ignore[arg-type]
 
     def _why(self, ray: Any, error: Exception) -> str:
         where = f" {self.node}" if self.node else ""
