@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from collegium import methods
-from collegium.networks.network import GlobalPoolClassifier
 
 LOOPS = Path(__file__).parent.parent / "examples" / "own_loop"
 PAGE = Path(__file__).parent.parent / "docs" / "own_loop.md"
@@ -42,7 +41,9 @@ def test_a_loop_trains(
 
 def test_the_page_s_code_runs_from_top_to_bottom() -> None:
     def classifier() -> nn.Module:
-        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), GlobalPoolClassifier(4, 10))
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+        )
 
     torch.manual_seed(0)
     network, segmenter = classifier(), nn.Conv2d(3, 5, 1)
