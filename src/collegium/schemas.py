@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from collegium.errors import DataError
-from collegium.files import read_bounded
+from collegium.files import check_whole, read_bounded
 
 MIB = 2**20
 _WORDS: dict[object, str] = {
@@ -217,8 +217,9 @@ def read_result(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        DataError: it holds something else.
+        DataError: it is damaged, or holds something else.
     """
+    check_whole(path)
     result = read_json(path, RESULT)
     wrong = _contradiction(result)
     if wrong is not None:

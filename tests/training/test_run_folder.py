@@ -34,6 +34,7 @@ def test_the_folder_holds_what_it_promises(trained: Path) -> None:
         "recipe.yaml",
         "metrics.csv",
         "result.json",
+        "result.json.sha256",
         *(f"checkpoints/step_{step:09}.pt{checksum}" for step in (8, 12) for checksum in ("", ".sha256")),
         *(
             f"peers/peer{k}/{name}{checksum}"
@@ -117,6 +118,14 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 
 def peer_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "peers" / "peer1" / "model.safetensors")
+
+
+def test_halves_of_checkpoints_that_are_gone_do_not_stay(trained: Path, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(trained, tmp_path / "run"))
+    for name in ("step_000000004.pt.part", "step_000000004.pt.sha256.part"):
+        (folder.checkpoints / name).write_bytes(b"half")
+    folder.save_checkpoint({}, 16, keep=2)
+    assert not list(folder.checkpoints.glob("*.part"))
 
 
 def test_where_no_checkpoint_is_whole_it_is_said(trained: Path, tmp_path: Path) -> None:
@@ -213,6 +222,17 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
     recipe.write_text(recipe.read_text().replace("2xresnet8", "2xresnet14"))
     with pytest.raises(TrainingError, match="do not fit the recipe's networks"):
         run(tmp_path / "run", peers="2xresnet14")
+
+
+def test_a_result_with_another_digit_is_noticed(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    file = tmp_path / "run" / "result.json"
+    text = file.read_text()
+    file.write_text(text.replace("0.", "0.1", 1))
+    with pytest.raises(DataError, match="result.json is damaged: its checksum .*repeat the command"):
+        RunFolder(tmp_path / "run").result()
+    Path(f"{file}.sha256").unlink()
+    assert RunFolder(tmp_path / "run").result() != json.loads(text)
 
 
 def test_an_unreadable_result_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ split.csv          which pixels of a scene are for training and for testing
 teacher/           a copy of the frozen teacher, where the method has one
 checkpoints/       the newest training states, each with its checksum beside it
 peers/peer0/       a trained peer: model.safetensors and config.json, each with its checksum
-result.json        last and best scores of every predictor, cost, time; written when the run is complete
+result.json        last and best scores of every predictor, cost, time; written when the run is complete, with its checksum
 report.html        self-contained page
 exports/           what `collegium export` wrote
 """
@@ -138,11 +138,11 @@ class RunFolder:
             return None
         except DataError as error:
             raise DataError(
-                f"{error}; delete it and repeat the command that trained the run, to write it again"
+                f"{str(error).partition('; ')[0]}; delete it and repeat the command that trained the run, to write it again"
             ) from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        write_whole(self.result_file, json.dumps(result, indent=2) + "\n")
+        write_checked(self.result_file, json.dumps(result, indent=2) + "\n")
 
     def write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
         """Writes a row per epoch; columns that an epoch did not measure stay empty in it."""
@@ -190,6 +190,8 @@ class RunFolder:
             for old in [*saved[: saved.index(path) + 1][:-keep], *later]:
                 old.unlink()
                 checksum_file(old).unlink(missing_ok=True)
+            for half in folder.glob("step_*.part"):  # which kills have left, of checkpoints that are gone since
+                half.unlink()
         return path
 
     def saved_checkpoints(self) -> list[Path]:
