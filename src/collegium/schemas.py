@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import prod
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from collegium.errors import DataError
 from collegium.files import check_whole, read_bounded
 
 MIB = 2**20
+_MOST_VALUES = 10**8  # of an image: 400 MB
 _WORDS: dict[object, str] = {
     Real: "a number",
     float: "a number",
@@ -259,6 +261,9 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, length in lengths.items():
         if name in config and len(config[name]) != length:
             raise DataError(f"{path} is not as it was written: {name} must have {length} values")
+    values = config["in_channels"] * prod(config.get("image_size", (1, 1)))
+    if values > _MOST_VALUES:
+        raise DataError(f"{path} asks for images of {values:.2g} values, more than the {_MOST_VALUES:.0e} allowed")
     return config
 
 

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import re
 import shutil
@@ -126,6 +127,15 @@ def test_halves_of_checkpoints_that_are_gone_do_not_stay(trained: Path, tmp_path
         (folder.checkpoints / name).write_bytes(b"half")
     folder.save_checkpoint({}, 16, keep=2)
     assert not list(folder.checkpoints.glob("*.part"))
+
+
+def test_a_checkpoint_that_a_kill_has_kept_from_removal_is_removed_at_the_end(trained: Path, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(trained, tmp_path / "run"))
+    known = folder.saved_checkpoints()
+    shutil.copyfile(known[0], folder.checkpoints / "step_000000004.pt")
+    folder.result_file.unlink()
+    run(folder.path)
+    assert folder.saved_checkpoints() == known
 
 
 def test_where_no_checkpoint_is_whole_it_is_said(trained: Path, tmp_path: Path) -> None:

@@ -137,8 +137,9 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except DataError as error:
+            reason = str(error).partition("; ")[0]
             raise DataError(
-                f"{str(error).partition('; ')[0]}; delete it and repeat the command that trained the run, to write it again"
+                f"{reason}; delete it and repeat the command that trained the run, to write it again"
             ) from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -184,15 +185,23 @@ class RunFolder:
                 f"{before[-1]} is safe, from which the repeated command goes on" if before else "nothing is saved yet"
             )
             raise StorageError(f"{error}; {safe}") from error
-        saved = self.saved_checkpoints()
-        later = saved[saved.index(path) + 1 :]  # those that were damaged, when this run went on from one before them
-        with storing(folder):
-            for old in [*saved[: saved.index(path) + 1][:-keep], *later]:
+        # Those after it were damaged, when this run went on from one before them.
+        self._remove([file for file in self.saved_checkpoints() if file > path])
+        self.remove_old_checkpoints(keep)
+        return path
+
+    def remove_old_checkpoints(self, keep: int) -> None:
+        """Removes all but the newest ``keep``, and what a kill has left of others."""
+        self._remove(self.saved_checkpoints()[:-keep])
+        with storing(self.checkpoints):
+            for half in self.checkpoints.glob("step_*.part"):
+                half.unlink()
+
+    def _remove(self, checkpoints: Sequence[Path]) -> None:
+        with storing(self.checkpoints):
+            for old in checkpoints:
                 old.unlink()
                 checksum_file(old).unlink(missing_ok=True)
-            for half in folder.glob("step_*.part"):  # which kills have left, of checkpoints that are gone since
-                half.unlink()
-        return path
 
     def saved_checkpoints(self) -> list[Path]:
         """Oldest first."""
