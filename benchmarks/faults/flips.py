@@ -113,7 +113,9 @@ def outcome_of(opened: Callable[[Path], object], run: Path, whole: object) -> st
             return f"raised {type(error).__name__}: {error}"
     if told:
         return OK
-    return f"{UNNOTICED}, and the same is loaded" if equal(found, whole) else f"{UNNOTICED}, and another thing is loaded"
+    return (
+        f"{UNNOTICED}, and the same is loaded" if equal(found, whole) else f"{UNNOTICED}, and another thing is loaded"
+    )
 
 
 def campaign(run: Path, count: int, seed: int, record: Record) -> None:

@@ -34,13 +34,13 @@ from trials import (
     command,
     copy,
     finish,
+    make_study,
     must,
     parser,
     sentence_fault,
     snapshot,
     spread,
     steering_fault,
-    tiny_run,
     trial,
     warm,
 )
@@ -153,8 +153,13 @@ def code() -> Iterator[Attack]:
                 lambda p, part=part: change_yaml(p.work / "run/recipe.yaml", **{part: {"name": "module:evil.net"}}),
                 USES[use],
             )
-    yield Attack("code", "recipe.yaml has a method of code", lambda p: change_yaml(
-        p.work / "run/recipe.yaml", method={"name": evil}), USES["rank"], refused=False)
+    yield Attack(
+        "code",
+        "recipe.yaml has a method of code",
+        lambda p: change_yaml(p.work / "run/recipe.yaml", method={"name": evil}),
+        USES["rank"],
+        refused=False,
+    )
     for part, value in {"method": {"name": evil}, "peers": evil, "data": {"name": evil}}.items():
         for use in ("compare", "add", "rank"):
             yield Attack(
@@ -165,7 +170,9 @@ def code() -> Iterator[Attack]:
                 refused=use == "add" and part == "method",
             )
     for use in ("export", "evaluate"):
-        yield Attack("code", "a module called as one that is imported later lies in the folder", shadow, USES[use], False)
+        yield Attack(
+            "code", "a module called as one that is imported later lies in the folder", shadow, USES[use], False
+        )
 
 
 def shadow(place: Place) -> None:
@@ -189,34 +196,79 @@ def pickles() -> Iterator[Attack]:
         replace(file, content.getvalue())
 
     for use in ("evaluate", "report", "ensemble"):
-        yield Attack("pickles", "checkpoints are pickles that run a command", lambda p: [
-            saved(p, file) for file in (p.work / "run/checkpoints").glob("*.pt")], USES[use])
-    yield Attack("pickles", "one checkpoint is a pickle that runs a command", lambda p: saved(
-        p, newest(p.work / "part")), GO_ON, refused=False)
-    yield Attack("pickles", "a command within a training state", lambda p: saved(
-        p, newest(p.work / "run"), lambda runs: {"learner": {"x": runs}, "epoch": 2}), USES["evaluate"], refused=False)
-    yield Attack("pickles", "a checkpoint of the oldest format", lambda p: [
-        replace(file, pickle.dumps(Runs(p.touch))) for file in (p.work / "run/checkpoints").glob("*.pt")],
-        USES["evaluate"])
+        yield Attack(
+            "pickles",
+            "checkpoints are pickles that run a command",
+            lambda p: [saved(p, file) for file in (p.work / "run/checkpoints").glob("*.pt")],
+            USES[use],
+        )
+    yield Attack(
+        "pickles",
+        "one checkpoint is a pickle that runs a command",
+        lambda p: saved(p, newest(p.work / "part")),
+        GO_ON,
+        refused=False,
+    )
+    yield Attack(
+        "pickles",
+        "a command within a training state",
+        lambda p: saved(p, newest(p.work / "run"), lambda runs: {"learner": {"x": runs}, "epoch": 2}),
+        USES["evaluate"],
+        refused=False,
+    )
+    yield Attack(
+        "pickles",
+        "a checkpoint of the oldest format",
+        lambda p: [replace(file, pickle.dumps(Runs(p.touch))) for file in (p.work / "run/checkpoints").glob("*.pt")],
+        USES["evaluate"],
+    )
     for use in ("export", "teacher", "start"):
-        yield Attack("pickles", "model.safetensors is a pickle", lambda p: saved(
-            p, p.work / "run/peers/peer0/model.safetensors"), USES[use])
+        yield Attack(
+            "pickles",
+            "model.safetensors is a pickle",
+            lambda p: saved(p, p.work / "run/peers/peer0/model.safetensors"),
+            USES[use],
+        )
     for name in ("spectra.npz", "images.npz"):
-        yield Attack("pickles", f"{name} holds an array of objects", lambda p, n=name: np.savez(
-            p.work / n, spectra=np.array([Runs(p.touch)]), x=np.array([Runs(p.touch)]), y=np.zeros(1)),
-            (*ELSE, "--data", "spectra", "--data.path", name))
+        yield Attack(
+            "pickles",
+            f"{name} holds an array of objects",
+            lambda p, n=name: np.savez(
+                p.work / n, spectra=np.array([Runs(p.touch)]), x=np.array([Runs(p.touch)]), y=np.zeros(1)
+            ),
+            (*ELSE, "--data", "spectra", "--data.path", name),
+        )
     for ending in ("npy", "mat", "npz"):
-        yield Attack("pickles", f"a scene's cube.{ending} is a pickle", lambda p, e=ending: replace(
-            p.work / f"cube.{e}", pickle.dumps(Runs(p.touch))),
-            (*ELSE, "--data", "scene", "--data.cube", f"cube.{ending}", "--data.labels", f"cube.{ending}"))
-    yield Attack("pickles", "CIFAR-10's batches run a command", cifar_pickle,
-        (*ELSE[:-5], "--data", "cifar10", "--data.root", "sets", "--run", "new", "--quiet"))
-    yield Attack("pickles", "weights of timm's run a command", lambda p: saved(p, p.work / "w.pth"), (
-        *ELSE, "--peers", "timm/resnet10t:checkpoint_path=w.pth"))
-    yield Attack("pickles", "recipe.yaml has a tag that makes objects", lambda p: (p.work / "r.yaml").write_text(
-        f"peers: !!python/object/apply:os.system ['{p.touch}']\n"), ("train", "--config", "r.yaml", "--run", "new"))
-    yield Attack("pickles", "study.yaml has a tag that makes objects", lambda p: (p.work / "study/study.yaml").write_text(
-        f"common: !!python/object/apply:os.system ['{p.touch}']\n"), USES["compare"])
+        yield Attack(
+            "pickles",
+            f"a scene's cube.{ending} is a pickle",
+            lambda p, e=ending: replace(p.work / f"cube.{e}", pickle.dumps(Runs(p.touch))),
+            (*ELSE, "--data", "scene", "--data.cube", f"cube.{ending}", "--data.labels", f"cube.{ending}"),
+        )
+    yield Attack(
+        "pickles",
+        "CIFAR-10's batches run a command",
+        cifar_pickle,
+        (*ELSE[:-5], "--data", "cifar10", "--data.root", "sets", "--run", "new", "--quiet"),
+    )
+    yield Attack(
+        "pickles",
+        "weights of timm's run a command",
+        lambda p: saved(p, p.work / "w.pth"),
+        (*ELSE, "--peers", "timm/resnet10t:checkpoint_path=w.pth"),
+    )
+    yield Attack(
+        "pickles",
+        "recipe.yaml has a tag that makes objects",
+        lambda p: (p.work / "r.yaml").write_text(f"peers: !!python/object/apply:os.system ['{p.touch}']\n"),
+        ("train", "--config", "r.yaml", "--run", "new"),
+    )
+    yield Attack(
+        "pickles",
+        "study.yaml has a tag that makes objects",
+        lambda p: (p.work / "study/study.yaml").write_text(f"common: !!python/object/apply:os.system ['{p.touch}']\n"),
+        USES["compare"],
+    )
 
 
 def cifar_pickle(place: Place) -> None:
@@ -289,11 +341,20 @@ def links() -> Iterator[Attack]:
                 refused=False,
             )
     for text in ("../../outside/folder", "../peers/peer0", "/etc", "peer0/../../../outside", "peer0\0", "..", ""):
-        yield Attack("links", f"result.json deploys {text!r}", lambda p, t=text: change_json(
-            p.work / "run/result.json", deployed_peer=t), USES["export"])
+        yield Attack(
+            "links",
+            f"result.json deploys {text!r}",
+            lambda p, t=text: change_json(p.work / "run/result.json", deployed_peer=t),
+            USES["export"],
+        )
     for text in ("../../../outside/x", "/tmp/x", "dml-digits-seed0-0000000000/../../../x"):
-        yield Attack("links", f"study.yaml has the key {text!r}", lambda p, t=text: change_cells(p.work / "study", key=t,
-            method={"name": "module:evil.net"}), USES["compare"], refused=False)
+        yield Attack(
+            "links",
+            f"study.yaml has the key {text!r}",
+            lambda p, t=text: change_cells(p.work / "study", key=t, method={"name": "module:evil.net"}),
+            USES["compare"],
+            refused=False,
+        )
 
 
 def change_cells(study: Path, **entries: Any) -> None:
@@ -339,15 +400,32 @@ def not_files() -> Iterator[Attack]:
                 )
     for name, maker in makers.items():
         for use in ("compare", "add", "rank"):
-            yield Attack("no files", f"study.yaml is {name}", lambda p, m=maker: put(p.work / "study/study.yaml", m),
-                USES[use], refused=False)
+            yield Attack(
+                "no files",
+                f"study.yaml is {name}",
+                lambda p, m=maker: put(p.work / "study/study.yaml", m),
+                USES[use],
+                refused=False,
+            )
         for option in (("--config",), ("--start-from",), ("--teacher",)):
-            use = (*ELSE, "--method", "kd", *option, "x.yaml") if option[0] == "--teacher" else (*ELSE, *option, "x.yaml")
-            yield Attack("no files", f"the value of {option[0]} is {name}", lambda p, m=maker: put(p.work / "x.yaml", m), use)
-        yield Attack("no files", f"a file of spectra is {name}", lambda p, m=maker: put(p.work / "x.npz", m),
-            (*ELSE, "--data", "spectra", "--data.path", "x.npz"))
-        yield Attack("no files", f"a scene's cube is {name}", lambda p, m=maker: put(p.work / "x.npy", m),
-            (*ELSE, "--data", "scene", "--data.cube", "x.npy", "--data.labels", "x.npy"))
+            use = (
+                (*ELSE, "--method", "kd", *option, "x.yaml") if option[0] == "--teacher" else (*ELSE, *option, "x.yaml")
+            )
+            yield Attack(
+                "no files", f"the value of {option[0]} is {name}", lambda p, m=maker: put(p.work / "x.yaml", m), use
+            )
+        yield Attack(
+            "no files",
+            f"a file of spectra is {name}",
+            lambda p, m=maker: put(p.work / "x.npz", m),
+            (*ELSE, "--data", "spectra", "--data.path", "x.npz"),
+        )
+        yield Attack(
+            "no files",
+            f"a scene's cube is {name}",
+            lambda p, m=maker: put(p.work / "x.npy", m),
+            (*ELSE, "--data", "scene", "--data.cube", "x.npy", "--data.labels", "x.npy"),
+        )
 
 
 def bombs() -> Iterator[Attack]:
@@ -370,12 +448,25 @@ def bombs() -> Iterator[Attack]:
         "no text": b"\xff\xfe\xfd" * 1000,
     }
     for name, text in texts.items():
-        yield Attack("bombs", f"recipe.yaml holds {name}", lambda p, t=text: replace(p.work / "run/recipe.yaml", t),
-            USES["evaluate"])
-        yield Attack("bombs", f"a config holds {name}", lambda p, t=text: replace(p.work / "x.yaml", t),
-            (*ELSE, "--config", "x.yaml"), refused=name != "a base-60 number")
-        yield Attack("bombs", f"study.yaml holds {name}", lambda p, t=text: replace(p.work / "study/study.yaml", t),
-            USES["compare"])
+        yield Attack(
+            "bombs",
+            f"recipe.yaml holds {name}",
+            lambda p, t=text: replace(p.work / "run/recipe.yaml", t),
+            USES["evaluate"],
+        )
+        yield Attack(
+            "bombs",
+            f"a config holds {name}",
+            lambda p, t=text: replace(p.work / "x.yaml", t),
+            (*ELSE, "--config", "x.yaml"),
+            refused=name != "a base-60 number",
+        )
+        yield Attack(
+            "bombs",
+            f"study.yaml holds {name}",
+            lambda p, t=text: replace(p.work / "study/study.yaml", t),
+            USES["compare"],
+        )
     documents = {
         "100,000 nested lists": deep,
         "100,000 nested mappings": '{"a":' * 100_000,
@@ -386,38 +477,90 @@ def bombs() -> Iterator[Attack]:
         "a million keys": json.dumps(dict.fromkeys(map(str, range(10**6)), 0)),
     }
     for name, text in documents.items():
-        yield Attack("bombs", f"result.json holds {name}", lambda p, t=text: replace(p.work / "run/result.json", t),
-            USES["report"])
-        yield Attack("bombs", f"config.json holds {name}", lambda p, t=text: replace(
-            p.work / "run/peers/peer0/config.json", t), USES["export"])
+        yield Attack(
+            "bombs",
+            f"result.json holds {name}",
+            lambda p, t=text: replace(p.work / "run/result.json", t),
+            USES["report"],
+        )
+        yield Attack(
+            "bombs",
+            f"config.json holds {name}",
+            lambda p, t=text: replace(p.work / "run/peers/peer0/config.json", t),
+            USES["export"],
+        )
     for name in ("recipe.yaml", "result.json", "metrics.csv"):
-        yield Attack("bombs", f"{name} has 100 GiB", lambda p, n=name: os.truncate(p.work / "run" / n, 100 * GIB),
-            USES["report"])
+        yield Attack(
+            "bombs", f"{name} has 100 GiB", lambda p, n=name: os.truncate(p.work / "run" / n, 100 * GIB), USES["report"]
+        )
     for name in ("result.json", "recipe.yaml"):
-        yield Attack("bombs", f"{name} has 100 GiB", lambda p, n=name: os.truncate(p.work / "run" / n, 100 * GIB),
-            USES["rank"], refused=False)
-    yield Attack("bombs", "a checkpoint has 100 GiB", lambda p: [
-        (os.truncate(f, 100 * GIB), Path(f"{f}.sha256").unlink()) for f in (p.work / "run/checkpoints").glob("*.pt")],
-        USES["evaluate"])
-    yield Attack("bombs", "a peer's weights have 100 GiB", lambda p: (
-        os.truncate(p.work / "run/peers/peer0/model.safetensors", 100 * GIB),
-        (p.work / "run/peers/peer0/model.safetensors.sha256").unlink()), USES["export"])
-    yield Attack("bombs", "metrics.csv is one field of 10^7 characters", lambda p: replace(
-        p.work / "run/metrics.csv", "epoch\n" + '"' + "1" * 10**7 + '"\n'), USES["report"])
-    yield Attack("bombs", "a checkpoint unpacks to 20 GiB", lambda p: [
-        replace(file, zip_bomb("archive/data.pkl", pickle.dumps({}), 20)) for file in (p.work / "run/checkpoints").glob(
-            "*.pt")], USES["evaluate"])
-    yield Attack("bombs", "spectra unpack to 20 GiB", lambda p: replace(p.work / "x.npz", npz_bomb(20)),
-        (*ELSE, "--data", "spectra", "--data.path", "x.npz"))
-    yield Attack("bombs", "a cube unpacks to 20 GiB", lambda p: replace(p.work / "x.npz", npz_bomb(20)),
-        (*ELSE, "--data", "scene", "--data.cube", "x.npz", "--data.labels", "x.npz"))
-    yield Attack("bombs", "a pickle of many copies", lambda p: [
-        replace(file, pickle_bomb()) for file in (p.work / "run/checkpoints").glob("*.pt")], USES["evaluate"])
-    yield Attack("bombs", "an image of 60,000 x 60,000 pixels", image_bomb, (
-        *ELSE, "--data", "folder:images"), refused=False)
+        yield Attack(
+            "bombs",
+            f"{name} has 100 GiB",
+            lambda p, n=name: os.truncate(p.work / "run" / n, 100 * GIB),
+            USES["rank"],
+            refused=False,
+        )
+    yield Attack(
+        "bombs",
+        "a checkpoint has 100 GiB",
+        lambda p: [
+            (os.truncate(f, 100 * GIB), Path(f"{f}.sha256").unlink()) for f in (p.work / "run/checkpoints").glob("*.pt")
+        ],
+        USES["evaluate"],
+    )
+    yield Attack(
+        "bombs",
+        "a peer's weights have 100 GiB",
+        lambda p: (
+            os.truncate(p.work / "run/peers/peer0/model.safetensors", 100 * GIB),
+            (p.work / "run/peers/peer0/model.safetensors.sha256").unlink(),
+        ),
+        USES["export"],
+    )
+    yield Attack(
+        "bombs",
+        "metrics.csv is one field of 10^7 characters",
+        lambda p: replace(p.work / "run/metrics.csv", "epoch\n" + '"' + "1" * 10**7 + '"\n'),
+        USES["report"],
+    )
+    yield Attack(
+        "bombs",
+        "a checkpoint unpacks to 20 GiB",
+        lambda p: [
+            replace(file, zip_bomb("archive/data.pkl", pickle.dumps({}), 20))
+            for file in (p.work / "run/checkpoints").glob("*.pt")
+        ],
+        USES["evaluate"],
+    )
+    yield Attack(
+        "bombs",
+        "spectra unpack to 20 GiB",
+        lambda p: replace(p.work / "x.npz", npz_bomb(20)),
+        (*ELSE, "--data", "spectra", "--data.path", "x.npz"),
+    )
+    yield Attack(
+        "bombs",
+        "a cube unpacks to 20 GiB",
+        lambda p: replace(p.work / "x.npz", npz_bomb(20)),
+        (*ELSE, "--data", "scene", "--data.cube", "x.npz", "--data.labels", "x.npz"),
+    )
+    yield Attack(
+        "bombs",
+        "a pickle of many copies",
+        lambda p: [replace(file, pickle_bomb()) for file in (p.work / "run/checkpoints").glob("*.pt")],
+        USES["evaluate"],
+    )
+    yield Attack(
+        "bombs", "an image of 60,000 x 60,000 pixels", image_bomb, (*ELSE, "--data", "folder:images"), refused=False
+    )
     for shape in ("(1000000000, 1000000000)", "(-1,)", "(10,)*1000", "(2**63, 2)"):
-        yield Attack("bombs", f"an array says that its shape is {shape}", lambda p, s=shape: replace(
-            p.work / "x.npy", npy_header(s)), (*ELSE, "--data", "scene", "--data.cube", "x.npy", "--data.labels", "x.npy"))
+        yield Attack(
+            "bombs",
+            f"an array says that its shape is {shape}",
+            lambda p, s=shape: replace(p.work / "x.npy", npy_header(s)),
+            (*ELSE, "--data", "scene", "--data.cube", "x.npy", "--data.labels", "x.npy"),
+        )
 
 
 def zip_bomb(name: str, first: bytes, gib: int) -> bytes:
@@ -502,8 +645,13 @@ def sizes() -> Iterator[Attack]:
     for value in values:
         shown = str(value)[:60]
         for use in ("export", "teacher"):
-            yield Attack("sizes", f"config.json has {shown}", lambda p, v=value: change_json(
-                p.work / "run/peers/peer0/config.json", **v), USES[use], refused=False)
+            yield Attack(
+                "sizes",
+                f"config.json has {shown}",
+                lambda p, v=value: change_json(p.work / "run/peers/peer0/config.json", **v),
+                USES[use],
+                refused=False,
+            )
     recipes: list[dict[str, Any]] = [
         {"peers": "100000000xresnet8"},
         {"peers": "250xresnet8"},
@@ -528,8 +676,13 @@ def sizes() -> Iterator[Attack]:
     for value in recipes:
         shown = str(value)[:60]
         for use in ("evaluate", "config"):
-            yield Attack("sizes", f"recipe.yaml has {shown}", lambda p, v=value: change_yaml(
-                p.work / "run/recipe.yaml", **v), USES[use], refused=False)
+            yield Attack(
+                "sizes",
+                f"recipe.yaml has {shown}",
+                lambda p, v=value: change_yaml(p.work / "run/recipe.yaml", **v),
+                USES[use],
+                refused=False,
+            )
     results: list[dict[str, Any]] = [
         {"epochs": 10**15},
         {"class_names": ["x" * 10**6] * 10},
@@ -545,8 +698,13 @@ def sizes() -> Iterator[Attack]:
     for value in results:
         shown = str(value)[:60]
         for use in ("report", "rank", "repeat"):
-            yield Attack("sizes", f"result.json has {shown}", lambda p, v=value: change_json(
-                p.work / "run/result.json", **v), USES[use], refused=False)
+            yield Attack(
+                "sizes",
+                f"result.json has {shown}",
+                lambda p, v=value: change_json(p.work / "run/result.json", **v),
+                USES[use],
+                refused=False,
+            )
 
 
 STEERING = ["\x1b]0;TITLE\x07", "\x1b[2J", "\x9b31m", "[/bold]", "[link=file:///etc/passwd]x", "\u202egnp.exe", "\r\nX"]
@@ -558,25 +716,68 @@ def texts() -> Iterator[Attack]:
     """Names that steer terminals, pages and tables."""
     for text in (*STEERING, MARKUP, FORMULA):
         shown = ascii(text)
-        yield Attack("texts", f"result.json names the method {shown}", lambda p, t=text: change_json(
-            p.work / "run/result.json", method=t), USES["repeat"], refused=False)
-        yield Attack("texts", f"result.json names a class {shown}", lambda p, t=text: change_json(
-            p.work / "run/result.json", class_names=[t, *map(str, range(1, 10))]), USES["report"], refused=False)
-        yield Attack("texts", f"result.json names the data {shown}", lambda p, t=text: change_json(
-            p.work / "run/result.json", data=t, notes=[t]), USES["rank"], refused=False)
-        yield Attack("texts", f"study.yaml labels a row {shown}", lambda p, t=text: change_label(p.work / "study", t),
-            USES["compare"], refused=False)
-        yield Attack("texts", f"recipe.yaml has an entry {shown}", lambda p, t=text: change_yaml(
-            p.work / "run/recipe.yaml", **{t: 1}), USES["evaluate"])
-        yield Attack("texts", f"config.json names the network {shown}", lambda p, t=text: change_json(
-            p.work / "run/peers/peer0/config.json", network=t), USES["export"])
+        yield Attack(
+            "texts",
+            f"result.json names the method {shown}",
+            lambda p, t=text: change_json(p.work / "run/result.json", method=t),
+            USES["repeat"],
+            refused=False,
+        )
+        yield Attack(
+            "texts",
+            f"result.json names a class {shown}",
+            lambda p, t=text: change_json(p.work / "run/result.json", class_names=[t, *map(str, range(1, 10))]),
+            USES["report"],
+            refused=False,
+        )
+        yield Attack(
+            "texts",
+            f"result.json names the data {shown}",
+            lambda p, t=text: change_json(p.work / "run/result.json", data=t, notes=[t]),
+            USES["rank"],
+            refused=False,
+        )
+        yield Attack(
+            "texts",
+            f"study.yaml labels a row {shown}",
+            lambda p, t=text: change_label(p.work / "study", t),
+            USES["compare"],
+            refused=False,
+        )
+        yield Attack(
+            "texts",
+            f"recipe.yaml has an entry {shown}",
+            lambda p, t=text: change_yaml(p.work / "run/recipe.yaml", **{t: 1}),
+            USES["evaluate"],
+        )
+        yield Attack(
+            "texts",
+            f"config.json names the network {shown}",
+            lambda p, t=text: change_json(p.work / "run/peers/peer0/config.json", network=t),
+            USES["export"],
+        )
         if "/" not in text:
-            yield Attack("texts", f"a class folder is called {shown}", lambda p, t=text: class_folders(p, t),
-                (*ELSE, "--data", "folder:images"), refused=False)
-            yield Attack("texts", f"a run is called {shown}", lambda p, t=text: (p.work / "run").rename(p.work / t),
-                ("evaluate", text), refused=False)
-            yield Attack("texts", f"a run beneath the folder is called {shown}", lambda p, t=text: (
-                p.work / "run").rename(p.work / t), USES["rank"], refused=False)
+            yield Attack(
+                "texts",
+                f"a class folder is called {shown}",
+                lambda p, t=text: class_folders(p, t),
+                (*ELSE, "--data", "folder:images"),
+                refused=False,
+            )
+            yield Attack(
+                "texts",
+                f"a run is called {shown}",
+                lambda p, t=text: (p.work / "run").rename(p.work / t),
+                ("evaluate", text),
+                refused=False,
+            )
+            yield Attack(
+                "texts",
+                f"a run beneath the folder is called {shown}",
+                lambda p, t=text: (p.work / "run").rename(p.work / t),
+                USES["rank"],
+                refused=False,
+            )
 
 
 def change_label(study: Path, label: str) -> None:
@@ -612,8 +813,7 @@ def make_base(folder: Path) -> Path:
     shutil.rmtree(part / "peers")
     for file in (newest(part), Path(f"{newest(part)}.sha256")):
         file.unlink()
-    study = ("compare", "--methods", "dml", *TINY[2:], "--seeds", "0", "--study", "study", "--workers", "1", "--quiet")
-    must(trial(command(*study), folder, seconds=120), "the study")
+    make_study(folder)
     return folder
 
 
@@ -649,7 +849,9 @@ def page_fault(work: Path) -> str:
         if MARKUP in page.read_text(errors="replace"):
             return f"{page.name} holds the markup"
     for table in (p for p in work.rglob("*.csv") if p.is_file()):
-        if any(line.startswith(("=HYPERLINK", '"=HYPERLINK')) for line in table.read_text(errors="replace").splitlines()):
+        if any(
+            line.startswith(("=HYPERLINK", '"=HYPERLINK')) for line in table.read_text(errors="replace").splitlines()
+        ):
             return f"{table.name} holds the formula"
     return ""
 

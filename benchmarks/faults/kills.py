@@ -2,10 +2,11 @@
 
 python benchmarks/faults/kills.py [--count 250] [--seed 0] [--minutes 30] [--out FOLDER]
 
-A case is a run of one of all methods, of two or three peers of about 600 weights on 40 digits: three epochs of two steps,
-a checkpoint after each. Its process is killed one to six times, each time at a random moment of its computing time (by
-the kernel, no Python runs any more), or before, within or after a randomly chosen file operation: within means that half
-of the bytes are written. Then the same call is repeated until it ends. Repeated, the script adds cases to the record.
+A case is a run of one of all methods, of two or three peers of about 500 weights on 40 digits: three epochs of two
+steps, a checkpoint after each. Its process is killed one to six times, each time at a random moment of its computing
+time (by the kernel, no Python runs any more), or before, within or after a randomly chosen file operation: within means
+that half of the bytes are written. Then the same call is repeated until it ends. Repeated, the script adds cases to the
+record.
 """
 
 import json
@@ -141,7 +142,9 @@ def difference(a: Any, b: Any, place: str = "") -> str:
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         if len(a) != len(b):
             return f"{place}: {len(a)} and {len(b)} items"
-        return next((w for k, (x, y) in enumerate(zip(a, b, strict=True)) if (w := difference(x, y, f"{place}/{k}"))), "")
+        return next(
+            (w for k, (x, y) in enumerate(zip(a, b, strict=True)) if (w := difference(x, y, f"{place}/{k}"))), ""
+        )
     return "" if a == b else place
 
 

@@ -21,10 +21,10 @@ ASKED = {
     "is shown escaped.",
     "flips": "A few bytes of a finished run's file are changed. Loading must notice: it refuses the file, or takes the "
     "checkpoint before it with a warning.",
-    "wrong": "A wrong option, recipe, data set, array or argument is refused in one sentence of at most 300 characters, "
-    "with a status that is not 0, and nothing is left half written.",
-    "storage": "The disk is full, or cannot be written, at every place where a small run, study, report or export writes. "
-    "The sentence names the file; once there is space, the same command goes on and ends bit for bit like "
+    "wrong": "A wrong option, recipe, data set, array or argument is refused in one sentence of at most 300 "
+    "characters, with a status that is not 0, and nothing is left half written.",
+    "storage": "The disk is full, or cannot be written, at every place where a small run, study, report or export "
+    "writes. The sentence names the file; once there is space, the same command goes on and ends bit for bit like "
     "an undisturbed one.",
     "kills": "A small run is killed (SIGKILL) again and again, at a random moment or before, in or after a chosen file "
     "operation, until it ends. Weights, optimizer and result are then bit for bit those of an undisturbed run.",
@@ -51,8 +51,10 @@ def write_page(folder: Path = RESULTS) -> None:
 
 def _part(record: Record, title: str) -> list[str]:
     lines = ["", f"## {title}", "", ASKED[record.name], ""]
-    lines += [f"`python benchmarks/faults/{record.name}.py`; every case is a line of [{record.name}.csv]"
-              f"({record.name}.csv).", ""]
+    lines += [
+        f"`python benchmarks/faults/{record.name}.py`; every case is a line of [{record.name}.csv]({record.name}.csv).",
+        "",
+    ]
     lines += ["| kind | cases | failed | longest, s |", "| --- | ---: | ---: | ---: |"]
     for kind, cases in kinds(record.cases).items():
         failed = sum(case.outcome != OK for case in cases)

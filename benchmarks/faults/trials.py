@@ -81,16 +81,16 @@ def trial(
         memory: bytes of address space that it may take besides those that it begins with.
         prepare: called in the process before.
     """
-    logs = [Path(f"{folder}.{os.getpid()}.{name}") for name in ("out", "err")]
+    files = [folder.parent / f"{folder.name}.{os.getpid()}.{name}" for name in ("out", "err")]
     deadline = time.monotonic() + seconds
     child = os.fork()
     if child == 0:
-        _become(call, folder, logs, memory, prepare)
+        _become(call, folder, files, memory, prepare)
     status, usage = _await(child, deadline)
     with suppress(ProcessLookupError, PermissionError):  # what it started and left
         os.killpg(child, signal.SIGKILL)
-    output, errors = (log.read_bytes().decode(errors="backslashreplace") for log in logs)
-    for log in logs:
+    output, errors = (log.read_bytes().decode(errors="backslashreplace") for log in files)
+    for log in files:
         log.unlink()
     exited = os.WIFEXITED(status)
     return Outcome(
@@ -354,6 +354,35 @@ TINY = [
     *("--epochs", "2", "--batch-size", "20", "--device", "cpu"),
 ]
 """The same as options of a command."""
+
+
+def make_study(folder: Path) -> None:
+    """A study of one run in ``folder``/study, trained in a trial rather than by a worker, which would take long."""
+
+    def call() -> None:
+        from collegium import api
+        from collegium.study.study import Study
+        from collegium.training.run import train
+
+        api.compare(
+            methods="dml",
+            study="study",
+            peers="2xresnet8",
+            data={"name": "digits", "per_class": 4},
+            seeds=[0],
+            epochs=2,
+            batch_size=20,
+            device="cpu",
+            hypothesis="none",
+            plan_only=True,
+            quiet=True,
+        )
+        study = Study.open("study")
+        for cell in study.cells:
+            train(study.recipe(cell), study.run_folder(cell).path, quiet=True)
+        api.publish("study")
+
+    must(trial(call, folder, seconds=200), "the study")
 
 
 def must(outcome: Outcome, what: str) -> Outcome:

@@ -2,6 +2,7 @@
 
 import re
 
+_LONGEST = 1000
 _LONGEST_WORD = 160
 _LONGEST_LIST = 160
 
@@ -12,8 +13,9 @@ class CollegiumError(Exception):
     exit_status = 1
 
     def __str__(self) -> str:
-        """The message, without the middle of words that nobody can read: names from files may be of any length."""
-        return re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", _cut, super().__str__())
+        """The message, without what is too long to be read: names from files may be of any length."""
+        text = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", _cut, super().__str__())
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _cut(word: re.Match[str]) -> str:
@@ -45,7 +47,7 @@ class Interrupted(TrainingError):
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """``"; did you mean 'resnet20' or 'resnet32'?"``, or where nothing is near the list, its beginning if it is long."""
+    """``"; did you mean 'resnet20' or 'resnet32'?"``, or where nothing is near the beginning of the list."""
     import difflib
 
     close = difflib.get_close_matches(name[:_LONGEST_WORD], known, n=2, cutoff=0.6)

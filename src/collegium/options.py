@@ -7,6 +7,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from collegium.errors import UsageError, nearest
 
+_LARGEST = 1e15
+
 
 def keywords(function: Callable[..., object], *, skip: str) -> dict[str, inspect.Parameter]:
     """The options of a class or function: its parameters but ``skip``."""
@@ -31,7 +33,16 @@ def check_options(owner: str, function: Callable[..., object], options: Mapping[
 def check_kind(what: str, value: Any, hint: Any) -> None:
     """Raises UsageError where a value is not of the annotated kind; an int may stand for a float."""
     if not _fits(value, hint):
-        raise UsageError(f"{what} must be {kind_in_words(hint)}, not {value!r}")
+        beyond = isinstance(value, int | float) and _LARGEST < abs(value) < float("inf")
+        most = ", and smaller" if beyond else ""
+        raise UsageError(f"{what} must be {kind_in_words(hint)}{most}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 1e100:  # Python does not write all of its digits
+        return "one of more than 100 digits"
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -44,10 +55,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, tuple | list) and all(_fits(item, arguments[0]) for item in value)
     if origin is not None:
         return isinstance(value, origin)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is float:  # neither NaN nor one whose square is infinite
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     return hint is Any or isinstance(value, hint)
 
 

@@ -7,7 +7,7 @@ split.csv          which pixels of a scene are for training and for testing
 teacher/           a copy of the frozen teacher, where the method has one
 checkpoints/       the newest training states, each with its checksum beside it
 peers/peer0/       a trained peer: model.safetensors and config.json, each with its checksum
-result.json        last and best scores of every predictor, cost, time, and its checksum; written when the run is complete
+result.json        last and best scores of every predictor, cost, time; written with its checksum when all is done
 report.html        self-contained page
 exports/           what `collegium export` wrote
 """
