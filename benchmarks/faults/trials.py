@@ -8,6 +8,7 @@ results/reliability: NAME.csv has a line for each case, NAME.json says when, whe
 import argparse
 import csv
 import datetime
+import gc
 import hashlib
 import json
 import os
@@ -46,6 +47,9 @@ def warm() -> None:
     import collegium.study.live
     import collegium.study.study
     import collegium.training.run  # noqa: F401
+
+    gc.collect()
+    gc.freeze()  # so that looking for garbage in a trial does not copy all memory
 
 
 @dataclass(frozen=True)
@@ -357,7 +361,7 @@ TINY = [
 
 
 def make_study(folder: Path) -> None:
-    """A study of one run in ``folder``/study, trained in a trial rather than by a worker, which would take long."""
+    """A study of two runs in ``folder``/study, trained in a trial rather than by a worker, which would take long."""
 
     def call() -> None:
         from collegium import api
@@ -365,7 +369,7 @@ def make_study(folder: Path) -> None:
         from collegium.training.run import train
 
         api.compare(
-            methods="dml",
+            methods="independent,dml",
             study="study",
             peers="2xresnet8",
             data={"name": "digits", "per_class": 4},

@@ -97,7 +97,7 @@ def in_words(*arguments: str) -> Wrong:
 
 
 def train(*arguments: str) -> Wrong:
-    return in_words("train", *TINY, "--run", "new", "--quiet", *arguments)
+    return Wrong("train", " ".join(arguments)[:120], command("train", *TINY, "--run", "new", "--quiet", *arguments))
 
 
 def commands() -> Iterator[Wrong]:
@@ -126,7 +126,7 @@ def commands() -> Iterator[Wrong]:
         "--device": ["cuda", "tpu"],
         "--cuda-graphs": ["true"],
         "--layout": ["peers", "rows"],
-        "--share-until": ["stage9", "stem", "", "stage2,stage1", "stage1,", "0"],
+        "--share-until": ["stage9", "", "stage2,stage1", "stage1,", "0"],
         "--teacher": ["nowhere", "run", "", "recipe.yaml"],
         "--start-from": ["nowhere", "", "recipe.yaml", "."],
         "--config": ["nowhere", "", ".", "run", "recipe.yamll", "run/metrics.csv", "run/result.json"],
