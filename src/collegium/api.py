@@ -6,7 +6,7 @@ The commands of the command line call these functions, and their options are the
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -100,6 +100,8 @@ def train(
     if isinstance(peers, str):
         values["peers"] = peers
     elif peers is not None:
+        if not isinstance(peers, Sequence | Iterator | nn.ModuleList):
+            raise UsageError(f"peers are names in a text, or a list of torch modules, not {type(peers).__name__}")
         own["peers"] = list(peers)
         values["peers"] = ",".join(_describe(peer) for peer in own["peers"])
     if isinstance(teacher, nn.Module):

@@ -95,7 +95,8 @@ def export(
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"a batch has at least one image, not {batch_size}")
     folder = peer_folder(run)
-    name, one_peer = predictor or folder.name, predictor is None or is_peer(predictor)
+    name = folder.name if predictor is None else predictor
+    one_peer = predictor is None or is_peer(predictor)
     file = Path(out) if out is not None else inside(Path(run).expanduser(), "exports", name + SUFFIX[format])
     if file.suffix != SUFFIX[format]:
         raise UsageError(f"the file of format {format} ends in {SUFFIX[format]}, not as {file}")

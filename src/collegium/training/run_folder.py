@@ -200,8 +200,8 @@ class RunFolder:
     def _remove(self, checkpoints: Sequence[Path]) -> None:
         with storing(self.checkpoints):
             for old in checkpoints:
-                old.unlink()
                 checksum_file(old).unlink(missing_ok=True)
+                old.unlink()
 
     def saved_checkpoints(self) -> list[Path]:
         """Oldest first."""
