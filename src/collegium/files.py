@@ -109,7 +109,10 @@ def write_checked(path: Path, content: str | bytes) -> None:
     A kill in between leaves a checksum without a file, or where there was a file before, a file without a checksum.
     """
     content = content.encode() if isinstance(content, str) else content
-    parts = [(checksum_file(path), f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"), (path, content)]
+    parts: list[tuple[Path, str | bytes]] = [
+        (checksum_file(path), f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"),
+        (path, content),
+    ]
     with storing(path):
         checksum_file(path).unlink(missing_ok=True)
     for file, what in reversed(parts) if path.exists() else parts:

@@ -1,11 +1,17 @@
 """Checks of option values against the types that their signatures declare."""
 
 import inspect
+import os
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from functools import wraps
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from collegium.errors import UsageError, nearest
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LARGEST = 1e15
 
@@ -38,6 +44,34 @@ def check_kind(what: str, value: Any, hint: Any) -> None:
         raise UsageError(f"{what} must be {kind_in_words(hint)}{most}, not {_shown(value)}")
 
 
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorates a call: arguments that are plain by their annotations, texts, numbers, paths, must be of their kinds.
+
+    Raises:
+        UsageError: one is not, before the call begins.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> T:
+        try:
+            given = signature.bind(*arguments, **keywords).arguments
+        except TypeError:
+            return function(*arguments, **keywords)  # whose error says what is wrong
+        for name, value in given.items():
+            if _is_plain(hint := signature.parameters[name].annotation):
+                check_kind(name, value, hint)
+        return function(*arguments, **keywords)
+
+    return call
+
+
+def _is_plain(hint: Any) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return all(map(_is_plain, get_args(hint)))
+    return get_origin(hint) is Literal or hint in (str, int, float, bool, Path, types.NoneType)
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, int) and abs(value) >= 1e100:  # Python does not write all of its digits
         return "one of more than 100 digits"
@@ -59,6 +93,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    if hint is Path:
+        return isinstance(value, os.PathLike)
     return hint is Any or isinstance(value, hint)
 
 
@@ -74,5 +110,5 @@ def kind_in_words(hint: Any) -> str:
         return f"a list of {plural.get(arguments[0], kind_in_words(arguments[0]))}"
     if hint is types.NoneType:
         return "nothing"
-    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", Path: "a path"}
     return names.get(hint, str(getattr(hint, "__name__", hint)))
