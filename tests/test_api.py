@@ -1,9 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import collegium
 from collegium.data import load
@@ -109,6 +111,41 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(UsageError, match=sentence):
         collegium.train(run=tmp_path / "run", **{"peers": "2xresnet8", **SMALL, **changes})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"run": 3}, "run must be a text or a path"),
+        ({"layout": "rows"}, "layout must be one of data, peers"),
+        ({"devices": "two"}, "devices must be a whole number"),
+        ({"config": 3}, "config must be a text"),
+        ({"peers": 3}, "peers are names in a text, or a list of torch modules, not int"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused(
+    wrong: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        collegium.train(**wrong)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: p.requires_grad_(False), "has no weight to train"),
+        (lambda p: nn.init.constant_(p, float("nan")), "weights that are not finite"),
+    ],
+)
+def test_own_networks_that_cannot_be_trained_are_refused(spoil: Any, message: str, tmp_path: Path) -> None:
+    nets = [nn.Sequential(nn.Flatten(), nn.Linear(256, 10)) for _ in range(2)]
+    for parameter in nets[1].parameters():
+        spoil(parameter)
+    with pytest.raises(UsageError, match=f"peer1 .Sequential. has {message.removeprefix('has ')}"):
+        collegium.train(run=tmp_path / "run", method="dml", peers=nets, data="digits")
+    assert not (tmp_path / "run").exists()
 
 
 def test_labels_out_of_range_are_refused() -> None:

@@ -171,3 +171,12 @@ def test_a_name_leads_nowhere_else(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a link"):
         inside(tmp_path, "link", "etc")
     assert inside(tmp_path, "peers", "peer0") == tmp_path / "peers" / "peer0"
+
+
+def test_a_new_file_is_never_without_its_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr("collegium.files.write_whole", lambda path, content: written.append(path.name))
+    write_checked(tmp_path / "file", "new")
+    (tmp_path / "file").touch()
+    write_checked(tmp_path / "file", "newer")
+    assert written == ["file.sha256", "file", "file", "file.sha256"]

@@ -1,4 +1,5 @@
 import inspect
+from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import pytest
@@ -8,7 +9,7 @@ from collegium.data.decoding.reading import ReadingOptions
 from collegium.data.hyperspectral.scene_data import SceneOptions
 from collegium.data.hyperspectral.spectra import SpectraOptions, from_spectra
 from collegium.errors import UsageError
-from collegium.options import check_kind, check_options, described_in, keywords, options_from
+from collegium.options import check_kind, check_options, checked, described_in, keywords, options_from
 
 
 @pytest.mark.parametrize(
@@ -106,3 +107,24 @@ def test_what_editors_complete_is_what_the_source_takes(source: Any, typed: Any,
     taken = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in skip}
     hints = get_type_hints(source.__init__ if inspect.isclass(source) else source)
     assert get_type_hints(typed) == {name: hints[name] for name in taken}
+
+
+@checked
+def called(run: str | Path | None, count: int = 1, *, quick: bool = False, **rest: Any) -> str:
+    return f"{run} {count} {quick} {rest}"
+
+
+def test_plain_arguments_are_of_their_kinds() -> None:
+    assert called(Path("a"), quick=True, other=[1]) == "a 1 True {'other': [1]}"
+    for wrong in (lambda: called(3), lambda: called("a", "2"), lambda: called("a", quick=1)):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="must be"):
+            wrong()
+    with pytest.raises(TypeError, match="missing"):
+        called()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300, 10**400])
+def test_a_number_that_cannot_be_computed_with_is_none(value: float) -> None:
+    with pytest.raises(UsageError, match="it must be a number") as refused:
+        check_kind("it", value, float)
+    assert len(str(refused.value)) < 100

@@ -5,8 +5,9 @@ The commands of the command line call these functions, and their options are the
 
 import dataclasses
 import hashlib
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -19,6 +20,7 @@ from collegium.exporting import export as export
 from collegium.files import check_can_make
 from collegium.loading import quick_imports
 from collegium.networks import name_of
+from collegium.options import checked
 from collegium.predicting import predict as predict
 from collegium.study.grid import Vary
 from collegium.training.devices import Layout
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from collegium.study.executors.local import Executor
 
 
+@checked
 @consents("method", "peers", "data")
 def train(
     *,
@@ -101,6 +104,8 @@ def train(
     if isinstance(peers, str):
         values["peers"] = peers
     elif peers is not None:
+        if not isinstance(peers, Sequence | Iterator | nn.ModuleList):
+            raise UsageError(f"peers are names in a text, or a list of torch modules, not {type(peers).__name__}")
         own["peers"] = list(peers)
         values["peers"] = ",".join(_describe(peer) for peer in own["peers"])
     if isinstance(teacher, nn.Module):
@@ -179,6 +184,7 @@ class Evaluation(dict[str, dict[str, float]]):
         return self.table
 
 
+@checked
 @consents()
 def evaluate(
     run: str | Path,
@@ -211,6 +217,7 @@ def evaluate(
     return Evaluation(scores, predictor_table(title, scores, costs(trained.learner, used.image_shape), counts))
 
 
+@checked
 @consents()
 def report(
     run: str | Path,
@@ -237,6 +244,7 @@ def report(
     return write_report(run, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
 
 
+@checked
 @consents("methods", "method", "peers", "data", "teacher")
 def compare(
     *,
@@ -345,6 +353,7 @@ def _executor(workers: int | None, executor: "Executor | None") -> "Executor":
     return executor or LocalExecutor(workers)
 
 
+@checked
 @consents()
 def publish(study: str | Path) -> "StudyTable":
     """Writes the table and the page of a study, which may be incomplete, to its folder, and returns the table.
@@ -364,6 +373,7 @@ def publish(study: str | Path) -> "StudyTable":
     return table
 
 
+@checked
 @consents()
 def reproduce(
     name: str,
@@ -422,7 +432,10 @@ def reproduce(
         return Reproduction(table, scale, []), None
     wanted = [cell for cell in cells if all(word in cell.label for word in only.split())]
     if not wanted:
-        raise UsageError(f"no row of {name} is called {only!r}: {'; '.join(dict.fromkeys(c.label for c in cells))}")
+        labels = list(dict.fromkeys(c.label for c in cells))
+        raise UsageError(
+            f"no row of {name} is called {only!r}; there are {len(labels)}, such as {'; '.join(labels[:3])}"
+        )
     taught = {cell.teacher for cell in wanted}
     wanted = [cell for cell in cells if cell in wanted or cell.label in taught]
     folder = Path(study) if study is not None else _paper_study(table, scale)
@@ -443,6 +456,7 @@ def _paper_study(table: "PaperTable", scale: float) -> Path:
     return Path("studies") / (table.study if scale == 1 else f"{table.study}-trial-{scale:g}")
 
 
+@checked
 @consents()
 def rank(
     folder: str | Path, *, out: str | Path | None = None, data: str | None = None, peers: str | None = None
@@ -466,6 +480,8 @@ def rank(
     from collegium.pages.rank_table import Ranking
     from collegium.results.ranking import of_papers, of_runs
 
+    if not os.fspath(folder):
+        raise UsageError("the folder's name is empty")
     ours, left_out = of_runs(folder)
     ranking = Ranking([*ours, *of_papers()], left_out, data=data, network=peers)
     place = Path(out) if out is not None else Path(folder).expanduser() / "rank.html"

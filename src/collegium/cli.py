@@ -73,6 +73,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader of a pipe went away; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except MemoryError:
+        if debug:
+            traceback.print_exc()
+        _fail("collegium: there is not enough memory for this: take smaller networks, images or batches", 1)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = "" if error.filename is None else f"{str(error.filename)[:160]}: "
+        _fail(f"collegium: {where}{error.strerror or error}; choose another path, or make it readable and writable", 1)
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -1,10 +1,25 @@
 """The errors that end in one sentence for the user instead of a traceback."""
 
+import re
+
+_LONGEST = 1000
+_LONGEST_WORD = 160
+_LONGEST_LIST = 160
+
 
 class CollegiumError(Exception):
     """Something the user can act on: the message says what is wrong, where, and what to do."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        """The message, without what is too long to be read: names from files may be of any length."""
+        text = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", _cut, super().__str__())
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _cut(word: re.Match[str]) -> str:
+    return f"{word[0][: _LONGEST_WORD // 2]}...{word[0][-_LONGEST_WORD // 4 :]}"
 
 
 class UsageError(CollegiumError, ValueError):
@@ -32,10 +47,15 @@ class Interrupted(TrainingError):
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """``"; did you mean 'resnet20' or 'resnet32'?"``, or the whole list where nothing is near."""
+    """``"; did you mean 'resnet20' or 'resnet32'?"``, or where nothing is near the beginning of the list."""
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    close = difflib.get_close_matches(name[:_LONGEST_WORD], known, n=2, cutoff=0.6)
     if close:
         return "; did you mean " + " or ".join(repr(c) for c in close) + "?"
-    return "; known are: " + ", ".join(sorted(known))
+    told: list[str] = []
+    for one in sorted(known):
+        if told and len(", ".join([*told, one])) > _LONGEST_LIST:
+            return f"; known are: {', '.join(told)} and {len(known) - len(told)} more"
+        told.append(one)
+    return f"; known are: {', '.join(told)}"

@@ -94,7 +94,7 @@ def export(
         raise UsageError(f"cannot export as {format!r}; the formats are {', '.join(SUFFIX)}")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"a batch has at least one image, not {batch_size}")
-    name = predictor or peer_folder(run).name
+    name = peer_folder(run).name if predictor is None else predictor
     file = Path(out) if out is not None else inside(Path(run).expanduser(), "exports", name + SUFFIX[format])
     if file.suffix != SUFFIX[format]:
         raise UsageError(f"the file of format {format} ends in {SUFFIX[format]}, not as {file}")
@@ -161,7 +161,8 @@ def trained_predictor(
         UsageError: there is no such run or predictor, or config.json lacks something.
     """
     folder = peer_folder(run)
-    name, one_peer = name or folder.name, name is None or is_peer(name)
+    one_peer = name is None or is_peer(name)
+    name = folder.name if name is None else name
     if one_peer:
         folder = inside(folder.parent, name)
         if not (folder / "config.json").is_file():

@@ -104,12 +104,19 @@ def checksum_file(path: Path) -> Path:
 
 
 def write_checked(path: Path, content: str | bytes) -> None:
-    """:func:`write_whole`, and the file's checksum beside it. A kill in between leaves a file without a checksum."""
+    """:func:`write_whole`, and the file's checksum beside it.
+
+    A kill in between leaves a checksum without a file, or where there was a file before, a file without a checksum.
+    """
     content = content.encode() if isinstance(content, str) else content
+    parts: list[tuple[Path, str | bytes]] = [
+        (checksum_file(path), f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"),
+        (path, content),
+    ]
     with storing(path):
         checksum_file(path).unlink(missing_ok=True)
-    write_whole(path, content)
-    write_whole(checksum_file(path), f"{hashlib.sha256(content).hexdigest()}  {path.name}\n")
+    for file, what in reversed(parts) if path.exists() else parts:
+        write_whole(file, what)
 
 
 def check_whole(path: Path) -> None:

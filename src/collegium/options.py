@@ -1,19 +1,25 @@
 """Checks of option values against the types that their signatures declare."""
 
 import inspect
+import os
 import types
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from functools import wraps
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from collegium.errors import UsageError, nearest
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
+
+_LARGEST = 1e15
 
 
 def keywords(function: Callable[..., object], *, skip: str) -> dict[str, inspect.Parameter]:
     """The options of a class or function: its parameters but ``skip``."""
     return {name: p for name, p in inspect.signature(function).parameters.items() if name != skip}
-
-
-F = TypeVar("F", bound=Callable[..., object])
 
 
 def options_from(source: Callable[..., object], *, skip: Collection[str] = (), **defaults: Any) -> Callable[[F], F]:
@@ -73,7 +79,44 @@ def check_options(owner: str, function: Callable[..., object], options: Mapping[
 def check_kind(what: str, value: Any, hint: Any) -> None:
     """Raises UsageError where a value is not of the annotated kind; an int may stand for a float."""
     if not _fits(value, hint):
-        raise UsageError(f"{what} must be {kind_in_words(hint)}, not {value!r}")
+        beyond = isinstance(value, int | float) and _LARGEST < abs(value) < float("inf")
+        most = ", and smaller" if beyond else ""
+        raise UsageError(f"{what} must be {kind_in_words(hint)}{most}, not {_shown(value)}")
+
+
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorates a call: arguments that are plain by their annotations, texts, numbers, paths, must be of their kinds.
+
+    Raises:
+        UsageError: one is not, before the call begins.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> T:
+        try:
+            given = signature.bind(*arguments, **keywords).arguments
+        except TypeError:
+            return function(*arguments, **keywords)  # whose error says what is wrong
+        for name, value in given.items():
+            if _is_plain(hint := signature.parameters[name].annotation):
+                check_kind(name, value, hint)
+        return function(*arguments, **keywords)
+
+    return call
+
+
+def _is_plain(hint: Any) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return all(map(_is_plain, get_args(hint)))
+    return get_origin(hint) is Literal or hint in (str, int, float, bool, Path, types.NoneType)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 1e100:  # Python does not write all of its digits
+        return "one of more than 100 digits"
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -86,10 +129,12 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, tuple | list) and all(_fits(item, arguments[0]) for item in value)
     if origin is not None:
         return isinstance(value, origin)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is float:  # neither NaN nor one whose square is infinite
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    if hint is Path:
+        return isinstance(value, os.PathLike)
     return hint is Any or isinstance(value, hint)
 
 
@@ -105,5 +150,5 @@ def kind_in_words(hint: Any) -> str:
         return f"a list of {plural.get(arguments[0], kind_in_words(arguments[0]))}"
     if hint is types.NoneType:
         return "nothing"
-    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", Path: "a path"}
     return names.get(hint, str(getattr(hint, "__name__", hint)))

@@ -22,6 +22,7 @@ from collegium.exporting import SUFFIX, Answer, Program, trained_predictor
 from collegium.extras import how_to_install
 from collegium.files import check_can_make, storing, write_whole
 from collegium.formatting import plural, printable
+from collegium.options import checked
 from collegium.pages.sheet import csv_text
 from collegium.schemas import read_exported
 from collegium.user_code import Untrusted, consents, current
@@ -95,6 +96,7 @@ class Predictions:
         return f"{plural(len(self), 'image')}: {counts}" + (", ..." if len(found) > 10 else "")
 
 
+@checked
 @consents()
 def predict(
     source: str | Path,

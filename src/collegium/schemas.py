@@ -11,14 +11,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import prod
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from collegium.errors import DataError
-from collegium.files import read_bounded
+from collegium.files import check_whole, read_bounded
 
 MIB = 2**20
+_MOST_VALUES = 10**8  # of an image: 400 MB
 _WORDS: dict[object, str] = {
     Real: "a number",
     float: "a number",
@@ -233,8 +235,9 @@ def read_result(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        DataError: it holds something else.
+        DataError: it is damaged, or holds something else.
     """
+    check_whole(path)
     result = read_json(path, RESULT)
     wrong = _contradiction(result)
     if wrong is not None:
@@ -297,6 +300,9 @@ def _check_lengths(path: Path, config: Mapping[str, Any]) -> None:
     resize = config.get("resize")
     if isinstance(resize, list) and len(resize) != 2:
         raise DataError(f"{path} is not as it was written: resize must have 2 values")
+    values = config["in_channels"] * prod(config.get("image_size", (1, 1)))
+    if values > _MOST_VALUES:
+        raise DataError(f"{path} asks for images of {values:.2g} values, more than the {_MOST_VALUES:.0e} allowed")
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

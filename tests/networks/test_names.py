@@ -37,10 +37,10 @@ MANY = ["100000000xresnet8", "9" * 6000 + "xresnet8", "1001xresnet8", "999xresne
 
 @pytest.mark.parametrize("peers", MANY)
 def test_more_than_a_thousand_peers_are_refused_at_once(peers):
-    with pytest.raises(UsageError, match="the number of peers.* is more than the 1000 allowed") as error:
+    with pytest.raises(UsageError, match="the number of peers.* is more than the 250 allowed") as error:
         parse_peers(peers)
     assert len(str(error.value)) <= 300
-    assert len(parse_peers("0000" * 2000 + "1000xresnet8")) == 1000
+    assert len(parse_peers("0000" * 2000 + "250xresnet8")) == 250
 
 
 @pytest.mark.parametrize(

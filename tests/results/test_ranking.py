@@ -18,6 +18,7 @@ from collegium.results.ranking import Standing, in_order, of_papers, of_runs, ra
 from collegium.study.cell import Cell
 from collegium.study.study import Study
 from collegium.training.recipe import Recipe
+from collegium.training.run_folder import RunFolder
 from made_up_runs import write_run, write_study
 
 ERRORS = {"peer0": 0.31, "peer1": 0.29, "mean_peer": 0.30, "ensemble": 0.28, "fused": 0.27}
@@ -225,7 +226,7 @@ def test_results_that_contradict_their_recipe_or_each_other_are_left_out(tmp_pat
     write_run(tmp_path / "b", dataclasses.replace(RECIPE, seed=1), {k: v for k, v in ERRORS.items() if k != "fused"})
     write_run(tmp_path / "c", dataclasses.replace(RECIPE, seed=2), ERRORS)
     result = json.loads((tmp_path / "c" / "result.json").read_text())
-    (tmp_path / "c" / "result.json").write_text(json.dumps(result | {"epochs": 7}))
+    RunFolder(tmp_path / "c").write_result(result | {"epochs": 7})
     values, left_out = of_runs(tmp_path)
     assert value(values, predictor="fused", metric="top-1 error").n == 1
     assert "has other predictors than a" in left_out["b"]
@@ -235,7 +236,7 @@ def test_results_that_contradict_their_recipe_or_each_other_are_left_out(tmp_pat
 def test_a_study_with_a_damaged_run_is_compared_and_ranked_without_it(tmp_path: Path) -> None:
     cells = [Cell("ffl", dataclasses.replace(RECIPE, seed=seed)) for seed in range(3)]
     study = write_study(tmp_path / "study", [(cell, ERRORS) for cell in cells])
-    study.run_folder(cells[0]).result_file.write_text("{}")
+    study.run_folder(cells[0]).write_result({})
     study.run_folder(cells[1]).recipe_file.write_text("peers: [")
     found = findings(Study.open(study.folder))
     assert [o.state for o in found.outcomes] == ["broken", "broken", "done"] and list(found.rows[0].results) == [2]

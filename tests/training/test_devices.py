@@ -31,6 +31,13 @@ def test_more_processes_than_gpus_are_refused(started: bool, message: str, monke
         make_fabric(tiny(device="auto"), Devices(4, 1, started))
 
 
+def test_more_processes_than_a_machine_can_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert detect_devices(8, None) == Devices(8)
+    with pytest.raises(UsageError, match="9 devices need as many processes, .* 2 cores: give at most 8"):
+        detect_devices(9, None)
+
+
 @pytest.mark.parametrize(
     ("environment", "devices", "nodes", "expected"),
     [

@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -32,7 +33,6 @@ def test_a_link_is_not_followed_and_training_goes_on(tmp_path: Path) -> None:
     assert len(warned) == 1 and not list((tmp_path / "elsewhere").iterdir())
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_folder_that_goes_away_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(UserWarning, match="cannot write .*tensorboard: .*full") as warned:
         with Events(tmp_path, 1) as events:
@@ -45,6 +45,25 @@ def test_a_folder_that_goes_away_is_told_once(tmp_path: Path, monkeypatch: pytes
             for epoch in (1, 2, 3):
                 events.add({"loss": 0.5}, epoch)
     assert len(warned) == 1
+
+
+def test_a_full_disk_is_told_by_a_warning_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(UserWarning, match="cannot write .*tensorboard: .*No space left") as warned:
+        with Events(tmp_path, 1) as events:
+            assert events.writer is not None
+            os.dup2(os.open("/dev/full", os.O_WRONLY), events.writer._writer.fileno())
+            for epoch in (1, 2, 3):
+                events.add({"loss": 0.5}, epoch)
+    assert len(warned) == 1 and capfd.readouterr() == ("", "")
+
+
+def test_what_a_killed_process_wrote_of_later_epochs_is_replaced(tmp_path: Path) -> None:
+    for first, value in ((1, 0.5), (2, 0.25)):
+        with Events(tmp_path, first) as events:
+            for epoch in (first, first + 1):
+                events.add({"loss": value}, epoch)
+    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in found.Scalars("loss")] == [(1, 0.5), (2, 0.25), (3, 0.25)]
 
 
 def test_a_run_whose_tensorboard_is_a_file_is_trained(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ def test_the_folder_holds_what_it_promises(trained: Path) -> None:
         "recipe.yaml",
         "metrics.csv",
         "result.json",
+        "result.json.sha256",
         *(f"checkpoints/step_{step:09}.pt{checksum}" for step in (8, 12) for checksum in ("", ".sha256")),
         *(
             f"peers/peer{k}/{name}{checksum}"
@@ -119,6 +121,23 @@ def peer_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "peers" / "peer1" / "model.safetensors")
 
 
+def test_halves_of_checkpoints_that_are_gone_do_not_stay(trained: Path, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(trained, tmp_path / "run"))
+    for name in ("step_000000004.pt.part", "step_000000004.pt.sha256.part"):
+        (folder.checkpoints / name).write_bytes(b"half")
+    folder.save_checkpoint({}, 16, keep=2)
+    assert not list(folder.checkpoints.glob("*.part"))
+
+
+def test_a_checkpoint_that_a_kill_has_kept_from_removal_is_removed_at_the_end(trained: Path, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(trained, tmp_path / "run"))
+    known = folder.saved_checkpoints()
+    shutil.copyfile(known[0], folder.checkpoints / "step_000000004.pt")
+    folder.result_file.unlink()
+    run(folder.path)
+    assert folder.saved_checkpoints() == known
+
+
 def test_where_no_checkpoint_is_whole_it_is_said(trained: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(trained, tmp_path / "run")
     (folder / "result.json").unlink()
@@ -200,7 +219,7 @@ def test_a_full_disk_is_told_with_what_is_safe(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        StorageError, match="step_000000008.pt: No space left .*free some space.*step_000000007.pt is safe"
+        StorageError, match="step_000000008.pt.*: No space left .*free some space.*step_000000007.pt is safe"
     ):
         folder.save_checkpoint({}, 8, keep=1)
     assert [file.name for file in folder.saved_checkpoints()] == ["step_000000007.pt"]
@@ -213,6 +232,17 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
     recipe.write_text(recipe.read_text().replace("2xresnet8", "2xresnet14"))
     with pytest.raises(TrainingError, match="do not fit the recipe's networks"):
         run(tmp_path / "run", peers="2xresnet14")
+
+
+def test_a_result_with_another_digit_is_noticed(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    file = tmp_path / "run" / "result.json"
+    text = file.read_text()
+    file.write_text(text.replace("0.", "0.1", 1))
+    with pytest.raises(DataError, match="result.json is damaged: its checksum .*repeat the command"):
+        RunFolder(tmp_path / "run").result()
+    Path(f"{file}.sha256").unlink()
+    assert RunFolder(tmp_path / "run").result() != json.loads(text)
 
 
 def test_an_unreadable_result_is_named(tmp_path: Path) -> None:

@@ -255,7 +255,8 @@ def _images(where: str, given: Array) -> Tensor:
         )
     if isinstance(given, np.ndarray):
         # A copy of its own: the caller's array may be read-only, or be written to later.
-        images = torch.from_numpy(np.array(given, dtype=np.float32 if floating else np.uint8, order="C"))
+        with np.errstate(over="ignore"):  # what is infinite then is outside [0, 1]
+            images = torch.from_numpy(np.array(given, dtype=np.float32 if floating else np.uint8, order="C"))
         if images.ndim == 4:
             images = images.permute(0, 3, 1, 2)
     if images.ndim == 3:

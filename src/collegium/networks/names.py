@@ -8,7 +8,7 @@ from yaml import YAMLError
 from collegium.errors import UsageError
 from collegium.yaml_text import parse_yaml
 
-MOST_PEERS = 1000
+MOST_PEERS = 250
 MOST_LAYERS = 2000  # the deepest published networks of these families have 1202
 MOST_WIDTH = 1000  # times as wide, or kernels
 
@@ -30,7 +30,7 @@ def parse_peers(peers: str) -> list[str]:
     """``"2xresnet20,wrn_16_2"`` -> ``["resnet20", "resnet20", "wrn_16_2"]``.
 
     Raises:
-        UsageError: an entry is empty or asks for none, or there are more than 1000 peers.
+        UsageError: an entry is empty or asks for none, or there are more than 250 peers.
     """
     names: list[str] = []
     for entry in (part.strip() for part in peers.split(",")):

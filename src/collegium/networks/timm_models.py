@@ -68,9 +68,9 @@ def build(name: str, task: Task) -> Network | None:
             model, num_classes=task.num_classes, in_chans=task.in_channels, **parse_options(options)
         )
     except (TypeError, AssertionError) as error:
-        raise UsageError(f"timm cannot make {name}: {error}") from error
+        raise UsageError(f"timm cannot make {name}: {' '.join(str(error).split())[:120]}") from error
     except (RuntimeError, OSError) as error:
-        raise UsageError(f"timm cannot load {name}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"timm cannot load {name}: {str(error).splitlines()[0][:120]}") from error
     asked = getattr(getattr(module, "patch_embed", None), "img_size", None)
     native = tuple(asked or module.default_cfg.get("input_size", (3, 224, 224))[1:])
     network = adapt(module, image_shape=task.image_shape, name=name, native_size=native)

@@ -25,7 +25,7 @@ def detect_devices(devices: int | None, num_nodes: int | None) -> Devices:
     """The devices that a run was asked to train on; None stands for one, or for what torchrun or SLURM has started.
 
     Raises:
-        UsageError: other numbers of processes or machines have been started.
+        UsageError: other numbers of processes or machines have been started, or too many are to be.
     """
     for name, value in (("devices", devices), ("num_nodes", num_nodes)):
         if value is not None and value < 1:
@@ -36,6 +36,12 @@ def detect_devices(devices: int | None, num_nodes: int | None) -> Devices:
             raise UsageError(
                 f"a run on {num_nodes} machines is started on each of them by torchrun or srun, "
                 "as docs/many_devices.md shows; this process was started alone"
+            )
+        most = max(8, os.cpu_count() or 1)
+        if devices is not None and devices > most:
+            raise UsageError(
+                f"{devices} devices need as many processes, and this machine has {os.cpu_count()} cores: give at most "
+                f"{most} --devices"
             )
         return Devices(devices or 1)
     if (devices or found.devices, num_nodes or found.nodes) != (found.devices, found.nodes):

@@ -76,6 +76,8 @@ def build(
     recipe = resolve(recipe)
     shape: dict[str, Any] = dict(num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size)
     cohort_peers = [networks.as_network(peer, data.image_shape) for peer in peers or ()]
+    for k, peer in enumerate(cohort_peers):
+        _check_trainable(peer, k)
     for k, name in enumerate(names):
         with _seeded(recipe.resolved_weight_seed, k):
             cohort_peers.append(networks.build(networks.untrained(name) if begun else name, **shape))
@@ -98,6 +100,14 @@ def build(
             recompute=recipe.activation_checkpointing,
         )
     return Experiment(recipe, data, learner.spec, learner, tuple(notes))
+
+
+def _check_trainable(peer: networks.Network, index: int) -> None:
+    """Raises UsageError where a network from Python has nothing to train, or weights that are no numbers."""
+    if not any(p.requires_grad for p in peer.parameters()):
+        raise UsageError(f"peer{index} ({peer.name}) has no weight to train: set requires_grad_(True)")
+    if not all(bool(p.isfinite().all()) for p in peer.parameters()):
+        raise UsageError(f"peer{index} ({peer.name}) has weights that are not finite: give it others")
 
 
 def _resized(peers: Sequence[networks.Network], image_size: tuple[int, int]) -> list[str]:

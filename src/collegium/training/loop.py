@@ -319,6 +319,7 @@ class Run:
             images=len(self.training_batches) * self.batch_size * self.recipe.epochs,
             processes=self.partition.processes,
         )
+        self.folder.remove_old_checkpoints(self.recipe.keep_checkpoints)  # a kill may have come before it
         self.folder.write_result(result)
         return result
 

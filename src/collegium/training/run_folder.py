@@ -7,7 +7,7 @@ split.csv          which pixels of a scene are for training and for testing
 teacher/           a copy of the frozen teacher, where the method has one
 checkpoints/       the newest training states, each with its checksum beside it
 peers/peer0/       a trained peer: model.safetensors and config.json, each with its checksum
-result.json        last and best scores of every predictor, cost, time; written when the run is complete
+result.json        last and best scores of every predictor, cost, time; written with its checksum when all is done
 report.html        self-contained page
 exports/           what `collegium export` wrote
 """
@@ -137,12 +137,13 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except DataError as error:
+            reason = str(error).partition("; ")[0]
             raise DataError(
-                f"{error}; delete it and repeat the command that trained the run, to write it again"
+                f"{reason}; delete it and repeat the command that trained the run, to write it again"
             ) from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        write_whole(self.result_file, json.dumps(result, indent=2) + "\n")
+        write_checked(self.result_file, json.dumps(result, indent=2) + "\n")
 
     def write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
         """Writes a row per epoch; columns that an epoch did not measure stay empty in it."""
@@ -184,13 +185,23 @@ class RunFolder:
                 f"{before[-1]} is safe, from which the repeated command goes on" if before else "nothing is saved yet"
             )
             raise StorageError(f"{error}; {safe}") from error
-        saved = self.saved_checkpoints()
-        later = saved[saved.index(path) + 1 :]  # those that were damaged, when this run went on from one before them
-        with storing(folder):
-            for old in [*saved[: saved.index(path) + 1][:-keep], *later]:
-                old.unlink()
-                checksum_file(old).unlink(missing_ok=True)
+        # Those after it were damaged, when this run went on from one before them.
+        self._remove([file for file in self.saved_checkpoints() if file > path])
+        self.remove_old_checkpoints(keep)
         return path
+
+    def remove_old_checkpoints(self, keep: int) -> None:
+        """Removes all but the newest ``keep``, and what a kill has left of others."""
+        self._remove(self.saved_checkpoints()[:-keep])
+        with storing(self.checkpoints):
+            for half in self.checkpoints.glob("step_*.part"):
+                half.unlink()
+
+    def _remove(self, checkpoints: Sequence[Path]) -> None:
+        with storing(self.checkpoints):
+            for old in checkpoints:
+                checksum_file(old).unlink(missing_ok=True)
+                old.unlink()
 
     def saved_checkpoints(self) -> list[Path]:
         """Oldest first."""
