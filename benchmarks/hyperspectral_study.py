@@ -159,12 +159,12 @@ def write_maps(runs: Path, study: str, seed: int, budget: int, starts: tuple[str
     maps, data = {}, None
     for start in starts:
         for method in METHODS:
-            evidence = gather(folder(runs, Row(study, budget, method, start), seed))
-            data = data or evidence.data
+            analysis = gather(folder(runs, Row(study, budget, method, start), seed))
+            data = data or analysis.data
             after = "" if len(starts) == 1 else f" after {start}" if start != "scratch" else " from scratch"
-            maps[f"{method}{after}"] = evidence.maps["peer0"]
+            maps[f"{method}{after}"] = analysis.maps["peer0"]
             if method == "ffl" and len(starts) == 1:
-                maps["ffl, fused"] = evidence.maps["fused"]
+                maps["ffl, fused"] = analysis.maps["fused"]
     title = f"Salinas-A, {budget} training pixels of each class, first peer, seed {seed}"
     (RESULTS / study / "maps.png").write_bytes(map_file(data, maps, title))  # type: ignore[arg-type]
 

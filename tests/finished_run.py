@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from collegium.results.analysis import Evidence, gather
+from collegium.results.analysis import RunAnalysis, gather
 from collegium.training.recipe import Recipe
 from collegium.training.run import train
 
@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def evidence(run: Path) -> Evidence:
+def analysis(run: Path) -> RunAnalysis:
     return gather(run)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 import collegium
 from collegium.pages.html import element
 from collegium.pages.run_page import render, write_report, write_report_if_possible
-from collegium.results.analysis import Evidence, gather
+from collegium.results.analysis import RunAnalysis, gather
 
 VOID = {"meta", "img", "br"}
 
@@ -45,8 +45,8 @@ class Checker(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(evidence: Evidence) -> str:
-    return render(evidence)
+def page(analysis: RunAnalysis) -> str:
+    return render(analysis)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def test_tags_balance_and_ids_are_unique(checked: Checker):
     assert len(checked.all("h1")) == 1 and len(checked.all("title")) == 1
 
 
-def test_the_page_holds_the_numbers_of_the_result(page: str, evidence: Evidence):
-    for name, scores in evidence.result["predictors"].items():
+def test_the_page_holds_the_numbers_of_the_result(page: str, analysis: RunAnalysis):
+    for name, scores in analysis.result["predictors"].items():
         row = re.search(rf'<tr><th scope="row" data-value="{name}">.*?</tr>', page)
         assert row is not None
         last, best = scores["last"], scores["best"]
@@ -71,15 +71,15 @@ def test_the_page_holds_the_numbers_of_the_result(page: str, evidence: Evidence)
             f"<td>{last['nll']:.3f}</td>",
             f"<td>{100 * last['ece']:.2f}</td>",
             f"{100 * best['top1_error']:.2f} (epoch {best['epoch']})",
-            f'data-value="{evidence.result["cost"][name]["parameters"]}"',
-            f'data-value="{evidence.result["cost"][name]["flops"]}"',
+            f'data-value="{analysis.result["cost"][name]["parameters"]}"',
+            f'data-value="{analysis.result["cost"][name]["flops"]}"',
         ):
             assert text in row[0]
-    assert f"<b>{100 * evidence.result['mean_peer']['last']['top1_error']:.2f}</b>" in page
+    assert f"<b>{100 * analysis.result['mean_peer']['last']['top1_error']:.2f}</b>" in page
     assert "chosen on the test images themselves, which flatters" in page
 
 
-def test_the_page_shows_every_curve_section_and_entry(page: str, checked: Checker, evidence: Evidence):
+def test_the_page_shows_every_curve_section_and_entry(page: str, checked: Checker, analysis: RunAnalysis):
     sections = [a["id"] for a in checked.all("section")]
     assert sections == [
         "scores", "curves", "diversity", "mistakes", "confidence", "examples", "attention", "trained", "use",
@@ -87,9 +87,9 @@ def test_the_page_shows_every_curve_section_and_entry(page: str, checked: Checke
     labels = [a["aria-label"] for a in checked.all("svg")]
     for term in ("ce", "ce_fused", "ekd", "fkd", "learning rate"):
         assert f"{term} over the epochs" in labels
-    for entry in evidence.recipe.to_dict():
+    for entry in analysis.recipe.to_dict():
         assert f'<th scope="row">{entry}</th>' in page
-    for entry, value in evidence.provenance.items():
+    for entry, value in analysis.provenance.items():
         assert f'<th scope="row">{entry}</th><td>{value}</td>' in page
     assert "https://arxiv.org/abs/1904.09058" in page
 
@@ -106,10 +106,10 @@ def test_nothing_comes_from_the_network(page: str, checked: Checker):
     assert all(a.get("rel") == "noreferrer" for a in checked.all("a"))
 
 
-def test_pictures_decode_and_have_descriptions(checked: Checker, evidence: Evidence):
+def test_pictures_decode_and_have_descriptions(checked: Checker, analysis: RunAnalysis):
     images = checked.all("img")
-    attention = min(6, len(evidence.examples)) * (1 + len(evidence.examples[0].maps))
-    assert len(images) == len(evidence.examples) + attention
+    attention = min(6, len(analysis.examples)) * (1 + len(analysis.examples[0].maps))
+    assert len(images) == len(analysis.examples) + attention
     for attributes in images:
         picture = Image.open(io.BytesIO(base64.b64decode(attributes["src"].partition(",")[2])))
         picture.load()
@@ -118,11 +118,11 @@ def test_pictures_decode_and_have_descriptions(checked: Checker, evidence: Evide
     assert all(a["role"] == "img" and a["aria-label"] for a in checked.all("svg"))
 
 
-def test_text_from_data_is_escaped(evidence: Evidence):
-    names = ("<b>", "$a$", 'q"', "&amp;", "日本", *evidence.data.class_names[5:])
-    data = replace(evidence.data, name="<script>alert(1)</script>", class_names=names)
-    result = evidence.result | {"data": data.name}
-    page = render(replace(evidence, data=data, result=result, run=Path("<i>/run")))
+def test_text_from_data_is_escaped(analysis: RunAnalysis):
+    names = ("<b>", "$a$", 'q"', "&amp;", "日本", *analysis.data.class_names[5:])
+    data = replace(analysis.data, name="<script>alert(1)</script>", class_names=names)
+    result = analysis.result | {"data": data.name}
+    page = render(replace(analysis, data=data, result=result, run=Path("<i>/run")))
     Checker(page)
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
     assert "&lt;i&gt;/run/peers/peer0" in page and "<i>/" not in page
@@ -146,15 +146,15 @@ def test_the_student_loads_from_where_the_page_says(page: str):
     assert re.search(r"collegium export (\S+) --format onnx", page)[1] == str(Path(place[1]).parents[1])
 
 
-def test_what_was_reconstructed_is_said(page: str, evidence: Evidence):
+def test_what_was_reconstructed_is_said(page: str, analysis: RunAnalysis):
     assert "Reconstructed" not in page and 'class="notice"' not in page
-    told = render(replace(evidence, result=evidence.result | {"reconstructed": "the <schedule>"}))
+    told = render(replace(analysis, result=analysis.result | {"reconstructed": "the <schedule>"}))
     assert "Reconstructed: the &lt;schedule&gt;." in told
 
 
-def test_a_page_whose_predictions_differ_from_the_runs_says_so(evidence: Evidence):
-    logits = evidence.logits | {"peer0": evidence.logits["peer1"].roll(1, dims=0)}
-    assert "errors come out as peer0" in render(replace(evidence, logits=logits))
+def test_a_page_whose_predictions_differ_from_the_runs_says_so(analysis: RunAnalysis):
+    logits = analysis.logits | {"peer0": analysis.logits["peer1"].roll(1, dims=0)}
+    assert "errors come out as peer0" in render(replace(analysis, logits=logits))
 
 
 def test_a_lone_peer_has_a_page(lone_run: Path):
@@ -187,7 +187,7 @@ def test_elements_escape_what_is_not_html():
     assert element("td", "<", element("b", 1), class_='a"b', title=None) == '<td class="a&quot;b">&lt;<b>1</b></td>'
 
 
-def test_gather_and_render_need_the_same_arguments_as_writing(run: Path, evidence: Evidence):
+def test_gather_and_render_need_the_same_arguments_as_writing(run: Path, analysis: RunAnalysis):
     """Data given from Python take the place of the recipe's."""
-    few = replace(evidence.data, test=evidence.data.test.subset(evidence.targets.new_tensor(range(40))))
+    few = replace(analysis.data, test=analysis.data.test.subset(analysis.targets.new_tensor(range(40))))
     assert len(gather(run, data=few).targets) == 40

@@ -10,7 +10,7 @@ from PIL import Image
 from collegium.data import SceneData, from_scene
 from collegium.pages.run_page import MAP_FILE, render, write_report
 from collegium.pages.run_scene_maps import class_colours, map_file, paint, predictor_panels, scene_panels
-from collegium.results.analysis import Evidence, gather
+from collegium.results.analysis import RunAnalysis, gather
 from collegium.training.recipe import Recipe
 from collegium.training.run import train
 
@@ -38,7 +38,7 @@ def run(scene: SceneData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evidence(run: Path, scene: SceneData) -> Evidence:
+def analysis(run: Path, scene: SceneData) -> RunAnalysis:
     return gather(run, data=scene)
 
 
@@ -69,30 +69,30 @@ def test_training_pixels_are_black(scene: SceneData):
     assert torch.equal(colour.pixels[..., :3], scene.false_colour().permute(1, 2, 0))
 
 
-def test_maps_answer_for_every_pixel_as_the_test_split_says(evidence: Evidence, scene: SceneData):
-    assert list(evidence.maps) == evidence.predictors == ["peer0", "peer1", "ensemble", "fused"]
-    for name, answers in evidence.maps.items():
+def test_maps_answer_for_every_pixel_as_the_test_split_says(analysis: RunAnalysis, scene: SceneData):
+    assert list(analysis.maps) == analysis.predictors == ["peer0", "peer1", "ensemble", "fused"]
+    for name, answers in analysis.maps.items():
         assert answers.shape == (16, 30)
-        assert torch.equal(answers.flatten()[scene.test.positions], evidence.answers[name])
+        assert torch.equal(answers.flatten()[scene.test.positions], analysis.answers[name])
 
 
-def test_a_map_of_labelled_pixels_is_clear_elsewhere(evidence: Evidence, scene: SceneData):
-    whole, masked = (predictor_panels(scene, evidence.maps, labelled=labelled)[0].pixels for labelled in (False, True))
+def test_a_map_of_labelled_pixels_is_clear_elsewhere(analysis: RunAnalysis, scene: SceneData):
+    whole, masked = (predictor_panels(scene, analysis.maps, labelled=labelled)[0].pixels for labelled in (False, True))
     assert (whole[..., 3] == 255).all()
     assert torch.equal(masked[..., 3] == 255, scene.ground_truth >= 0)
     assert torch.equal(masked[scene.ground_truth >= 0], whole[scene.ground_truth >= 0])
 
 
-def test_the_page_and_the_file_show_every_predictor(run: Path, evidence: Evidence, scene: SceneData):
+def test_the_page_and_the_file_show_every_predictor(run: Path, analysis: RunAnalysis, scene: SceneData):
     page = write_report(run, data=scene).read_text()
     section = page[page.index('<section id="map">') :]
     section = section[: section.index("</section>")]
-    assert section.count("<img") == 2 + 2 * len(evidence.predictors)
+    assert section.count("<img") == 2 + 2 * len(analysis.predictors)
     assert "corn &amp; wheat" in section and "fused, error" in section
     assert scene.notes[0] in page
     with Image.open(run / MAP_FILE) as picture:
         assert picture.format == "PNG" and picture.width > 1000
-    assert render(evidence) == page
+    assert render(analysis) == page
 
 
 @pytest.mark.parametrize("width", [30, 80])

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from collegium.errors import TrainingError, UsageError
-from collegium.results.analysis import Evidence, gather
+from collegium.results.analysis import RunAnalysis, gather
 from collegium.results.diversity import reliability
 from collegium.training.metrics import METRICS
 
 
-def test_predictions_from_the_checkpoint_score_as_the_run_did(evidence: Evidence):
+def test_predictions_from_the_checkpoint_score_as_the_run_did(analysis: RunAnalysis):
     """The run scored sums, batch by batch, on its device; here the answers to all images are counted again."""
-    assert list(evidence.logits) == ["peer0", "peer1", "ensemble", "fused"] == list(evidence.result["predictors"])
-    for name, scores in evidence.result["predictors"].items():
-        assert evidence.errors[name] == pytest.approx(scores["last"]["top1_error"], abs=1e-6)
-        assert reliability(evidence.logits[name], evidence.targets).ece == pytest.approx(
+    assert list(analysis.logits) == ["peer0", "peer1", "ensemble", "fused"] == list(analysis.result["predictors"])
+    for name, scores in analysis.result["predictors"].items():
+        assert analysis.errors[name] == pytest.approx(scores["last"]["top1_error"], abs=1e-6)
+        assert reliability(analysis.logits[name], analysis.targets).ece == pytest.approx(
             scores["last"]["ece"], abs=1e-5
         )
 
@@ -26,35 +26,35 @@ def test_bf16_predictions_score_as_the_run_did(lone_run: Path):
     assert lone.pairs == [] and lone.own == () and lone.joint == "ensemble"
 
 
-def test_the_ensemble_is_the_mean_of_the_peers(evidence: Evidence):
-    mean = torch.stack([evidence.logits[name] for name in evidence.peers]).mean(0)
-    torch.testing.assert_close(evidence.logits["ensemble"], mean)
+def test_the_ensemble_is_the_mean_of_the_peers(analysis: RunAnalysis):
+    mean = torch.stack([analysis.logits[name] for name in analysis.peers]).mean(0)
+    torch.testing.assert_close(analysis.logits["ensemble"], mean)
 
 
-def test_history_has_every_epoch_and_metric(evidence: Evidence):
-    assert [row["epoch"] for row in evidence.history] == [1, 2]
-    for name in evidence.predictors:
-        assert all(f"test/{name}/{metric}" in evidence.history[-1] for metric in METRICS)
+def test_history_has_every_epoch_and_metric(analysis: RunAnalysis):
+    assert [row["epoch"] for row in analysis.history] == [1, 2]
+    for name in analysis.predictors:
+        assert all(f"test/{name}/{metric}" in analysis.history[-1] for metric in METRICS)
 
 
-def test_pairs_agree_with_the_answers(evidence: Evidence):
-    (pair,) = evidence.pairs
-    first, second = evidence.answers["peer0"], evidence.answers["peer1"]
+def test_pairs_agree_with_the_answers(analysis: RunAnalysis):
+    (pair,) = analysis.pairs
+    first, second = analysis.answers["peer0"], analysis.answers["peer1"]
     same = sum(int(a == b) for a, b in zip(first, second, strict=True)) / len(first)
     assert (pair.first, pair.second) == ("peer0", "peer1")
     assert pair.agreement == pytest.approx(same) and pair.disagreement == pytest.approx(1 - same)
-    either = (first == evidence.targets) | (second == evidence.targets)
-    assert evidence.any_peer_right == pytest.approx(float(either.double().mean()))
-    assert pair.double_fault == pytest.approx(1 - evidence.any_peer_right)
+    either = (first == analysis.targets) | (second == analysis.targets)
+    assert analysis.any_peer_right == pytest.approx(float(either.double().mean()))
+    assert pair.double_fault == pytest.approx(1 - analysis.any_peer_right)
 
 
-def test_examples_hold_what_the_predictors_said(evidence: Evidence):
-    assert 3 <= len(evidence.examples) <= 9
-    for example in evidence.examples:
-        assert example.target == evidence.targets[example.index]
-        torch.testing.assert_close(example.image, evidence.data.test.images[example.index])
+def test_examples_hold_what_the_predictors_said(analysis: RunAnalysis):
+    assert 3 <= len(analysis.examples) <= 9
+    for example in analysis.examples:
+        assert example.target == analysis.targets[example.index]
+        torch.testing.assert_close(example.image, analysis.data.test.images[example.index])
         for name, answer in example.answers.items():
-            p = evidence.logits[name][example.index].softmax(-1)
+            p = analysis.logits[name][example.index].softmax(-1)
             assert answer.label == p.argmax() and answer.confidence == pytest.approx(float(p.max()))
         assert list(example.maps) == ["peer0", "peer1", "fused"]
         for attention in example.maps.values():

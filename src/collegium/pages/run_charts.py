@@ -10,18 +10,18 @@ from collegium.pages.colours import ACCENT, INK, Style
 from collegium.pages.html import Html, element, figure, html, section
 from collegium.pages.run_sections import Styles, chip, key
 from collegium.pages.sheet import Column, Sheet
-from collegium.results.analysis import Evidence
+from collegium.results.analysis import RunAnalysis
 from collegium.results.diversity import confusion, most_confused, reliability
 
 
-def learning(evidence: Evidence, styles: Styles) -> Html:
+def learning(analysis: RunAnalysis, styles: Styles) -> Html:
     """Errors of every predictor over the epochs, and every term of the loss."""
-    splits = [s for s in ("test", "validation") if any(k.startswith(f"{s}/") for k in evidence.history[-1])]
-    charts = [_error_chart(evidence, styles, split) for split in splits]
+    splits = [s for s in ("test", "validation") if any(k.startswith(f"{s}/") for k in analysis.history[-1])]
+    charts = [_error_chart(analysis, styles, split) for split in splits]
     training = {
-        name: _column(evidence, f"train/accuracy/{name}", lambda v: 100 * (1 - v))
-        for name in evidence.predictors
-        if f"train/accuracy/{name}" in evidence.history[-1]
+        name: _column(analysis, f"train/accuracy/{name}", lambda v: 100 * (1 - v))
+        for name in analysis.predictors
+        if f"train/accuracy/{name}" in analysis.history[-1]
     }
     if training:
         picture = figures.curves(
@@ -43,13 +43,13 @@ def learning(evidence: Evidence, styles: Styles) -> Html:
             "and the learning rate. Axes are logarithmic where values span more than a factor of ten.",
             class_="soft",
         ),
-        element("div", _terms(evidence), class_="grid small"),
+        element("div", _terms(analysis), class_="grid small"),
         id="curves",
     )
 
 
-def _error_chart(evidence: Evidence, styles: Styles, split: str) -> Html:
-    series = {name: _column(evidence, f"{split}/{name}/top1_error", lambda v: 100 * v) for name in evidence.predictors}
+def _error_chart(analysis: RunAnalysis, styles: Styles, split: str) -> Html:
+    series = {name: _column(analysis, f"{split}/{name}/top1_error", lambda v: 100 * v) for name in analysis.predictors}
     picture = figures.curves(
         f"error-{split}",
         series,
@@ -61,8 +61,8 @@ def _error_chart(evidence: Evidence, styles: Styles, split: str) -> Html:
     return figure(picture, f"Top-1 error on the {split} images after each epoch.{note}", key(styles, list(series)))
 
 
-def _terms(evidence: Evidence) -> list[Html]:
-    columns = dict.fromkeys(k for row in evidence.history for k in row if k.startswith("train/"))
+def _terms(analysis: RunAnalysis) -> list[Html]:
+    columns = dict.fromkeys(k for row in analysis.history for k in row if k.startswith("train/"))
     terms = [k.removeprefix("train/") for k in columns if not k.startswith("train/accuracy/")]
     one_player = len({term.split("/")[0] for term in terms}) == 1
     charts = []
@@ -70,7 +70,7 @@ def _terms(evidence: Evidence) -> list[Html]:
         name = (term.partition("/")[2] if one_player else term) or "learning rate"
         picture = figures.curves(
             f"term-{k}",
-            {name: _column(evidence, f"train/{term}" if term else "learning_rate")},
+            {name: _column(analysis, f"train/{term}" if term else "learning_rate")},
             {name: Style(ACCENT if term else INK, "solid")},
             unit="",
             small=True,
@@ -80,22 +80,22 @@ def _terms(evidence: Evidence) -> list[Html]:
     return charts
 
 
-def _column(evidence: Evidence, key: str, change: Callable[[float], float] = float) -> figures.Points:
-    rows = [row for row in evidence.history if key in row]
+def _column(analysis: RunAnalysis, key: str, change: Callable[[float], float] = float) -> figures.Points:
+    rows = [row for row in analysis.history if key in row]
     return [row["epoch"] for row in rows], [change(row[key]) for row in rows]
 
 
-def diversity(evidence: Evidence) -> Html:
+def diversity(analysis: RunAnalysis) -> Html:
     """How alike the predictors are."""
     picture = figures.agreement_matrix(
         "agreement",
-        evidence.agreement,
-        evidence.predictors,
+        analysis.agreement,
+        analysis.predictors,
         description="Share of test images with the same answer, for each pair of predictors, in percent",
     )
     caption = "Test images with the same answer, in percent. The stronger the colour, the more often two differ."
     parts = [figure(picture, caption)]
-    if evidence.pairs:
+    if analysis.pairs:
         columns = [
             Column("peers", left=True),
             Column("disagree", unit="%", meaning="Share of test images with different answers"),
@@ -111,28 +111,28 @@ def diversity(evidence: Evidence) -> Html:
                 percent(p.double_fault),
                 f"{p.jensen_shannon:.4f}",
             )
-            for p in evidence.pairs
+            for p in analysis.pairs
         ]
         notes = (
             "Kappa is agreement beyond chance: 1 when two peers always answer alike, 0 when no more often than by "
             "chance. The Jensen-Shannon divergence compares whole predictions, from 0 (equal) to 0.693 nats. "
-            f"At least one peer is right on {percent(evidence.any_peer_right)} % of the test images: "
+            f"At least one peer is right on {percent(analysis.any_peer_right)} % of the test images: "
             "no way of choosing among the peers' answers could do better."
         )
         parts.append(element("div", Sheet(columns, rows).html(), element("p", notes, class_="soft")))
     return section("Agreement and diversity", element("div", parts, class_="beside"), id="diversity")
 
 
-def mistakes(evidence: Evidence, styles: Styles) -> Html:
+def mistakes(analysis: RunAnalysis, styles: Styles) -> Html:
     """Confusion matrices of the peer that the method trains for use and of the joint predictor."""
-    shown = [evidence.deployed] + ([evidence.joint] if len(evidence.peers) > 1 or evidence.own else [])
-    charts = [_mistakes_of(evidence, name, styles) for name in shown]
+    shown = [analysis.deployed] + ([analysis.joint] if len(analysis.peers) > 1 or analysis.own else [])
+    charts = [_mistakes_of(analysis, name, styles) for name in shown]
     return section("Mistakes", element("div", charts, class_="grid"), id="mistakes")
 
 
-def _mistakes_of(evidence: Evidence, name: str, styles: Styles) -> Html:
-    classes = evidence.data.class_names
-    matrix = confusion(evidence.answers[name], evidence.targets, len(classes))
+def _mistakes_of(analysis: RunAnalysis, name: str, styles: Styles) -> Html:
+    classes = analysis.data.class_names
+    matrix = confusion(analysis.answers[name], analysis.targets, len(classes))
     images, wrong = int(matrix.sum()), int(matrix.sum() - matrix.diagonal().sum())
     summary = f"{wrong:,} of {images:,} test images are classified wrongly"
     picture = figures.confusion_matrix(
@@ -162,10 +162,10 @@ def _most_confused(matrix: Tensor, classes: tuple[str, ...]) -> Html:
     return Sheet(columns, rows).html(caption="Most frequent mistakes")
 
 
-def calibration(evidence: Evidence, styles: Styles) -> Html:
+def calibration(analysis: RunAnalysis, styles: Styles) -> Html:
     """Whether predictors are as often right as they are sure."""
-    least = max(10, len(evidence.targets) // 200)
-    bins = {name: reliability(z, evidence.targets) for name, z in evidence.logits.items()}
+    least = max(10, len(analysis.targets) // 200)
+    bins = {name: reliability(z, analysis.targets) for name, z in analysis.logits.items()}
     picture = figures.reliability_diagram(
         "reliability",
         bins,
@@ -184,7 +184,7 @@ def calibration(evidence: Evidence, styles: Styles) -> Html:
     rows = []
     for name, r in bins.items():
         sure = float((r.confidence * r.count).sum() / r.count.sum())
-        right = 1 - evidence.errors[name]
+        right = 1 - analysis.errors[name]
         gap = number(100 * (sure - right), sign=True)
         label = html([chip(styles[name]), name])
         rows.append((label, percent(sure), percent(right), gap, percent(r.ece)))

@@ -4,17 +4,17 @@ from collegium.formatting import number, percent
 from collegium.pages.html import Html, element, html, section
 from collegium.pages.run_sections import Styles, chip
 from collegium.pages.sheet import Cell, Column, Sheet
-from collegium.results.analysis import Evidence
+from collegium.results.analysis import RunAnalysis
 from collegium.results.scores import METRICS, last, uneven
 
 
-def by_class(evidence: Evidence, styles: Styles) -> Html:
+def by_class(analysis: RunAnalysis, styles: Styles) -> Html:
     """Accuracy of every predictor in each class, over all, on average, and kappa; nothing where classes are even."""
-    result = evidence.result
+    result = analysis.result
     counts = result["test_images_per_class"]
     if not uneven(counts):
         return Html("")
-    names = evidence.predictors
+    names = analysis.predictors
     columns = [Column("class", left=True), Column("test images")]
     columns += [Column(name, html([chip(styles[name]), name]), "%") for name in names]
     rows: list[list[Cell | str]] = []

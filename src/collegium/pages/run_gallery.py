@@ -6,15 +6,15 @@ from collegium.pages import run_pictures as pictures
 from collegium.pages import run_scene_maps as scene_maps
 from collegium.pages.html import Html, element, figure, html, section, table
 from collegium.pages.run_sections import Styles, chip
-from collegium.results.analysis import Evidence
+from collegium.results.analysis import RunAnalysis
 from collegium.results.examples import Example
 
 ATTENTION_ROWS = 6
 
 
-def examples(evidence: Evidence, styles: Styles) -> Html:
+def examples(analysis: RunAnalysis, styles: Styles) -> Html:
     """What every predictor says of a few images."""
-    cards = [_card(evidence, example, styles) for example in evidence.examples]
+    cards = [_card(analysis, example, styles) for example in analysis.examples]
     return section(
         "Test images and answers",
         element(
@@ -28,8 +28,8 @@ def examples(evidence: Evidence, styles: Styles) -> Html:
     )
 
 
-def _card(evidence: Evidence, example: Example, styles: Styles) -> Html:
-    classes = evidence.data.class_names
+def _card(analysis: RunAnalysis, example: Example, styles: Styles) -> Html:
+    classes = analysis.data.class_names
     true = classes[example.target]
     rows = [
         [
@@ -53,13 +53,13 @@ def _card(evidence: Evidence, example: Example, styles: Styles) -> Html:
     )
 
 
-def attention(evidence: Evidence, styles: Styles) -> Html:
+def attention(analysis: RunAnalysis, styles: Styles) -> Html:
     """Where the peers, and the method's own map, look."""
-    shown = [*evidence.examples[: ATTENTION_ROWS - 1], *evidence.examples[ATTENTION_ROWS - 1 :][-1:]]
+    shown = [*analysis.examples[: ATTENTION_ROWS - 1], *analysis.examples[ATTENTION_ROWS - 1 :][-1:]]
     names = list(shown[0].maps)
     rows = []
     for example in shown:
-        true = evidence.data.class_names[example.target]
+        true = analysis.data.class_names[example.target]
         cells = [pictures.plain(example.image, f"Test image {example.index}, true class {true}")]
         cells += [
             pictures.overlaid(example.image, example.maps[name], f"Attention of {name} on test image {example.index}")
@@ -72,7 +72,7 @@ def attention(evidence: Evidence, styles: Styles) -> Html:
     sizes = {name: "×".join(map(str, shown[0].maps[name].shape)) for name in names}
     columns = [name for name in names if shown[0].maps[name].shape[1] == 1 < shown[0].maps[name].shape[0]]
     along = " Maps of one column run along the bands, the first one at the top." if columns else ""
-    fused = [name for name in names if name not in evidence.peers]
+    fused = [name for name in names if name not in analysis.peers]
     also = f" Beside them stands the method's own map: {', '.join(fused)}." if fused else ""
     head = [
         "image",
@@ -95,9 +95,9 @@ def attention(evidence: Evidence, styles: Styles) -> Html:
     )
 
 
-def classification_map(evidence: Evidence, styles: Styles) -> Html:
+def classification_map(analysis: RunAnalysis, styles: Styles) -> Html:
     """Every predictor's answer to every pixel of a scene; nothing where the data are no scene."""
-    data = evidence.data
+    data = analysis.data
     if not isinstance(data, SceneData):
         return Html("")
     key = [
@@ -111,10 +111,10 @@ def classification_map(evidence: Evidence, styles: Styles) -> Html:
                 panel,
                 [
                     chip(styles[panel.title]),
-                    f"{panel.title}, error {percent(evidence.errors[panel.title])} %",
+                    f"{panel.title}, error {percent(analysis.errors[panel.title])} %",
                 ],
             )
-            for panel in scene_maps.predictor_panels(data, evidence.maps, labelled=labelled)
+            for panel in scene_maps.predictor_panels(data, analysis.maps, labelled=labelled)
         ]
         for labelled in (False, True)
     )

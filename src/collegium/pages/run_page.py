@@ -14,7 +14,7 @@ from collegium.pages import run_sections as sections
 from collegium.pages.colours import styles
 from collegium.pages.document import document
 from collegium.pages.html import element
-from collegium.results.analysis import Evidence, gather
+from collegium.results.analysis import RunAnalysis, gather
 from collegium.training.run_folder import RunFolder
 
 MAP_FILE = "classification_map.png"
@@ -33,12 +33,12 @@ def write_report(run: str | Path, **given: Any) -> Path:
         UsageError: there is no run, or it is not complete.
         TrainingError: its checkpoint is damaged, or does not fit the recipe.
     """
-    evidence = gather(run, **given)
-    page = render(evidence)
+    analysis = gather(run, **given)
+    page = render(analysis)
     folder = RunFolder(run)
-    if isinstance(evidence.data, SceneData):
+    if isinstance(analysis.data, SceneData):
         with auxiliary(folder.path / MAP_FILE):
-            image = scene_maps.map_file(evidence.data, evidence.maps, sections.title(evidence))
+            image = scene_maps.map_file(analysis.data, analysis.maps, sections.title(analysis))
             write_whole(folder.path / MAP_FILE, image)
     write_whole(folder.report_file, page)
     return folder.report_file
@@ -57,23 +57,23 @@ def write_report_if_possible(run: str | Path) -> Path | None:
         return None
 
 
-def render(evidence: Evidence) -> str:
+def render(analysis: RunAnalysis) -> str:
     """The whole page."""
-    look = styles(evidence.peers, evidence.own)
+    look = styles(analysis.peers, analysis.own)
     body = element(
         "main",
-        element("header", sections.heading(evidence), sections.notices(evidence), sections.summary(evidence)),
-        sections.scores(evidence, look),
-        class_table.by_class(evidence, look),
-        charts.learning(evidence, look),
-        charts.diversity(evidence) if len(evidence.predictors) > 2 else "",
-        charts.mistakes(evidence, look),
-        charts.calibration(evidence, look),
-        gallery.classification_map(evidence, look),
-        gallery.examples(evidence, look),
-        gallery.attention(evidence, look),
-        sections.trained(evidence),
-        sections.use(evidence),
+        element("header", sections.heading(analysis), sections.notices(analysis), sections.summary(analysis)),
+        sections.scores(analysis, look),
+        class_table.by_class(analysis, look),
+        charts.learning(analysis, look),
+        charts.diversity(analysis) if len(analysis.predictors) > 2 else "",
+        charts.mistakes(analysis, look),
+        charts.calibration(analysis, look),
+        gallery.classification_map(analysis, look),
+        gallery.examples(analysis, look),
+        gallery.attention(analysis, look),
+        sections.trained(analysis),
+        sections.use(analysis),
         element("footer", element("p", "Written by ", element("code", "collegium report"), ".", class_="soft")),
     )
-    return document(sections.title(evidence), body)
+    return document(sections.title(analysis), body)

@@ -11,7 +11,7 @@ from collegium.pages.html import Html, element, html, section, table
 from collegium.pages.sheet import Cell, Column, Sheet
 from collegium.pages.text import doubt, verdict
 from collegium.results import wording
-from collegium.results.analysis import Evidence
+from collegium.results.analysis import RunAnalysis
 from collegium.results.scores import METRICS, last, wrong_labels
 
 Styles = dict[str, Style]
@@ -29,36 +29,36 @@ def key(styles: Styles, names: list[str]) -> Html:
     return element("ul", [element("li", chip(styles[name]), name) for name in names], class_="key")
 
 
-def heading(evidence: Evidence) -> Html:
-    result, recipe = evidence.result, evidence.recipe
+def heading(analysis: RunAnalysis) -> Html:
+    result, recipe = analysis.result, analysis.recipe
     facts = [
         f"peers share {wording.shared(recipe.share_until)}",
         f"{result['training_images']:,} training and {result['test_images']:,} test images{wrong_labels(result)}",
         f"seed {result['seed']}",
         plural(result["epochs"], "epoch"),
     ]
-    if len(evidence.peers) == 1:
+    if len(analysis.peers) == 1:
         del facts[0]
-    return html([element("h1", title(evidence)), element("p", " · ".join(facts), class_="soft")])
+    return html([element("h1", title(analysis)), element("p", " · ".join(facts), class_="soft")])
 
 
-def title(evidence: Evidence) -> str:
-    result = evidence.result
+def title(analysis: RunAnalysis) -> str:
+    result = analysis.result
     return f"{wording.method_title(result['method'])} on {result['data']}, {wording.networks(result['peers'])}"
 
 
-def notices(evidence: Evidence) -> list[Html]:
+def notices(analysis: RunAnalysis) -> list[Html]:
     """What a reader must know before believing a number."""
-    result, found = evidence.result, list(evidence.result.get("notes", []))
+    result, found = analysis.result, list(analysis.result.get("notes", []))
     if result.get("reconstructed"):
         found.append(
             f"Reconstructed: {result['reconstructed']}. No text or code of the authors states this part of "
             f"{result['method']}, so the numbers are those of our reading of it."
         )
     changed = [
-        f"{name} {percent(evidence.errors[name])} % instead of {number(last(result, name, 'top1_error'))} %"
+        f"{name} {percent(analysis.errors[name])} % instead of {number(last(result, name, 'top1_error'))} %"
         for name, scores in result["predictors"].items()
-        if name in evidence.errors and abs(evidence.errors[name] - scores["last"]["top1_error"]) > 1e-5
+        if name in analysis.errors and abs(analysis.errors[name] - scores["last"]["top1_error"]) > 1e-5
     ]
     if changed:
         found.append(
@@ -69,13 +69,13 @@ def notices(evidence: Evidence) -> list[Html]:
     return [element("p", text, class_="notice", role="note") for text in found]
 
 
-def summary(evidence: Evidence) -> Html:
-    result = evidence.result
+def summary(analysis: RunAnalysis) -> Html:
+    result = analysis.result
     mean, cost = last(result, "mean_peer", "top1_error"), result["cost"]
-    peers = len(evidence.peers)
+    peers = len(analysis.peers)
     cards = [("one peer" + (f", mean of {peers}" if peers > 1 else ""), mean, cost["peer0"])]
     cards += [("ensemble", last(result, "ensemble", "top1_error"), cost["ensemble"])] if peers > 1 else []
-    cards += [(name, last(result, name, "top1_error"), cost[name]) for name in evidence.own]
+    cards += [(name, last(result, name, "top1_error"), cost[name]) for name in analysis.own]
     boxes = [
         element(
             "div",
@@ -90,15 +90,15 @@ def summary(evidence: Evidence) -> Html:
     note = "Test error after the last epoch. FLOPs are for one image, a multiply-add counts as two. "
     return html(
         [
-            element("p", verdict(evidence), class_="lead"),
+            element("p", verdict(analysis), class_="lead"),
             element("div", boxes, class_="cards"),
-            element("p", note, doubt(evidence), class_="soft"),
+            element("p", note, doubt(analysis), class_="soft"),
         ]
     )
 
 
-def scores(evidence: Evidence, styles: Styles) -> Html:
-    result = evidence.result
+def scores(analysis: RunAnalysis, styles: Styles) -> Html:
+    result = analysis.result
     chosen = result["best_chosen_on"]
     best = f"The lowest error of any epoch, chosen on the {chosen} images"
     columns = [
@@ -108,9 +108,9 @@ def scores(evidence: Evidence, styles: Styles) -> Html:
         Column("FLOPs", meaning="For one image; a multiplication and an addition count as two"),
         Column("best epoch", unit="top-1 error, %", meaning=best),
     ]
-    rows = [_score_row(evidence, name, s, styles) for name, s in result["predictors"].items()]
-    if len(evidence.peers) > 1:
-        rows.insert(len(evidence.peers), _score_row(evidence, "mean_peer", result["mean_peer"], styles))
+    rows = [_score_row(analysis, name, s, styles) for name, s in result["predictors"].items()]
+    if len(analysis.peers) > 1:
+        rows.insert(len(analysis.peers), _score_row(analysis, "mean_peer", result["mean_peer"], styles))
     flatters = (
         "chosen on the test images themselves, which flatters; it is here only for comparison with papers that do so"
         if chosen == "test"
@@ -138,11 +138,11 @@ def scores(evidence: Evidence, styles: Styles) -> Html:
     )
 
 
-def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: Styles) -> list[Cell]:
+def _score_row(analysis: RunAnalysis, name: str, scores: dict[str, Any], styles: Styles) -> list[Cell]:
     numbers = [number(m.value(scores["last"]), m.digits) for m in SHOWN]
-    costs = evidence.result["cost"]
+    costs = analysis.result["cost"]
     if name == "mean_peer":
-        cost = {k: fmean(costs[peer][k] for peer in evidence.peers) for k in ("parameters", "flops")}
+        cost = {k: fmean(costs[peer][k] for peer in analysis.peers) for k in ("parameters", "flops")}
     else:
         cost = costs.get(name)
     best = scores["best"]
@@ -155,8 +155,8 @@ def _score_row(evidence: Evidence, name: str, scores: dict[str, Any], styles: St
     ]
 
 
-def trained(evidence: Evidence) -> Html:
-    result, recipe = evidence.result, evidence.recipe
+def trained(analysis: RunAnalysis) -> Html:
+    result, recipe = analysis.result, analysis.recipe
     first, links = wording.about_method(recipe.method_name)
     about = [element("p", first)] if first else []
     if links:
@@ -177,11 +177,11 @@ def trained(evidence: Evidence) -> Html:
             f"learning rate {recipe.learning_rate:g}, {recipe.schedule} schedule",
         ),
         ("time", f"{speed}{result['images_per_second']:,.0f} images/s"),
-        ("device", evidence.provenance.get("device", "unknown")),
-        ("commit", evidence.provenance.get("commit") or "unknown"),
+        ("device", analysis.provenance.get("device", "unknown")),
+        ("commit", analysis.provenance.get("commit") or "unknown"),
     ]
     entries = [(k, wording.entry(v)) for k, v in recipe.to_dict().items()]
-    versions = list(evidence.provenance.items())
+    versions = list(analysis.provenance.items())
     return section(
         "What was trained",
         *about,
@@ -194,8 +194,8 @@ def trained(evidence: Evidence) -> Html:
     )
 
 
-def use(evidence: Evidence) -> Html:
-    place = (evidence.run / "peers" / evidence.deployed).as_posix()
+def use(analysis: RunAnalysis) -> Html:
+    place = (analysis.run / "peers" / analysis.deployed).as_posix()
     code = "\n".join(
         [
             "import collegium",
@@ -204,11 +204,11 @@ def use(evidence: Evidence) -> Html:
             "logits = student(images)  # (B, C), from normalised images (B, channels, height, width)",
         ]
     )
-    run = evidence.run.as_posix()
+    run = analysis.run.as_posix()
     export = f"collegium export {shlex.quote(run)} --format onnx"
-    if "python:" in evidence.recipe.peers:  # which the command line cannot have
+    if "python:" in analysis.recipe.peers:  # which the command line cannot have
         export = f"collegium.export({run!r}, network=...)  # the untrained network"
-    rest = [name for name in evidence.peers if name != evidence.deployed]
+    rest = [name for name in analysis.peers if name != analysis.deployed]
     others = f" Beside it lie{'s' * (len(rest) == 1)} {', '.join(rest)}." if rest else ""
     return section(
         "Use a trained peer",
@@ -220,7 +220,7 @@ def use(evidence: Evidence) -> Html:
             + (
                 "what is done to a scene before patches are cut: bands, principal components if any, and the mean and "
                 "standard deviation of each channel."
-                if isinstance(evidence.data, PatchData)
+                if isinstance(analysis.data, PatchData)
                 else "the mean and standard deviation by which pixels scaled to [0, 1] are normalised."
             ),
             class_="soft",

@@ -3,15 +3,15 @@
 from statistics import fmean
 
 from collegium.formatting import count, number, plural
-from collegium.results.analysis import Evidence
+from collegium.results.analysis import RunAnalysis
 from collegium.results.scores import last, wrong_labels
 
 
-def verdict(evidence: Evidence) -> str:
+def verdict(analysis: RunAnalysis) -> str:
     """What came out, in plain language, from this run's numbers alone."""
-    result = evidence.result
-    errors = [last(result, name, "top1_error") for name in evidence.peers]
-    cost, peer = result["cost"], result["cost"][evidence.peers[0]]
+    result = analysis.result
+    errors = [last(result, name, "top1_error") for name in analysis.peers]
+    cost, peer = result["cost"], result["cost"][analysis.peers[0]]
     images = result["test_images"]
     sentences = []
     trained = f"{plural(result['training_images'], 'training image')}{wrong_labels(result)}"
@@ -27,26 +27,26 @@ def verdict(evidence: Evidence) -> str:
         )
         joined = number(last(result, "ensemble", "top1_error"))
         sentences.append(f"Averaging their logits (the ensemble) gives {joined} %.")
-    own = [(name, number(last(result, name, "top1_error"))) for name in evidence.own]
+    own = [(name, number(last(result, name, "top1_error"))) for name in analysis.own]
     if len(own) == 1:
         sentences.append(f"The method's own predictor, {own[0][0]}, gives {own[0][1]} %.")
     elif own:
         sentences.append("The method's own predictors give " + ", ".join(f"{e} % ({name})" for name, e in own) + ".")
-    alike = len({(cost[p]["parameters"], cost[p]["flops"]) for p in evidence.peers}) == 1
-    which = "One peer" if alike else f"{evidence.peers[0]} ({result['peers'][0]})"
+    alike = len({(cost[p]["parameters"], cost[p]["flops"]) for p in analysis.peers}) == 1
+    which = "One peer" if alike else f"{analysis.peers[0]} ({result['peers'][0]})"
     text = f"{which} takes {count(peer['parameters'])} parameters and {count(peer['flops'])} FLOPs an image"
-    joint = evidence.joint
-    if len(errors) > 1 or evidence.own:
+    joint = analysis.joint
+    if len(errors) > 1 or analysis.own:
         more, slower = (cost[joint][key] / peer[key] for key in ("parameters", "flops"))
         text += f"; {joint} takes {more:.1f} times as many parameters and {slower:.1f} times as many FLOPs"
     sentences.append(text + ".")
     return " ".join(sentences)
 
 
-def doubt(evidence: Evidence) -> str:
+def doubt(analysis: RunAnalysis) -> str:
     """How far the numbers can be trusted."""
-    images = evidence.result["test_images"]
-    percent = fmean(last(evidence.result, name, "top1_error") for name in evidence.peers)
+    images = analysis.result["test_images"]
+    percent = fmean(last(analysis.result, name, "top1_error") for name in analysis.peers)
     error = (percent * (100 - percent) / images) ** 0.5
     return (
         f"With {images:,} test images one such error rate has a standard error of about {error:.2f} points, "

@@ -41,7 +41,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunAnalysis:
     """One finished run. N test images, C classes."""
 
     run: Path
@@ -118,7 +118,7 @@ def gather(
     peers: Sequence[nn.Module] | None = None,
     data: ClassificationData[Any] | None = None,
     teacher: nn.Module | None = None,
-) -> Evidence:
+) -> RunAnalysis:
     """Reads a finished run, and predicts its test images again from its newest checkpoint.
 
     Args:
@@ -150,7 +150,7 @@ def gather(
     trained = restore(run, peers=peers, data=data, teacher=teacher)
     logits, targets = _predict(trained)
     own = tuple(name for name in logits if name != "ensemble" and not is_peer(name))
-    return Evidence(
+    return RunAnalysis(
         run=Path(run),
         recipe=recipe,
         provenance=read_yaml(folder.recipe_file).get("provenance") or {},
