@@ -132,6 +132,13 @@ def test_a_byte_that_is_flipped_is_noticed(tmp_path: Path) -> None:
     check_whole(file)  # of before there were checksums
 
 
+def test_a_file_that_is_too_long_is_not_read_to_compare_it(tmp_path: Path) -> None:
+    write_checked(tmp_path / "file", "four")
+    os.truncate(tmp_path / "file", 10**12)
+    with pytest.raises(DataError, match="it has more than the 4 bytes"):
+        check_whole(tmp_path / "file", 4)
+
+
 def test_a_kill_between_file_and_checksum_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_checked(tmp_path / "file", "old")
     written = []

@@ -119,17 +119,23 @@ def write_checked(path: Path, content: str | bytes) -> None:
         write_whole(file, what)
 
 
-def check_whole(path: Path) -> None:
+def check_whole(path: Path, limit: int | None = None) -> None:
     """Compares a file with its checksum. A file that has none is taken as it is.
 
+    Args:
+        path: the file.
+        limit: the most bytes that it may have, if there is such a number.
+
     Raises:
-        DataError: they differ, or the file cannot be read.
+        DataError: they differ, or the file cannot be read, or is longer.
     """
     try:
         kept = read_bounded(checksum_file(path), 4096).split()
     except FileNotFoundError:
         return
     with reading(path), _open_regular(path) as file:
+        if limit is not None and os.fstat(file.fileno()).st_size > limit:
+            raise DataError(f"cannot read {path}: it has more than the {limit:,} bytes that such a file may have")
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if kept != [found.encode(), path.name.encode()]:
         raise DataError(

@@ -20,6 +20,7 @@ from collegium.errors import DataError
 from collegium.files import check_whole, read_bounded
 
 MIB = 2**20
+LARGEST_JSON = 64 * MIB
 _MOST_VALUES = 10**8  # of an image: 400 MB
 _WORDS: dict[object, str] = {
     Real: "a number",
@@ -208,7 +209,7 @@ CHECKPOINT = Record(
 )
 
 
-def read_json(path: Path, shape: Record, limit: int = 64 * MIB) -> dict[str, Any]:
+def read_json(path: Path, shape: Record, limit: int = LARGEST_JSON) -> dict[str, Any]:
     """A mapping of the given shape.
 
     Raises:
@@ -237,7 +238,7 @@ def read_result(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is none.
         DataError: it is damaged, or holds something else.
     """
-    check_whole(path)
+    check_whole(path, LARGEST_JSON)
     result = read_json(path, RESULT)
     wrong = _contradiction(result)
     if wrong is not None:

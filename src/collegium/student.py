@@ -13,8 +13,8 @@ from collegium.cohort import is_peer
 from collegium.errors import DataError, UsageError
 from collegium.files import check_whole, checksum_file, inside, storing, write_checked
 from collegium.networks import Network
+from collegium.schemas import LARGEST_JSON, read_result
 from collegium.schemas import read_config as read_config_file
-from collegium.schemas import read_result
 from collegium.user_code import Untrusted, consents
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -91,7 +91,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         DataError: the file is damaged or holds something else.
     """
     file = peer_folder(path) / CONFIG
-    check_whole(file)
+    check_whole(file, LARGEST_JSON)
     return read_config_file(file)
 
 

@@ -16,11 +16,11 @@ CAMPAIGNS = Path(__file__).parents[2] / "benchmarks" / "faults"
 @pytest.mark.parametrize(
     ("name", "options", "cases"),
     [
-        ("hostile", ["--count", "10"], 10),
+        ("hostile", ["--count", "8"], 8),
         ("flips", ["--count", "40"], 40),
         ("wrong", ["--count", "20"], 20),
         ("storage", ["--count", "6"], 8),
-        ("kills", ["--count", "4"], 4),
+        ("kills", ["--count", "3"], 3),
         ("load", ["--steps", "200", "--runs", "4"], 6),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from collegium.errors import UsageError
-from collegium.training.recipe import Recipe
+from collegium.training.recipe import Recipe, told
 
 
 def test_a_recipe_survives_yaml() -> None:
@@ -88,3 +88,8 @@ def test_differences_say_both_values() -> None:
     assert Recipe(seed=1).differences(Recipe(epochs=7)) == ["epochs: 30 here, 7 there", "seed: 1 here, 0 there"]
     mine, theirs = Recipe(method={"name": "dml", "temperature": 2.0}), Recipe(method={"name": "dml"})
     assert mine.differences(theirs) == ["method.temperature: 2.0 here, absent there"]
+
+
+def test_of_many_differences_the_first_are_told() -> None:
+    assert told(["a", "b", "c"]) == "a; b; c"
+    assert told(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"

@@ -26,7 +26,7 @@ from collegium.study.plan import Contrast, Plan, PlanOptions, check_unchanged, m
 from collegium.study.trial import Trial
 from collegium.training.experiment import resolve
 from collegium.training.provenance import provenance
-from collegium.training.recipe import Recipe
+from collegium.training.recipe import Recipe, told
 from collegium.training.result import check_fits
 from collegium.training.run_folder import RunFolder
 from collegium.user_code import Untrusted, consents
@@ -222,7 +222,7 @@ class Study:
         if folder.recipe_file.exists():
             changed = resolve(folder.recipe()).differences(resolve(self.recipe(cell)))
             if changed:
-                raise UsageError(f"{folder.path} holds a run of another recipe ({'; '.join(changed)}); move it away")
+                raise UsageError(f"{folder.path} holds a run of another recipe ({told(changed)}); move it away")
         result = folder.result()
         if result is not None:
             check_fits(result, cell.recipe, folder.result_file)
@@ -389,7 +389,7 @@ def _merged(folder: Path, before: Iterable[Cell], added: Iterable[Cell]) -> list
     for cell in (*before, *added):
         known = cells.setdefault((cell.label, cell.seed), cell)
         if known.key != cell.key:
-            changed = "; ".join(resolve(cell.recipe).differences(resolve(known.recipe)))
+            changed = told(resolve(cell.recipe).differences(resolve(known.recipe)))
             raise UsageError(
                 f"{folder} holds {cell.name!r} with another recipe ({changed or 'another teacher'}); "
                 "choose another folder with --study"

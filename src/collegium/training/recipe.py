@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -198,6 +198,12 @@ class Recipe:
             leaves.pop("data.workers", None)  # how many processes read the images changes none of them
         both = [(key, mine.get(key, "absent"), theirs.get(key, "absent")) for key in mine | theirs]
         return [f"{key}: {here} here, {there} there" for key, here, there in both if here != there]
+
+
+def told(differences: Sequence[str]) -> str:
+    """Differences as part of a sentence, of many the first."""
+    more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+    return "; ".join(differences[:3]) + more
 
 
 def _leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -30,7 +30,7 @@ from collegium.errors import DataError, StorageError, TrainingError, UsageError
 from collegium.files import check_whole, checksum_file, inside, locked, storing, write_checked, write_whole
 from collegium.schemas import CHECKPOINT, fault, read_metrics, read_result
 from collegium.student import load_peer, peer_files, peer_folder
-from collegium.training.recipe import Recipe
+from collegium.training.recipe import Recipe, told
 from collegium.yaml_text import read_yaml, write_yaml
 
 
@@ -77,7 +77,7 @@ class RunFolder:
             differences = [] if overwrite else recipe.differences(self.recipe())
             if differences:
                 raise UsageError(
-                    f"{self.path} holds a run of another recipe ({'; '.join(differences)}); "
+                    f"{self.path} holds a run of another recipe ({told(differences)}); "
                     "choose another folder with --run, or start over with --overwrite"
                 )
         elif self.path.exists() and self._content():
