@@ -101,7 +101,7 @@ def export(
     check_can_make(file.parent)
     needed = ("image_size", *(() if normalised else ("mean", "std")))
     module, config = trained_predictor(
-        run, name, needed=needed, network=network, data=data, peers=peers, teacher=teacher
+        run, predictor, needed=needed, network=network, data=data, peers=peers, teacher=teacher
     )
     image_shape = (config["in_channels"], *config["image_size"])
     program = Program(module, None if normalised else (config["mean"], config["std"])).cpu().eval()

@@ -163,10 +163,10 @@ def test_a_plan_is_written_before_anything_is_trained(tmp_path: Path, capsys: py
 def test_a_run_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
     given = dict(peers="2xresnet8", data={"name": "digits", "per_class": 4}, batch_size=20, epochs=1, device="cpu")
     call = dict(methods="independent", seeds=[0], study=tmp_path / "s", quiet=True, **given)
-    table = collegium.compare(**call, learning_rate=1e30)  # type: ignore[arg-type]
+    table = collegium.compare(**call, learning_rate=1e14)  # type: ignore[arg-type]
     (outcome,) = table.findings.outcomes
     assert outcome.state == "failed" and outcome.error is not None and "became nan" in outcome.error
     assert "Failed: independent · 2xresnet8, seed 0" in str(table)
     assert "Traceback" in (tmp_path / "s" / "errors" / f"{outcome.cell.key}.txt").read_text()
-    with pytest.raises(UsageError, match="with another recipe .learning_rate: 0.1 here, 1e\\+30 there"):
+    with pytest.raises(UsageError, match="with another recipe .learning_rate: 0.1 here, 100000000000000.0 there"):
         collegium.compare(**call)  # type: ignore[arg-type]
