@@ -240,12 +240,13 @@ def _begun(name: str) -> bool:
 
 
 def contrasts_table(studies: Mapping[str, Findings], link: str) -> list[str]:
-    """One line for each planned contrast of each study: the regime, the gain, how sure, and the training time."""
+    """One line for each planned contrast that is complete: the regime, the gain, how sure, and the training time."""
     heads = ["training data", "peers", "epochs", "", "gain of one network, points", "verdict", "training time"]
     lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---|---:|---|---:|"]
     for name, found in studies.items():
+        assert found.study.plan is not None
         for c in found.headline:
-            if c.decision is None:
+            if c.decision is None or c.gain.spread.n < len(found.study.plan.seeds):
                 continue
             recipe, ratio = c.row.cells[0].recipe, found.relative_cost(c.row)
             cells = [
