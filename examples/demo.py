@@ -16,7 +16,7 @@ if __name__ == "__main__":  # runs are processes of their own, which import this
         epochs=40,
         batch_size=32,
         schedule="cosine",
-        weight_decay=0.02,  # best for networks alone on validation images; with less, teaching looks better than it is
+        weight_decay=0.02,  # tuned for networks alone, results/demo; with less, teaching looks better than it is
         evaluate_every=40,
         study="runs/demo",
     )
