@@ -1,12 +1,12 @@
 """Settings of recipes/indian_pines.yaml, compared by one network alone on validation pixels.
 
 python benchmarks/indian_pines_tuning.py run PART    trains; goes on where it was interrupted
-python benchmarks/indian_pines_tuning.py table       writes results/indian_pines/tuning.md and the CSV of each trained part
+python benchmarks/indian_pines_tuning.py table       writes results/indian_pines: tuning.md, a CSV file of each part
 
 The parts are `network` (the network, the patch and more, at small weight decays) and `decay` (weight decay and learning
 rate of the network that was taken, for each number of labelled pixels). Indian Pines is looked for under
-COLLEGIUM_DATA. What tests in a split is taken out of the scene before anything else is done; what is left is split apart
-in space again, into pixels to train on and pixels to validate on.
+COLLEGIUM_DATA. What tests in a split is taken out of the scene before anything else is done; what is left is split
+apart in space again, into pixels to train on and pixels to validate on.
 """
 
 import argparse
