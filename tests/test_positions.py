@@ -290,6 +290,7 @@ def test_classes_may_come_last_or_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"method": {"name": "competitive", "features": 0.1}}, "these options need the peers' maps"),
         ({"method": "ffl"}, "FFL reads more of its peers than their logits.*use one of the methods cl_ilr, .*dml"),
         ({"example_input": None}, "either image_shape=, where the peers classify images, or example_input="),
         ({"image_shape": (3, 6, 7)}, "either image_shape=, where the peers classify images, or example_input="),

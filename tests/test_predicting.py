@@ -213,7 +213,11 @@ def test_the_command_prints_a_line_an_image(tmp_path: Path, capsys: pytest.Captu
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[0].count(" %") == 2 and "\\u202eb.png" in lines[1]
     main(["predict", source, *files, "--json"])
-    assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()]
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = collegium.predict(source, files)
+    assert [line["label"] for line in printed] == found.labels
+    probabilities = torch.tensor([[line["probabilities"][name] for name in CLASSES] for line in printed])
+    torch.testing.assert_close(probabilities, found.probabilities, atol=1e-6, rtol=1e-6)
     main(["predict", source, *files, "--out", str(tmp_path / "labels.csv")])
     assert capsys.readouterr().out.startswith("2 images: ")
     with pytest.raises(SystemExit, match="2"):

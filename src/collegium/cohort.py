@@ -70,7 +70,13 @@ class CohortSpec:
 
     @property
     def last_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """(D, H, W) of the map that each peer's classifier pools."""
+        """(D, H, W) of the map that each peer's classifier pools.
+
+        Raises:
+            UsageError: the networks give logits alone.
+        """
+        if not all(self.feature_shapes):
+            raise UsageError("these options need the peers' maps, and these networks give logits alone; leave them out")
         return tuple(stages[-1] for stages in self.feature_shapes)
 
     @property

@@ -60,7 +60,7 @@ class Method(nn.Module, abc.ABC):
     needs_teacher: ClassVar[bool] = False
     may_have_teacher: ClassVar[bool] = False
     """Whether a trained teacher is optional."""
-    logits_only: ClassVar[bool] = False
+    logits_only: bool = False
     """Whether it has no weights of its own and reads only the peers' logits, so that peers can be trained in different
     processes."""
     optimizers: Mapping[str, Literal["sgd", "adam", "adamw"]] = {}

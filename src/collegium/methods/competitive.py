@@ -44,6 +44,8 @@ class Competitive(Method):
         features: lambda, weight of the features; where it is above 0 the last maps of all peers must be equally wide.
     """
 
+    logits_only = True  # without the term of the features
+
     def __init__(
         self,
         spec: CohortSpec,
@@ -56,8 +58,8 @@ class Competitive(Method):
         self.temperature = positive("Competitive's temperature", temperature)
         self.teachers = teachers
         self.features = features
-        widths = {shape[0] for shape in spec.last_shapes}
-        if features and len(widths) > 1:
+        self.logits_only = not features
+        if features and len({shape[0] for shape in spec.last_shapes}) > 1:
             listed = ", ".join(f"{name} {shape[0]}" for name, shape in spec.named_last_shapes)
             raise UsageError(
                 f"maps of unlike widths cannot be compared ({listed}); take peers of one kind, or leave "
