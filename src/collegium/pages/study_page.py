@@ -110,10 +110,10 @@ def _predictors(findings: Findings) -> Html:
         Column("accuracy", unit="%"),
         Column("over", left=True),
         Column("gain", unit="points", meaning="over the same predictor of this row"),
+        Column("verdict", left=True),
         Column("wins"),
         Column("could show", unit="points", meaning="the smallest gain that the study shows 4 times of 5"),
         Column("p", meaning="paired t-test, corrected by Holm"),
-        Column("verdict", left=True),
         Column("parameters"),
         Column("FLOPs", meaning="For one image; a multiplication and an addition count as two"),
     ]

@@ -77,14 +77,16 @@ class StudyTable:
                 Column(
                     "gain", "gain", "points", f"of {_name(self.findings.deployed)} over {over}, same peers and seeds"
                 ),
-                Column("wins", "wins", "", "seeds on which the gain is above 0"),
             ]
-        if any(c.decision for c in compared):
-            found += [
-                Column("smallest", "could show", "points", "the smallest gain that the study shows 4 times of 5"),
-                Column("p", "p", "", "paired t-test over the seeds, corrected by Holm"),
-                Column("verdict", "verdict", "", "what the gain shows"),
-            ]
+            tested = any(c.decision for c in compared)
+            if tested:
+                found.append(Column("verdict", "verdict", "", "what the gain shows"))
+            found.append(Column("wins", "wins", "", "seeds on which the gain is above 0"))
+            if tested:
+                found += [
+                    Column("smallest", "could show", "points", "the smallest gain that the study shows 4 times of 5"),
+                    Column("p", "p", "", "paired t-test over the seeds, corrected by Holm"),
+                ]
         if by_class:
             found += [
                 Column("average", "average acc.", "%", "of one network, mean over the classes"),
@@ -416,10 +418,10 @@ def comparison_cells(compared: Sequence[Comparison]) -> dict[str, Cell]:
     texts: dict[str, list[tuple[str, float | None]]] = {
         "over": [(c.over, None) for c in compared],
         "gain": [(gain_text(c), c.gain.spread.mean) for c in compared],
+        "verdict": [(c.verdict, None) for c in compared],
         "wins": [(f"{c.gain.wins} of {c.gain.spread.n}", c.gain.wins / c.gain.spread.n) for c in compared],
         "smallest": [(points(c.smallest), c.smallest) for c in compared],
         "p": [(p_value(c.p), c.p) for c in compared],
-        "verdict": [(c.verdict, None) for c in compared],
     }
     return {key: several([text for text, _ in found], found[0][1] if found else None) for key, found in texts.items()}
 
