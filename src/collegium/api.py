@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from collegium import data as datasets
 from collegium.data import OwnData, as_data
@@ -155,6 +156,11 @@ def _describe(network: object) -> str:
     """A network from Python as a word that differs where its parameters' names or shapes do."""
     if not isinstance(network, nn.Module):
         raise UsageError(f"peers and teachers given from Python are torch modules, not {type(network).__name__}")
+    if any(isinstance(p, UninitializedParameter) for p in network.parameters()):
+        raise UsageError(
+            f"{name_of(network)} has lazy layers, whose weights have no shape yet: call it once on a batch like the "
+            "data's"
+        )
     shapes = [(name, tuple(p.shape)) for name, p in network.named_parameters()]
     return f"python:{name_of(network)}#{hashlib.sha1(repr(shapes).encode()).hexdigest()[:8]}"
 

@@ -114,7 +114,8 @@ class Normalisation:
         """(B, H, W, C) uint8 -> (B, C, H, W) float32."""
         flat = images.flatten(2).to(torch.float32)  # (B, H, W * C)
         result = torch.addcmul(self._shift, flat, self._scale).view(images.shape).permute(0, 3, 1, 2)
-        return result if self.channels_last else result.contiguous()
+        # Not contiguous(), which leaves the strides of images of one channel as they are: both layouts fit them.
+        return result if self.channels_last else result.clone(memory_format=torch.contiguous_format)
 
 
 def check_place(epoch: int, first_step: int, steps: int) -> None:

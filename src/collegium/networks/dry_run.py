@@ -167,7 +167,7 @@ class DryRun:
         """A stem of single layers, then a stage for each size of map; one size alone is cut into equal parts."""
         layers = [_layers(call.module) for call in maps]
         blocks = [k for k, count in enumerate(layers) if count > 1]
-        plain = 2 * sum(layers[k] for k in blocks) < sum(layers)  # made of single layers, as VGG is
+        plain = not blocks or 2 * sum(layers[k] for k in blocks) < sum(layers)  # made of single layers, as VGG is
         begin = 0 if plain else blocks[0]
         parts: list[list[Call]] = []
         last = 0

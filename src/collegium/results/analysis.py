@@ -190,7 +190,7 @@ def _maps(trained: "RestoredRun") -> dict[str, Tensor]:
     from collegium.training.evaluation import EVALUATION_BATCH
 
     batches = data.scene_batches(
-        batch_size=EVALUATION_BATCH, device=trained.fabric.device, channels_last=trained.recipe.channels_last
+        batch_size=EVALUATION_BATCH, device=trained.fabric.device, channels_last=trained.experiment.channels_last
     )
     parts: dict[str, list[Tensor]] = {}
     for patches, _ in batches.epoch(0):

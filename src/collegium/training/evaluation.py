@@ -45,7 +45,7 @@ class Evaluator:
             split,
             batch_size=EVALUATION_BATCH,
             device=self.fabric.device,
-            channels_last=self.recipe.channels_last,
+            channels_last=self.experiment.channels_last,
         )
 
     @torch.inference_mode()

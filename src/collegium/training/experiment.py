@@ -19,6 +19,7 @@ from collegium.errors import UsageError
 from collegium.options import check_options, keywords
 from collegium.student import load_peer, start_from
 from collegium.training.recipe import Recipe
+from collegium.training.trial_step import try_step
 from collegium.user_code import Untrusted, consents
 
 
@@ -31,6 +32,12 @@ class Experiment:
     spec: CohortSpec
     learner: Distiller
     notes: tuple[str, ...] = ()  # what a reader of its scores must know
+    contiguous: bool = False  # whether a network refuses the channels-last layout
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images and convolutions have this layout: where the recipe says so and all networks can."""
+        return self.recipe.channels_last and not self.contiguous
 
 
 @consents()
@@ -89,6 +96,8 @@ def build(
         notes += [f"The peers started from {recipe.start_from}."]
     elif recipe.start_from is not None:
         notes += [start_from(peer, k, recipe.start_from) for k, peer in enumerate(cohort_peers)]
+    contiguous = try_step(cohort_peers, recipe, data.image_shape)
+    notes += contiguous
     with _seeded(recipe.resolved_weight_seed, -1):
         learner = Distiller(
             recipe.method,
@@ -99,7 +108,7 @@ def build(
             teacher=teacher,
             recompute=recipe.activation_checkpointing,
         )
-    return Experiment(recipe, data, learner.spec, learner, tuple(notes))
+    return Experiment(recipe, data, learner.spec, learner, tuple(notes), bool(contiguous))
 
 
 def _check_trainable(peer: networks.Network, index: int) -> None:

@@ -63,7 +63,7 @@ class Run:
         self.quiet = quiet or not fabric.is_global_zero
         self.partition = make_partition(experiment, layout)
         self.share = self.partition.share
-        self.learner = move(experiment.learner, device, self.partition.peers, channels_last=recipe.channels_last)
+        self.learner = move(experiment.learner, device, self.partition.peers, channels_last=experiment.channels_last)
         self.players = Players(self.learner, recipe, fabric, self.partition)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
         self.forward = _compiled(self.learner, cuda_graphs=recipe.cuda_graphs) if recipe.compile else self.learner
@@ -73,7 +73,7 @@ class Run:
             batch_size=recipe.batch_size,
             seed=recipe.resolved_data_seed,
             device=device,
-            channels_last=recipe.channels_last,
+            channels_last=experiment.channels_last,
             views=self.learner.views,
             images_per_class=self.learner.method.images_per_class,
             share=self.share,

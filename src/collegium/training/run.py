@@ -190,7 +190,7 @@ def restore(
             stacklevel=3,
         )
     fabric = make_fabric(recipe)
-    learner = move(experiment.learner, fabric.device, channels_last=recipe.channels_last)
+    learner = move(experiment.learner, fabric.device, channels_last=experiment.channels_last)
     with folder.translate_misfit():
         learner.load_state_dict(state["learner"])
     return RestoredRun(experiment, fabric, state["epoch"])

@@ -155,7 +155,7 @@ class PatchBatches:
         # One gather of whole spectra, which lie together in memory.
         picked = self._spectra.index_select(0, (rows * self._width + columns).flatten())
         patches = picked.view(len(positions), self.patch, self.patch, -1).permute(0, 3, 1, 2)
-        return patches if self.channels_last else patches.contiguous()
+        return patches if self.channels_last else patches.clone(memory_format=torch.contiguous_format)
 
     def _to_device(self, draws: Tensor) -> Tensor:
         if self._device.type == "cuda":
