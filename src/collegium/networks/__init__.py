@@ -11,10 +11,12 @@ from torch import nn
 from collegium.errors import UsageError, nearest
 from collegium.networks.adapt import LogitsNetwork
 from collegium.networks.adapt import adapt as adapt
+from collegium.networks.names import for_family
 from collegium.networks.names import parse_peers as parse_peers
 from collegium.networks.names import untrained as untrained
 from collegium.networks.network import Network as Network
 from collegium.networks.network import Task
+from collegium.networks.weights import check_file, load_weights
 from collegium.user_code import consents
 
 _MOST_PARAMETERS = 10**10
@@ -32,16 +34,20 @@ def forms() -> dict[str, str]:
 
 @consents("name")
 def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: tuple[int, int] = (32, 32)) -> Network:
-    """The network called ``name``, with random weights from torch's global generator.
+    """The network called ``name``, with random weights from torch's global generator, or those of ``weights=FILE``.
 
     Raises:
-        UsageError: no family knows the name (the nearest ones are named), its numbers are not legal, or it cannot
-            take such images.
+        UsageError: no family knows the name (the nearest ones are named), its numbers are not legal, it cannot take
+            such images, or the weights do not fit.
+        DataError: the file of weights cannot be read.
     """
     task = Task(num_classes, in_channels, image_size)
+    name, common = for_family(name)
     for family in _families():
         network: Network | None = family.build(name, task)
         if network is not None:
+            if "weights" in common:
+                network.loaded_weights = load_weights(network.plain(), common["weights"], task, name)
             return network
     examples = [
         word for text in forms().values() for word in re.findall(r"(?<![=\w/])[a-z][\w/]*\d\w*", text.partition(":")[2])
@@ -67,7 +73,13 @@ def as_logits_network(module: nn.Module) -> Network:
 
 @consents("name")
 def check(name: str) -> None:
-    """Raises UsageError where there is no network of this name, or one too large, without making its weights."""
+    """Raises UsageError where there is no network of this name, or no file of its weights, or it is too large.
+
+    Its weights are not made.
+    """
+    name, common = for_family(name)
+    if "weights" in common:
+        check_file(common["weights"])
     if any(family.check(name) for family in _families() if "check" in vars(family)):
         return
     with torch.device("meta"):

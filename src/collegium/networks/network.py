@@ -12,6 +12,19 @@ from collegium.networks.recompute import recomputed
 
 
 @dataclass(frozen=True)
+class LoadedWeights:
+    """What a network got from a file.
+
+    Attributes:
+        sha256: of the file.
+        note: what was loaded and what was not, as the rest of a sentence that begins with the network.
+    """
+
+    sha256: str
+    note: str
+
+
+@dataclass(frozen=True)
 class Task:
     """What the data ask of a network."""
 
@@ -67,6 +80,9 @@ class Network(nn.Module):
         image_size: (H, W) that images are resized to, for a network that takes one size only.
         copies_images: give the network a copy of the images, because it changes them in place.
         note: a sentence that users must know before they train the network on such images, "" for none.
+
+    Attributes:
+        loaded_weights: the file that its weights were loaded from, None for random ones.
     """
 
     def __init__(
@@ -88,6 +104,7 @@ class Network(nn.Module):
         self.image_size = image_size
         self.copies_images = copies_images
         self.note = note
+        self.loaded_weights: LoadedWeights | None = None
         self.recomputes = False
 
     def recomputing(self) -> "Network":

@@ -62,11 +62,12 @@ def build(name: str, task: Task) -> Network | None:
         return None
     import timm
 
-    model, _, options = name.removeprefix("timm/").partition(":")
+    model, _, text = name.removeprefix("timm/").partition(":")
+    options = parse_options(text)
+    if "checkpoint_path" in options:
+        raise UsageError(f"timm's option checkpoint_path is called weights here: write timm/{model}:weights=FILE")
     try:
-        module: Any = timm.create_model(
-            model, num_classes=task.num_classes, in_chans=task.in_channels, **parse_options(options)
-        )
+        module: Any = timm.create_model(model, num_classes=task.num_classes, in_chans=task.in_channels, **options)
     except (TypeError, AssertionError) as error:
         raise UsageError(f"timm cannot make {name}: {' '.join(str(error).split())[:120]}") from error
     except (RuntimeError, OSError) as error:

@@ -1,9 +1,9 @@
 """What a recipe describes: data, peers and method, built and checked before anything is written."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Experiment:
     spec: CohortSpec
     learner: Distiller
     notes: tuple[str, ...] = ()  # what a reader of its scores must know
+    weights: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # peer -> the file that it started from
 
 
 @consents()
@@ -53,7 +54,7 @@ def build(
         peers: networks from Python in place of those that the recipe names.
         data: data from Python in place of those that the recipe names.
         teacher: a trained network from Python in place of the one that the recipe names.
-        begun: the weights will come from a checkpoint; neither start_from nor pretrained weights are loaded.
+        begun: the weights will come from a checkpoint; neither start_from nor other trained weights are loaded.
 
     Raises:
         UsageError: what the recipe names does not exist or does not fit together.
@@ -69,6 +70,7 @@ def build(
         if given is None and named is not None and named.startswith("python:"):
             raise UsageError(f"this run was given its {what} from Python ({named}): pass {what}= in the call")
     names = networks.parse_peers(recipe.peers) if peers is None else []
+    names = [networks.untrained(name) for name in names] if begun else names
     for name in set(names):  # a wrong name is found before any data are fetched
         networks.check(name)
     if data is None:
@@ -80,11 +82,17 @@ def build(
         _check_trainable(peer, k)
     for k, name in enumerate(names):
         with _seeded(recipe.resolved_weight_seed, k):
-            cohort_peers.append(networks.build(networks.untrained(name) if begun else name, **shape))
+            cohort_peers.append(networks.build(name, **shape))
     if teacher is None and recipe.teacher is not None:
         teacher = load_peer(recipe.teacher)
     own_notes = dict.fromkeys(peer.note for peer in cohort_peers if peer.note)
     notes = [*data.notes, *_resized(cohort_peers, data.image_size), *own_notes]
+    weights = {
+        f"peer{k}": {"sha256": loaded.sha256, "note": f"peer{k} ({peer.name}) {loaded.note}"}
+        for k, peer in enumerate(cohort_peers)
+        if (loaded := peer.loaded_weights) is not None
+    }
+    notes += [told["note"] for told in weights.values()]
     if recipe.start_from is not None and begun:
         notes += [f"The peers started from {recipe.start_from}."]
     elif recipe.start_from is not None:
@@ -99,7 +107,7 @@ def build(
             teacher=teacher,
             recompute=recipe.activation_checkpointing,
         )
-    return Experiment(recipe, data, learner.spec, learner, tuple(notes))
+    return Experiment(recipe, data, learner.spec, learner, tuple(notes), weights)
 
 
 def _check_trainable(peer: networks.Network, index: int) -> None:
