@@ -13,7 +13,10 @@ MOST_LAYERS = 2000  # the deepest published networks of these families have 1202
 MOST_WIDTH = 1000  # times as wide, or kernels
 
 # The options of every network, and how they are written.
-COMMON = {"weights": "write weights=FILE, a .safetensors, .pt or .pth file"}
+COMMON = {
+    "weights": "write weights=FILE, a .safetensors, .pt or .pth file",
+    "normalise": "write normalise=own, normalise=imagenet or normalise=data",
+}
 
 
 def bounded(digits: str, what: str, most: int) -> int:

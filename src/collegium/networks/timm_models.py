@@ -9,7 +9,7 @@ from collegium.errors import UsageError, nearest
 from collegium.networks.adapt import StagedNetwork, WholeNetwork, adapt
 from collegium.networks.dry_run import MOST_PARTS
 from collegium.networks.names import parse_options
-from collegium.networks.network import Network, Task
+from collegium.networks.network import Network, Statistics, Task
 
 FORMS = {
     "timm/{model}": "any timm model, with timm's own options: timm/resnet18, timm/vit_tiny_patch16_224:img_size=32, "
@@ -75,9 +75,12 @@ def build(name: str, task: Task) -> Network | None:
     asked = getattr(getattr(module, "patch_embed", None), "img_size", None)
     native = tuple(asked or module.default_cfg.get("input_size", (3, 224, 224))[1:])
     network = adapt(module, image_shape=task.image_shape, name=name, native_size=native)
-    if isinstance(network, StagedNetwork):
-        return network
-    return _by_intermediates(module, network, task) or network
+    if not isinstance(network, StagedNetwork):
+        network = _by_intermediates(module, network, task) or network
+    config = module.pretrained_cfg
+    if config.get("mean") and config.get("std"):
+        network.expected = Statistics(tuple(config["mean"]), tuple(config["std"]))
+    return network
 
 
 def _by_intermediates(module: nn.Module, found: Network, task: Task) -> Network | None:

@@ -69,24 +69,28 @@ def build(
     ):
         if given is None and named is not None and named.startswith("python:"):
             raise UsageError(f"this run was given its {what} from Python ({named}): pass {what}= in the call")
-    names = networks.parse_peers(recipe.peers) if peers is None else []
-    names = [networks.untrained(name) for name in names] if begun else names
+    asked = networks.parse_peers(recipe.peers) if peers is None else []
+    names = [networks.untrained(name) for name in asked] if begun else asked
     for name in set(names):  # a wrong name is found before any data are fetched
         networks.check(name)
     if data is None:
         data = datasets.load(recipe.data_name, **recipe.data_options)
     recipe = resolve(recipe)
     shape: dict[str, Any] = dict(num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size)
+    normalised = networks.Statistics(data.mean, data.std)
     cohort_peers = [networks.as_network(peer, data.image_shape) for peer in peers or ()]
     for k, peer in enumerate(cohort_peers):
         _check_trainable(peer, k)
     for k, name in enumerate(names):
         with _seeded(recipe.resolved_weight_seed, k):
-            cohort_peers.append(networks.build(name, **shape))
+            cohort_peers.append(networks.build(name, **shape, **normalised._asdict()))
     if teacher is None and recipe.teacher is not None:
         teacher = load_peer(recipe.teacher)
     own_notes = dict.fromkeys(peer.note for peer in cohort_peers if peer.note)
     notes = [*data.notes, *_resized(cohort_peers, data.image_size), *own_notes]
+    for k, (name, peer) in enumerate(zip(asked, cohort_peers, strict=False)):
+        if note := networks.normalisation_note(name, peer, normalised):
+            notes.append(f"peer{k} ({peer.name}): {note}")
     weights = {
         f"peer{k}": {"sha256": loaded.sha256, "note": f"peer{k} ({peer.name}) {loaded.note}"}
         for k, peer in enumerate(cohort_peers)
