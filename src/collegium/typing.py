@@ -24,6 +24,8 @@ class StudyEntries(TypedDict, total=False):
     decay: float
     warmup: float
     label_smoothing: float
+    class_weights: Literal["balanced"] | Sequence[float] | None
+    sampling: Literal["uniform", "balanced"]
     mixup: float
     cutmix: float
     sync_batchnorm: bool

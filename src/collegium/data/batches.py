@@ -145,6 +145,7 @@ class Batches:
         channels_last: the memory layout of the images; otherwise contiguous (B, C, H, W).
         views: see :class:`BatchPlan`, and so for ``images_per_class`` and ``share``.
         images_per_class: see there.
+        balanced: see there.
         share: see there.
 
     Raises:
@@ -166,6 +167,7 @@ class Batches:
         channels_last: bool = True,
         views: int = 1,
         images_per_class: int = 1,
+        balanced: bool = False,
         share: Share = WHOLE,
     ) -> None:
         _, channels, height, width = split.images.shape
@@ -181,6 +183,7 @@ class Batches:
             shuffle=shuffle,
             drop_last=drop_last,
             images_per_class=images_per_class,
+            balanced=balanced,
         )
         self._images = split.images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C); a view where channels-last
         self._targets = split.targets

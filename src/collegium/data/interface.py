@@ -101,6 +101,8 @@ class BatchPlan(TypedDict):
             images are (views, B, C, H, W). The first is that of a single one.
         images_per_class: how many images at least a batch holds of every class that is in it, 1 by default; see
             :class:`collegium.data.order.Order`.
+        balanced: draw with replacement, every class as often as any other on average; by default every image is taken
+            once an epoch.
         share: what one process makes of each batch, where others make the rest: the same images, augmented alike, that
             the whole batch would hold. B is then its size.
     """
@@ -109,6 +111,7 @@ class BatchPlan(TypedDict):
     seed: int
     views: NotRequired[int]
     images_per_class: NotRequired[int]
+    balanced: NotRequired[bool]
     share: NotRequired[Share]
 
 

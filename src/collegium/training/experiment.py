@@ -14,7 +14,7 @@ from collegium import data as datasets
 from collegium import methods, networks
 from collegium.cohort import CohortSpec
 from collegium.data import ClassificationData
-from collegium.distiller import Distiller
+from collegium.distiller import Distiller, check_class_weights
 from collegium.errors import UsageError
 from collegium.options import check_options, keywords
 from collegium.student import load_peer, start_from
@@ -101,6 +101,8 @@ def build(
         notes += [f"The peers started from {recipe.start_from}."]
     elif recipe.start_from is not None:
         notes += [start_from(peer, k, recipe.start_from) for k, peer in enumerate(cohort_peers)]
+    class_weights, told = weigh_classes(recipe, data)
+    notes += told
     with _seeded(recipe.resolved_weight_seed, -1):
         learner = Distiller(
             recipe.method,
@@ -110,8 +112,35 @@ def build(
             share_until=recipe.share_until,
             teacher=teacher,
             recompute=recipe.activation_checkpointing,
+            class_weights=class_weights,
         )
     return Experiment(recipe, data, learner.spec, learner, tuple(notes), weights)
+
+
+def weigh_classes(recipe: Recipe, data: ClassificationData[Any]) -> tuple[tuple[float, ...] | None, list[str]]:
+    """The weights of the classes, and what a reader of the scores must know of them and of the sampling."""
+    counts = torch.bincount(data.train.targets.cpu(), minlength=data.num_classes)
+    present, images = int((counts > 0).sum()), int(counts.sum())
+    notes = []
+    if recipe.sampling == "balanced":
+        notes.append(
+            f"An epoch draws {images} training images with replacement, {images / present:.3g} of each class on "
+            f"average; the classes have from {int(counts[counts > 0].min())} to {int(counts.max())}."
+        )
+    weights = recipe.class_weights
+    if weights == "balanced":
+        # A class without training images has no label to weigh.
+        weights = tuple(images / (present * count) if count else 0.0 for count in counts.tolist())
+    if weights is None:
+        return None, notes
+    check_class_weights(weights, data.num_classes)
+    trained = [c for c in range(len(weights)) if counts[c]]
+    low, high = (pick(trained, key=weights.__getitem__) for pick in (min, max))
+    notes.append(
+        f"The cross-entropy with labels is weighted by class, from {weights[low]:.3g} for {data.class_names[low]} to "
+        f"{weights[high]:.3g} for {data.class_names[high]}."
+    )
+    return weights, notes
 
 
 def _check_trainable(peer: networks.Network, index: int) -> None:

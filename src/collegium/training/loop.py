@@ -76,6 +76,7 @@ class Run:
             channels_last=recipe.channels_last,
             views=self.learner.views,
             images_per_class=self.learner.method.images_per_class,
+            balanced=recipe.sampling == "balanced",
             share=self.share,
         )
         self.evaluator = Evaluator(experiment, fabric, self.share)

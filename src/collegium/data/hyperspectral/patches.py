@@ -80,6 +80,7 @@ class PatchBatches:
         channels_last: the memory layout of the patches; otherwise contiguous (B, C, H, W).
         views: see :class:`BatchPlan`, and so for ``images_per_class`` and ``share``.
         images_per_class: see there.
+        balanced: see there.
         share: see there.
 
     Raises:
@@ -101,6 +102,7 @@ class PatchBatches:
         channels_last: bool = True,
         views: int = 1,
         images_per_class: int = 1,
+        balanced: bool = False,
         share: Share = WHOLE,
     ) -> None:
         check_patch(patch, scene.shape)
@@ -118,6 +120,7 @@ class PatchBatches:
             shuffle=shuffle,
             drop_last=drop_last,
             images_per_class=images_per_class,
+            balanced=balanced,
         )
 
     def __len__(self) -> int:
