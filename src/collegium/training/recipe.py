@@ -207,7 +207,13 @@ class Recipe:
         for leaves in (mine, theirs):
             leaves.pop("data.workers", None)  # how many processes read the images changes none of them
         both = [(key, mine.get(key, "absent"), theirs.get(key, "absent")) for key in mine | theirs]
-        return [f"{key}: {here} here, {there} there" for key, here, there in both if here != there]
+        # An option that is not used is absent from runs of before there was one.
+        alike = ((None, "absent"), ("absent", None))
+        return [
+            f"{key}: {here} here, {there} there"
+            for key, here, there in both
+            if here != there and (here, there) not in alike
+        ]
 
 
 def told(differences: Sequence[str]) -> str:

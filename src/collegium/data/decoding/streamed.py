@@ -13,6 +13,7 @@ from collegium.seeds import global_state_kept, seed_globally
 from ..batches import Normalisation, check_place
 from ..interface import WHOLE, BatchPlan, ClassificationData, Share, at, described_depth
 from ..order import AUGMENTATION, Order, times_before
+from ..transforms import Transform, transform_name, transformed
 from .views import Ready, View, Views
 from .workers import Crew, default_workers
 
@@ -90,6 +91,8 @@ class StreamedData(ClassificationData[StreamedSplit]):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha1(repr((self.class_names, self.mean, self.std, self.views, self.channels)).encode())
+        if self.transform is not None:
+            digest.update(transform_name(self.transform).encode())
         for split in self.splits.values():
             digest.update(split.source.fingerprint(split.indices).encode())
             digest.update(split.targets.numpy().tobytes())
@@ -104,7 +107,7 @@ class StreamedData(ClassificationData[StreamedSplit]):
     ) -> "StreamedBatches":
         return StreamedBatches(
             self.train,
-            self.views.training(self.mean),
+            _then(self.views.training(self.mean), self.transform),
             self._normalisation(device, channels_last),
             device=device,
             workers=self.workers,
@@ -231,11 +234,26 @@ class StreamedBatches:
             yield ready, targets.to(self._device, non_blocking=True)
 
 
+class _Then:
+    """A view, and then the user's own change of it."""
+
+    def __init__(self, view: View, transform: Transform) -> None:
+        self.view, self.transform = view, transform
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return transformed(self.transform, self.view(pixels))
+
+
+def _then(view: View, transform: Transform | None) -> View:
+    return view if transform is None else _Then(view, transform)
+
+
 class _Maker:
     """Makes the batch of an epoch at some places of a split."""
 
     def __init__(self, split: StreamedSplit, view: View, seed: int, views: int) -> None:
         self.split, self.view, self.seed, self.views = split, view, seed, views
+        self.redraws = isinstance(view.view if isinstance(view, _Then) else view, Ready)  # the source draws the view
 
     def __call__(self, task: Task) -> tuple[Tensor, Tensor]:
         """(views * B, H, W, C) uint8, view after view, and (B,) int64."""
@@ -251,7 +269,7 @@ class _Maker:
         pixels = self.split.source.pixels(index)
         made = [self.view(pixels)]
         for _ in range(1, self.views):
-            if isinstance(self.view, Ready):  # the source itself draws the view
+            if self.redraws:
                 pixels = self.split.source.pixels(index)
             made.append(self.view(pixels))
         return torch.stack([view.permute(1, 2, 0) for view in made])

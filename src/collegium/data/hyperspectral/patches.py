@@ -199,6 +199,8 @@ class PatchData(ClassificationData[Pixels]):
         if self.cube.ndim != 3 or self.cube.dtype != torch.float32:
             raise UsageError(f"the scene {self.name} is {describe(self.cube)}: expected float32 (H, W, C)")
         check_patch(self.patch, self.cube.shape)
+        if self.transform is not None:
+            raise UsageError(f"{self.name} holds patches of a scene, which no transform changes: leave it out")
         super().__post_init__()
         together = torch.cat([split.positions for split in self.splits.values()])
         if together.min() < 0 or together.max() >= self.cube[..., 0].numel():
