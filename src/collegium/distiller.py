@@ -21,6 +21,7 @@ from collegium.method import Method, Progress, Shadow, Terms, torch_groups, trai
 from collegium.options import check_options
 from collegium.positions import Positions
 from collegium.seeds import global_state_kept
+from collegium.wide import in_double
 
 Gradients: TypeAlias = dict[str, list[Tensor | None]]
 """Player -> the gradient of each of its parameters, in their order; None where its loss does not depend on one."""
@@ -555,7 +556,7 @@ def _means(networks: list[list[Tensor]]) -> list[Tensor]:
     """The mean of each tensor over equal networks; a single network's own tensors."""
     if len(networks) == 1:
         return networks[0]
-    return [torch.stack(tensors).double().mean(0).to(tensors[0].dtype) for tensors in zip(*networks, strict=True)]
+    return [in_double(torch.stack(tensors)).mean(0).to(tensors[0]) for tensors in zip(*networks, strict=True)]
 
 
 def _sum(outs: Sequence[DistillerOutput]) -> DistillerOutput:

@@ -40,7 +40,7 @@ class StudyEntries(TypedDict, total=False):
     evaluate_every: int
     checkpoint_every: int
     keep_checkpoints: int
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
 
 
 class RunEntries(StudyEntries, total=False):

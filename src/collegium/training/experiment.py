@@ -101,6 +101,8 @@ def build(
         notes += [f"The peers started from {recipe.start_from}."]
     elif recipe.start_from is not None:
         notes += [start_from(peer, k, recipe.start_from) for k, peer in enumerate(cohort_peers)]
+    if recipe.device == "mps":
+        notes.append("On device mps torch does not promise the same bits when a run is repeated or goes on.")
     class_weights, told = weigh_classes(recipe, data)
     notes += told
     with _seeded(recipe.resolved_weight_seed, -1):

@@ -62,7 +62,8 @@ class Recipe:
         evaluate_every: evaluate after every so many epochs, and after the last one.
         checkpoint_every: save a checkpoint after every so many epochs, and after the last one.
         keep_checkpoints: number of newest checkpoints to keep.
-        device: device to train on; "auto" uses a GPU if there is one.
+        device: device to train on; "auto" uses a CUDA GPU if there is one, else the CPU. "mps" is the GPU of an Apple
+            computer.
 
     Raises:
         UsageError: a value is outside its range.
@@ -103,7 +104,7 @@ class Recipe:
     evaluate_every: int = 1
     checkpoint_every: int = 1
     keep_checkpoints: int = 2
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(Recipe).items():

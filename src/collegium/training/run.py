@@ -180,7 +180,7 @@ def restore(
     state = folder.load_checkpoint()
     if state is None:
         raise UsageError(f"{folder.path} cannot be restored: it has no checkpoint")
-    if not torch.cuda.is_available():
+    if not (torch.cuda.is_available() if recipe.device != "mps" else torch.backends.mps.is_available()):
         precision = "fp32" if recipe.precision == "fp16" else recipe.precision
         recipe = dataclasses.replace(recipe, device="cpu", precision=precision, cuda_graphs=False)
     if data is not None:

@@ -227,11 +227,12 @@ class StreamedBatches:
         size = self.share.size(min(self.batch_size, len(whole)))
         steps = [slice(step * size, (step + 1) * size) for step in range(first_step, len(self))]
         tasks = [(epoch, order[here].tolist(), before[here].tolist()) for here in steps]
+        pinned = self._device.type == "cuda"
         for images, targets in self._crew.run(tasks):
-            ready = self._normalise(images.to(self._device, non_blocking=True))
+            ready = self._normalise(images.to(self._device, non_blocking=pinned))
             if self.views > 1:
                 ready = ready.reshape(self.views, -1, *ready.shape[1:])
-            yield ready, targets.to(self._device, non_blocking=True)
+            yield ready, targets.to(self._device, non_blocking=pinned)
 
 
 class _Then:

@@ -163,7 +163,7 @@ class PatchBatches:
     def _to_device(self, draws: Tensor) -> Tensor:
         if self._device.type == "cuda":
             draws = draws.pin_memory()  # else the copy would wait for the device
-        return draws.to(self._device, non_blocking=True)
+        return draws.to(self._device, non_blocking=self._device.type == "cuda")
 
 
 @dataclass(frozen=True, kw_only=True)
