@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from collegium.data import load
 from collegium.errors import UsageError
 from collegium.networks import build
 from collegium.training.recipe import Recipe
+from collegium.yaml_text import parse_yaml
 
 
 def arrays(seed: int, count: int = 24) -> tuple[np.ndarray, np.ndarray]:
@@ -212,3 +214,36 @@ def test_compare_keeps_the_config_s_options_too(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(KeyboardInterrupt):
             collegium.compare(methods="dml", peers="2xresnet8", study=tmp_path / "s", config=config, data=data)
         assert seen.pop().data.get("per_class") == per_class
+
+
+def test_a_run_keeps_what_its_peers_weights_were_and_needs_their_file_no_more(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    file = tmp_path / "weights.pt"
+    torch.save(build("resnet8", num_classes=4, in_channels=1).state_dict(), file)
+    call = dict(method="dml", peers=f"resnet8:weights={file},resnet8", data={"name": "digits", "per_class": 4}, **SMALL)
+    call["run"] = tmp_path / "run"
+    result = collegium.train(**call)
+    note = f"peer0 (resnet8) starts from {file}; its layer classifier.linear is new (4 classes there, 10 here)."
+    assert result["notes"] == [note] and result["peers"] == ["resnet8", "resnet8"]
+    recorded = parse_yaml((tmp_path / "run" / "recipe.yaml").read_text())["provenance"]["weights"]
+    assert recorded == {"peer0": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "note": note}}
+    file.unlink()
+    (tmp_path / "run" / "result.json").unlink()
+    assert collegium.train(**call)["notes"] == [note]
+    assert collegium.evaluate(tmp_path / "run")["peer0"] == result["predictors"]["peer0"]["last"]
+    assert isinstance(collegium.load_peer(tmp_path / "run"), torch.nn.Module)
+
+
+def test_a_run_without_a_checkpoint_does_not_go_on_with_other_weights(tmp_path: Path) -> None:
+    file, run = tmp_path / "weights.pt", tmp_path / "run"
+    call = dict(method="dml", peers=f"resnet8:weights={file},resnet8", data={"name": "digits", "per_class": 4}, **SMALL)
+    torch.save(build("resnet8", num_classes=10, in_channels=1).state_dict(), file)
+    collegium.train(**call, run=run)
+    for path in [*(run / "checkpoints").iterdir(), run / "result.json"]:
+        path.unlink()
+    collegium.train(**call, run=run)
+    for path in [*(run / "checkpoints").iterdir(), run / "result.json"]:
+        path.unlink()
+    torch.save(build("resnet8", num_classes=10, in_channels=1).state_dict(), file)
+    with pytest.raises(UsageError, match="was begun with other weights for peer0"):
+        collegium.train(**call, run=run)

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 from collegium import methods
 from collegium.cli import main
@@ -27,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for code in re.findall(r"```python\n(.*?)```", PAGE + OWN_METHOD, re.DOTALL):
         (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code)
     monkeypatch.chdir(tmp_path)
-    for name in ("my_network", "my_data", "my_method", "my_fusion"):
+    for name in ("my_network", "my_data", "my_method", "my_fusion", "my_changes"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
@@ -89,6 +91,29 @@ def test_the_page_s_command_for_photographs(folder: Path, write_images) -> None:
     main([*shlex.split(command)[1:], *shlex.split(few)])
     config = read_config(folder / "runs" / "photos")
     assert config["network"] == "timm/mobilenetv3_small_100" and config["resize"] == 37
+
+
+def test_the_page_s_command_with_weights_from_a_file(folder: Path, write_images) -> None:
+    for k, name in enumerate(("rose", "tulip")):
+        for split, count in (("train", 6), ("test", 2)):
+            write_images(folder / "flowers" / split / name, count, (40, 60), seed=k)
+    save_file(timm.create_model("resnet18").state_dict(), folder / "resnet18.safetensors")
+    command = re.search(r"^collegium train .*weights=resnet18.*", PAGE, re.MULTILINE)[0]
+    few = "--epochs 1 --data.image-size 32 --batch-size 4 --data.workers 0 --quiet --device cpu"
+    main([*shlex.split(command)[1:], *shlex.split(few)])
+    notes = json.loads((folder / "runs" / "fine" / "result.json").read_text())["notes"]
+    assert any("its layer fc is new (1000 classes there, 2 here)" in note for note in notes)
+
+
+def test_the_page_s_transform_changes_the_photographs(folder: Path, write_images) -> None:
+    for k, name in enumerate(("cat", "dog")):
+        for split, count in (("train", 6), ("test", 2)):
+            write_images(folder / "photos" / split / name, count, (40, 60), seed=k)
+    command = re.search(r"^collegium train .*--data.transform.*", PAGE, re.MULTILINE)[0]
+    few = "--epochs 1 --data.image-size 32 --batch-size 4 --data.workers 1 --quiet --device cpu --peers 2xresnet8"
+    main([*shlex.split(command)[1:], *shlex.split(few)])
+    notes = json.loads((folder / "runs" / "colours" / "result.json").read_text())["notes"]
+    assert "Training images are changed by module:my_changes.colours." in notes
 
 
 def test_the_method_of_the_page_trains_beside_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

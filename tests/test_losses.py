@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -11,6 +12,7 @@ from collegium.losses import (
     attention_map,
     attention_transfer,
     class_probabilities,
+    class_weighted,
     contrastive_loss,
     cross_entropy,
     distill,
@@ -235,3 +237,34 @@ def test_standardised_logits_have_mean_0_and_deviation_1_over_the_classes(array)
     root = 3**0.5
     torch.testing.assert_close(standardised(z), torch.tensor([[-1.0, 0, 1], [-1 / root, -1 / root, 2 / root]]))
     assert standardised(torch.ones(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_weights_of_classes_by_hand():
+    # p = (3/4, 1/4) for both images of one peer; weights 1 and 3: (1 * ln 4/3 + 3 * ln 4) / 2 images.
+    z = torch.tensor([[[3.0, 1.0], [3.0, 1.0]]]).log()
+    wrong = math.log(4)
+    right = math.log(4 / 3)
+    with class_weighted(torch.tensor([1.0, 3.0])):
+        assert cross_entropy(z, torch.tensor([0, 1])).item() == pytest.approx((right + 3 * wrong) / 2)
+        # Of mixed labels every part has its class's weight.
+        soft = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+        assert cross_entropy(z, soft).item() == pytest.approx((0.5 * right + 0.5 * 3 * wrong + right) / 2)
+        # Peers are summed.
+        assert cross_entropy(z.expand(3, 2, 2), torch.tensor([0, 1])).item() == pytest.approx(1.5 * (right + 3 * wrong))
+    assert cross_entropy(z, torch.tensor([0, 1])).item() == pytest.approx((right + wrong) / 2)
+
+
+def test_parts_of_a_weighted_batch_make_the_mean_of_the_whole():
+    z, target = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0, 1, 2, 2, 2, 2])
+    with class_weighted(torch.tensor([0.1, 5.0, 1.0])):
+        halves = [cross_entropy(z[:, k::2], target[k::2]) for k in range(2)]
+        torch.testing.assert_close(torch.stack(halves).mean(), cross_entropy(z, target))
+    torch.testing.assert_close(cross_entropy(z[0], target), F.cross_entropy(z[0], target))
+
+
+def test_the_weights_end_with_their_block_after_an_error_too():
+    z, target = torch.zeros(1, 2, 3), torch.tensor([0, 1])
+    before = cross_entropy(z, target)
+    with pytest.raises(ZeroDivisionError), class_weighted(torch.tensor([7.0, 7.0, 7.0])):
+        raise ZeroDivisionError
+    assert cross_entropy(z, target) == before

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import pytest
 
@@ -17,6 +17,7 @@ WIDER = {
     "method": str | Mapping[str, Any],  # a name alone too
     "start_from": str | PathLike[str] | None,
     "milestones": Sequence[float],
+    "class_weights": Literal["balanced"] | Sequence[float] | None,
 }
 
 

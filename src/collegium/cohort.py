@@ -158,6 +158,12 @@ class Cohort(nn.Module):
                 f"the peers cannot share until {','.join(stages)}: name each stage once and in the order that "
                 f"{self.names[0]} runs them, {', '.join(known)}"
             )
+        unlike = next((k for k, peer in enumerate(peers) if stages and not peer.normalises_like(peers[0])), None)
+        if unlike is not None:
+            raise UsageError(
+                f"peer0 ({self.names[0]}) and peer{unlike} ({self.names[unlike]}) normalise images differently, so "
+                "they cannot share a trunk; give all peers one normalise="
+            )
         halves = 2 ** (len(stages) - 1) if stages else 1
         if halves > 1 and (len(peers) % halves or len(peers) < 2 * halves):
             raise UsageError(

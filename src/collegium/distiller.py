@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -15,10 +16,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from collegium import methods, networks, ranks
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe, describe_logits
 from collegium.errors import UsageError
+from collegium.losses import class_weighted
 from collegium.method import Method, Progress, Shadow, Terms, torch_groups, trainable
 from collegium.options import check_options
 from collegium.positions import Positions
 from collegium.seeds import global_state_kept
+from collegium.wide import in_double
 
 Gradients: TypeAlias = dict[str, list[Tensor | None]]
 """Player -> the gradient of each of its parameters, in their order; None where its loss does not depend on one."""
@@ -77,6 +80,8 @@ class Distiller(nn.Module):
         share_until: the last stage that the peers share, see :class:`~collegium.cohort.Cohort`.
         teacher: a trained module, for methods that learn from one; it is frozen.
         recompute: whether the backward pass keeps the ends of stages alone and computes what lies between again.
+        class_weights: of the cross-entropy with labels, one a class; by default each counts 1. See
+            :func:`collegium.losses.cross_entropy`.
         epochs: into how many epochs the share of training is divided, for methods that count them: ramps rise, and
             DualNet's peers take turns, from epoch to epoch.
         steps_per_epoch: optimizer steps of an epoch, for methods that count them (OKDPH, L-MCL).
@@ -85,6 +90,8 @@ class Distiller(nn.Module):
     Raises:
         UsageError: something does not exist or does not fit together.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -98,6 +105,7 @@ class Distiller(nn.Module):
         share_until: str | None = None,
         teacher: nn.Module | None = None,
         recompute: bool = False,
+        class_weights: Sequence[float] | None = None,
         epochs: int = 100,
         steps_per_epoch: int | None = None,
         **options: Any,
@@ -136,6 +144,11 @@ class Distiller(nn.Module):
                 self.spec, layout = describe_logits(self.cohort, example_input, num_classes)
                 self.positions = Positions(*layout, ignore_index)
         self.method = method_class(self.spec, **options)
+        if class_weights is not None:
+            check_class_weights(class_weights, num_classes)
+        # Given with every construction, and so not part of what is saved.
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.steps = 0  # optimizer steps that after_step has counted
@@ -255,7 +268,8 @@ class Distiller(nn.Module):
                 f"({self.views}, {one}), for example torch.stack([augment(images) for _ in range(kd.views)])"
             )
         out = self._outputs(images.flatten(0, 1) if views and not self.method.own_views else images, copies=True)
-        terms = self._terms(out, target, self._progress(fraction, images.device))
+        with class_weighted(self.class_weights):
+            terms = self._terms(out, target, self._progress(fraction, images.device))
         return DistillerOutput(terms, out.logits[:, : len(target)].detach())  # of the first view
 
     def _terms(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
@@ -494,6 +508,14 @@ def _named(
     return (methods.get(method) if isinstance(method, str) else method), options
 
 
+def check_class_weights(weights: Sequence[float], num_classes: int) -> None:
+    """Raises UsageError where these cannot be the weights of so many classes."""
+    if len(weights) != num_classes:
+        raise UsageError(f"class_weights has {len(weights)} weights for {num_classes} classes: give one a class")
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or not any(weights):
+        raise UsageError(f"class_weights must be 0 or more, and not all 0, got {list(weights)[:10]}")
+
+
 def _check_reads_logits_alone(method: type[Method]) -> None:
     if not method.logits_only:
         able = ", ".join(name for name in methods.names() if methods.get(name).logits_only)
@@ -534,7 +556,7 @@ def _means(networks: list[list[Tensor]]) -> list[Tensor]:
     """The mean of each tensor over equal networks; a single network's own tensors."""
     if len(networks) == 1:
         return networks[0]
-    return [torch.stack(tensors).double().mean(0).to(tensors[0].dtype) for tensors in zip(*networks, strict=True)]
+    return [in_double(torch.stack(tensors)).mean(0).to(tensors[0]) for tensors in zip(*networks, strict=True)]
 
 
 def _sum(outs: Sequence[DistillerOutput]) -> DistillerOutput:

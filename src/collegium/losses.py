@@ -1,6 +1,8 @@
 """The losses that methods are sums of. All are computed in float32, whatever the precision of the networks."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -9,19 +11,39 @@ from torch import Tensor
 
 from collegium.method import Progress
 
+_class_weights: Tensor | None = None
+
+
+@contextmanager
+def class_weighted(weights: Tensor | None) -> Iterator[None]:
+    """Within it :func:`cross_entropy` has these weights (C,), one a class; None for none."""
+    global _class_weights
+    before, _class_weights = _class_weights, weights
+    try:
+        yield
+    finally:
+        _class_weights = before
+
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     r"""Mean cross-entropy over the batch, summed over peers: (..., B, C), (B,) or (B, C) -> ().
 
-    .. math:: \sum_k \frac{1}{B} \sum_b -\log p_k(y_b \mid x_b)
+    .. math:: \sum_k \frac{1}{B} \sum_b -w(y_b) \log p_k(y_b \mid x_b)
 
-    ``target`` holds class indices, or probabilities where labels are smoothed or mixed.
+    ``target`` holds class indices, or probabilities :math:`y_{bc}` where labels are smoothed or mixed:
+    :math:`-\sum_c w_c \, y_{bc} \log p_k(c \mid x_b)`. The weights w are 1 but within :func:`class_weighted`, where a
+    run has ``class_weights``. The sum is divided by the number of images B, not by the sum of their weights as in
+    torch, so that parts of a batch on several devices make the whole batch's mean.
     """
     logits = logits.float()
     peers = math.prod(logits.shape[:-2])
+    images = target.shape[0]
     target = target.expand(*logits.shape[:-2], *target.shape)
     start = logits.ndim - 2
-    return F.cross_entropy(logits.flatten(0, start), target.flatten(0, start)) * peers
+    flat, labels = logits.flatten(0, start), target.flatten(0, start)
+    if _class_weights is None:
+        return F.cross_entropy(flat, labels) * peers
+    return F.cross_entropy(flat, labels, weight=_class_weights.to(flat.dtype), reduction="sum") / images
 
 
 def distill(student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None = None) -> Tensor:

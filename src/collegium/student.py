@@ -130,6 +130,8 @@ def load_peer(path: str | Path, network: nn.Module | None = None, *, trust: bool
                 num_classes=config["num_classes"],
                 in_channels=config["in_channels"],
                 image_size=tuple(config.get("image_size", (32, 32))),
+                mean=config.get("mean"),
+                std=config.get("std"),
             )
         except Untrusted:
             raise

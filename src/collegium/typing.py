@@ -24,6 +24,8 @@ class StudyEntries(TypedDict, total=False):
     decay: float
     warmup: float
     label_smoothing: float
+    class_weights: Literal["balanced"] | Sequence[float] | None
+    sampling: Literal["uniform", "balanced"]
     mixup: float
     cutmix: float
     sync_batchnorm: bool
@@ -38,7 +40,7 @@ class StudyEntries(TypedDict, total=False):
     evaluate_every: int
     checkpoint_every: int
     keep_checkpoints: int
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
 
 
 class RunEntries(StudyEntries, total=False):

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collegium.data import Augmentation, ClassificationData, StreamedData, StreamedSplit, Views, from_arrays, from_scene
-from collegium.data.order import Order
+from collegium.data.interface import Share
+from collegium.data.order import Order, times_before
 from collegium.errors import UsageError
 from collegium.seeds import generator
 
@@ -164,3 +165,46 @@ def test_all_data_draw_their_batches_so_and_go_on_in_the_middle_of_an_epoch(make
     rest = list(drawn.epoch(1, first_step=4))
     for (images, targets), (again, too) in zip(whole[4:], rest, strict=True):
         assert torch.equal(images, again) and torch.equal(targets, too)
+
+
+def test_balanced_draws_take_every_class_and_every_image_of_it_alike():
+    targets = labels(900, 90, 10, 0)
+    order = Order(targets, batch_size=50, seed=0, balanced=True)
+    assert len(order) == 20
+    drawn = torch.cat([order.epoch(epoch) for epoch in range(60)])
+    assert len(drawn) == 60 * 1000
+    counts = targets[drawn].bincount(minlength=4)
+    # 20 000 of each class, with a standard deviation of 115.
+    assert (abs(counts[:3] - 20_000) < 600).all() and counts[3] == 0
+    times = drawn.bincount(minlength=1000)[targets == 2]
+    assert len(times) == 10 and (abs(times - 2000) < 220).all()  # a standard deviation of 44
+    assert torch.equal(order.epoch(3), Order(targets, batch_size=7, seed=0, balanced=True).epoch(3))
+    assert not torch.equal(order.epoch(3), order.epoch(4))
+    plain = Order(targets, batch_size=50, seed=0, shuffle=False, balanced=True)
+    assert plain.epoch(0).tolist() == list(range(1000))
+
+
+def test_balanced_draws_and_groups_of_a_class_exclude_each_other():
+    with pytest.raises(UsageError, match="dealt class by class, and not with --sampling balanced"):
+        Order(labels(5, 5), batch_size=4, seed=0, images_per_class=2, balanced=True)
+
+
+def test_how_often_an_image_has_been_before():
+    assert times_before(torch.tensor([4, 1, 4, 4, 1, 0])).tolist() == [0, 0, 1, 2, 1, 0]
+
+
+@pytest.mark.parametrize("make", [in_memory, streamed, scene])
+def test_all_data_draw_balanced_batches_go_on_and_share_them(make):
+    data = make()
+    drawn = data.training_batches(batch_size=6, seed=0, device=CPU, balanced=True)
+    whole = list(drawn.epoch(1))
+    assert len(whole) == len(data.train) // 6
+    for (images, targets), (again, too) in zip(whole[4:], drawn.epoch(1, first_step=4), strict=True):
+        assert torch.equal(images, again) and torch.equal(targets, too)
+    parts = [
+        list(data.training_batches(batch_size=6, seed=0, device=CPU, balanced=True, share=Share(k, 2)).epoch(1))
+        for k in range(2)
+    ]
+    for (images, targets), *halves in zip(whole, *parts, strict=True):
+        assert torch.equal(images, torch.cat([half[0] for half in halves]))
+        assert torch.equal(targets, torch.cat([half[1] for half in halves]))

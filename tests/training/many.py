@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     **{f"kdcl {target}": {"method": {"name": "kdcl", "target": target}} for target in ("naive", "linear", "general")},
     "afd mutual": {"method": {"name": "afd", "scheme": "mutual"}, "peers": "3xresnet8"},
     "dml mixed": {"method": {"name": "dml"}, "mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1},
+    "dml weighted": {"method": {"name": "dml"}, "class_weights": "balanced", "sampling": "balanced", "mixup": 0.4},
     "pcl mixed views": {"method": {"name": "pcl"}, "mixup": 0.4},
 }
 

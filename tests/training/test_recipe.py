@@ -93,3 +93,10 @@ def test_differences_say_both_values() -> None:
 def test_of_many_differences_the_first_are_told() -> None:
     assert told(["a", "b", "c"]) == "a; b; c"
     assert told(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
+
+
+def test_an_option_that_is_not_used_may_be_absent_from_a_run_of_before_there_was_one() -> None:
+    now, before = (Recipe(data={"name": "digits", **options}) for options in ({"transform": None}, {}))
+    assert now.differences(before) == before.differences(now) == []
+    used = Recipe(data={"name": "digits", "transform": "module:a.b"})
+    assert used.differences(before) == ["data.transform: module:a.b here, absent there"]

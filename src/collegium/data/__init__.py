@@ -29,6 +29,7 @@ from .interface import WHOLE, BatchPlan, BatchSource, ClassificationData, Sample
 from .label_noise import NoiseKind, with_label_noise, with_note, wrong_labels
 from .tiny_imagenet import tiny_imagenet
 from .torchvision_sets import torchvision
+from .transforms import named_transform
 from .user_data import OwnData, as_data, module
 
 __all__ = [
@@ -139,6 +140,7 @@ def load(
     padding: int | None = None,
     padding_mode: PaddingMode | None = None,
     flip: bool | None = None,
+    transform: str | None = None,
     **options: object,
 ) -> ClassificationData[Any]:
     """Loads a data set by its name.
@@ -157,6 +159,8 @@ def load(
         padding: pixels of padding before the random crop, 0 for no crop; the data set's own by default.
         padding_mode: pad with black ("zeros") or mirrored ("reflect") pixels; the data set's own by default.
         flip: mirror training images at random; the data set's own by default.
+        transform: your own change of each training image, ``module:package.function``, after the data set's own crops
+            and flips; see :data:`collegium.data.transforms.Transform`.
         **options: the data set's own options, such as `root` and `download`.
 
     Raises:
@@ -166,7 +170,7 @@ def load(
     function, own = loader(name), own_options(name)
     given: dict[str, Any] = {"validation": validation, "per_class": per_class, "split_seed": split_seed}
     given |= {"padding": padding, "padding_mode": padding_mode, "flip": flip}
-    given |= {"label_noise": label_noise, "noise_kind": noise_kind}
+    given |= {"label_noise": label_noise, "noise_kind": noise_kind, "transform": transform}
     shared = {option: given.pop(option) for option in list(given) if option in own}
     options = {option: value for option, value in shared.items() if value is not None} | options
     for option, value in given.items():
@@ -176,6 +180,7 @@ def load(
             hint = f"its options are: {', '.join(own)}" if own else "it has none of its own"
             raise UsageError(f"data set {name} has no option {option!r}; {hint}")
         check_kind(f"the data option {option}", value, get_type_hints(function)[option])
+    change = None if given.get("transform") is None else named_transform(given["transform"])
     _, colon, rest = name.partition(":")
     data = function(rest, **options) if colon else function(**options)
 
@@ -187,6 +192,8 @@ def load(
     if given.get("per_class") is not None:
         data = replace(data, train=splits.per_class(data.train, given["per_class"], split_seed))
     data = with_note(with_label_noise(data, label_noise, kind=noise_kind, seed=split_seed))
+    if change is not None:
+        data = replace(data, transform=change)
     changed = {key: given[key] for key in ("padding", "padding_mode", "flip") if given.get(key) is not None}
     if not changed:
         return data

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from collegium.errors import UsageError
-from collegium.seeds import generator
+from collegium.seeds import generator, global_state_kept, seed_globally
 
 from .interface import WHOLE, Share, at, check_statistics
-from .order import AUGMENTATION, Order
+from .order import AUGMENTATION, Order, times_before
+from .transforms import Transform, transformed
 
 PaddingMode: TypeAlias = Literal["zeros", "reflect"]
 
@@ -141,11 +142,13 @@ class Batches:
         seed: of order and augmentation, 0 or more.
         augmentation: what is done at random to each image; None for nothing. Padding "zeros" adds pixels
             that are black before normalisation.
+        transform: the user's own change of each image after that, on the CPU.
         shuffle: draw the order of each epoch; otherwise the order of the split.
         drop_last: leave out a last batch that is not full, except where it is the only one.
         channels_last: the memory layout of the images; otherwise contiguous (B, C, H, W).
         views: see :class:`BatchPlan`, and so for ``images_per_class`` and ``share``.
         images_per_class: see there.
+        balanced: see there.
         share: see there.
 
     Raises:
@@ -162,11 +165,13 @@ class Batches:
         std: Sequence[float],
         seed: int = 0,
         augmentation: Augmentation | None = None,
+        transform: Transform | None = None,
         shuffle: bool = True,
         drop_last: bool = True,
         channels_last: bool = True,
         views: int = 1,
         images_per_class: int = 1,
+        balanced: bool = False,
         share: Share = WHOLE,
     ) -> None:
         _, channels, height, width = split.images.shape
@@ -175,6 +180,7 @@ class Batches:
         self.augmentation.check((height, width))
 
         self.batch_size, self.seed, self.views, self.share = batch_size, seed, views, share
+        self.transform = transform
         self._order = Order(
             split.targets,
             batch_size=batch_size,
@@ -182,6 +188,7 @@ class Batches:
             shuffle=shuffle,
             drop_last=drop_last,
             images_per_class=images_per_class,
+            balanced=balanced,
         )
         self._images = split.images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C); a view where channels-last
         self._targets = split.targets
@@ -217,6 +224,7 @@ class Batches:
         # All draws of an epoch are made and moved at once: steps then need no transfer from the host.
         order = self._order.epoch(epoch)
         count, padding = len(order), self.augmentation.padding
+        before = None if self.transform is None else self.share.cut(times_before(order), self.batch_size)
         order = self._draw(order)
         random = generator(self.seed, AUGMENTATION, epoch)
         draws = [
@@ -231,6 +239,8 @@ class Batches:
             here = slice(step * size, (step + 1) * size)
             index = order[here]
             views = [self._pick(index, shifts[0, here], shifts[1, here], flips[here]) for shifts, flips in draws]
+            if self.transform is not None and before is not None:
+                views = self._transformed(self.transform, views, epoch, index.tolist(), before[here].tolist())
             images = self._normalise(views[0] if self.views == 1 else torch.cat(views))
             if self.views > 1:
                 images = images.reshape(self.views, -1, *images.shape[1:])
@@ -262,6 +272,20 @@ class Batches:
         images = images.view(len(index), height, width, channels)
         return images if inside is None else images * inside[..., None]
 
+    def _transformed(
+        self, transform: Transform, views: list[Tensor], epoch: int, index: list[int], before: list[int]
+    ) -> list[Tensor]:
+        """Views (B, H, W, C) of the images `index`, each image changed with draws of its own."""
+        made = []
+        with global_state_kept():
+            for view, images in enumerate(views):
+                changed = []
+                for image, place, times in zip(images.permute(0, 3, 1, 2).cpu(), index, before, strict=True):
+                    seed_globally(self.seed, AUGMENTATION, epoch, place, times, view)
+                    changed.append(transformed(transform, image).permute(1, 2, 0))
+                made.append(torch.stack(changed).to(self._device))
+        return made
+
     def _draw(self, draws: Tensor) -> Tensor:
         """What was drawn for an epoch (..., N): of it what this process needs, on the device."""
         return self._to_device(self.share.cut(draws, self.batch_size))
@@ -269,7 +293,7 @@ class Batches:
     def _to_device(self, draws: Tensor) -> Tensor:
         if self._device.type == "cuda":
             draws = draws.pin_memory()  # else the copy would wait for the device
-        return draws.to(self._device, non_blocking=True)
+        return draws.to(self._device, non_blocking=self._device.type == "cuda")
 
 
 def _reflect(position: Tensor, size: int) -> Tensor:

@@ -15,6 +15,7 @@ from .batches import NO_AUGMENTATION, Augmentation, Batches, Split
 from .decoding.views import Views
 from .interface import BatchPlan, ClassificationData, check_order, describe, described_depth
 from .labels import as_labels, ignored_note, kept, numbered_classes
+from .transforms import Transform, transform_name
 
 Array: TypeAlias = "NDArray[Any] | Tensor"
 Pair: TypeAlias = tuple[Array, Array]
@@ -52,7 +53,7 @@ class ImageData(ClassificationData[Split]):
         return channels, height, width
 
     def __post_init__(self) -> None:
-        if self.augmentation != NO_AUGMENTATION:
+        if self.augmentation != NO_AUGMENTATION or self.transform is not None:
             object.__setattr__(self, "notes", tuple(note for note in self.notes if note != _NOT_AUGMENTED))
         for name, split in self.splits.items():
             self._check_images(f"the {name} split of {self.name}", split.images)
@@ -61,6 +62,8 @@ class ImageData(ClassificationData[Split]):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha1(repr((self.class_names, self.mean, self.std, self.augmentation)).encode())
+        if self.transform is not None:
+            digest.update(transform_name(self.transform).encode())
         for split in (self.train, self.test, self.validation):
             if split is not None:
                 digest.update(split.images.permute(0, 2, 3, 1).contiguous().cpu().numpy().tobytes())
@@ -79,6 +82,7 @@ class ImageData(ClassificationData[Split]):
             mean=self.mean,
             std=self.std,
             augmentation=self.augmentation,
+            transform=self.transform,
             channels_last=channels_last,
             **plan,
         )
@@ -127,6 +131,7 @@ def from_arrays(
     augmentation: Augmentation | Usual | None = None,
     validation: Pair | None = None,
     ignore_label: int | None = None,
+    transform: Transform | None = None,
 ) -> ImageData:
     """A data set from arrays or tensors.
 
@@ -145,6 +150,7 @@ def from_arrays(
             does nothing. So does the default, which says so in a note.
         validation: (images, labels) held out of training.
         ignore_label: leave out images with this label, such as 255 or -1 for unlabelled ones.
+        transform: your own change of each training image, see :data:`collegium.data.transforms.Transform`.
 
     Raises:
         UsageError: images or labels of another shape or type, floating point images outside [0, 1] or not
@@ -161,9 +167,9 @@ def from_arrays(
     if (mean is None or std is None) and len(images):
         own_mean, own_std = own_statistics(images, given_std=std is not None)
         mean, std = mean or own_mean, std or own_std
-    if augmentation is None:
+    if augmentation is None and transform is None:
         notes += (_NOT_AUGMENTED,)
-    elif isinstance(augmentation, str):
+    if isinstance(augmentation, str):
         augmentation = _usual(augmentation, min(images.shape[2:]))
     notes += _level_note(name, given["train"][0])
     return ImageData(
@@ -176,6 +182,7 @@ def from_arrays(
         std=std or (),
         augmentation=augmentation or NO_AUGMENTATION,
         notes=notes,
+        transform=transform,
     )
 
 

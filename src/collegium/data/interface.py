@@ -11,6 +11,8 @@ from torch import Tensor
 
 from collegium.errors import UsageError
 
+from .transforms import Transform, transform_name
+
 
 class Samples(Protocol):
     """One split: labelled images, wherever they lie."""
@@ -101,6 +103,8 @@ class BatchPlan(TypedDict):
             images are (views, B, C, H, W). The first is that of a single one.
         images_per_class: how many images at least a batch holds of every class that is in it, 1 by default; see
             :class:`collegium.data.order.Order`.
+        balanced: draw with replacement, every class as often as any other on average; by default every image is taken
+            once an epoch.
         share: what one process makes of each batch, where others make the rest: the same images, augmented alike, that
             the whole batch would hold. B is then its size.
     """
@@ -109,6 +113,7 @@ class BatchPlan(TypedDict):
     seed: int
     views: NotRequired[int]
     images_per_class: NotRequired[int]
+    balanced: NotRequired[bool]
     share: NotRequired[Share]
 
 
@@ -125,6 +130,7 @@ class ClassificationData(abc.ABC, Generic[S]):
         std: per channel, what it is then divided by.
         validation: images held out of training, for choosing between settings.
         notes: sentences a reader must know before believing a score; printed before training, kept with the result.
+        transform: the user's own change of training images, see :data:`collegium.data.transforms.Transform`.
 
     Raises:
         UsageError: fewer than two classes, an empty split, a label outside 0..num_classes-1, `mean` or `std` without
@@ -142,6 +148,7 @@ class ClassificationData(abc.ABC, Generic[S]):
     std: tuple[float, ...]
     validation: S | None = None
     notes: tuple[str, ...] = ()
+    transform: Transform | None = None
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -153,6 +160,9 @@ class ClassificationData(abc.ABC, Generic[S]):
             self._check_targets(where, split)
         absent = tuple(note for note in self._absent() if note not in self.notes)
         object.__setattr__(self, "notes", self.notes + absent)
+        if self.transform is not None:
+            note = f"Training images are changed by {transform_name(self.transform)}."
+            object.__setattr__(self, "notes", (*(n for n in self.notes if n != note), note))
         check_statistics(self.mean, self.std, self.in_channels)
 
     @property

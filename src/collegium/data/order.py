@@ -19,6 +19,9 @@ class Order:
     epoch. What does not fill a group or a batch sits the epoch out, others in each epoch; only a class that has fewer
     images than a group takes them again to fill its one group.
 
+    Where it is balanced, every draw takes one of the classes that have images, all alike likely, and then one of its
+    images, with replacement. An epoch has as many draws as there are images.
+
     Args:
         targets: (N,) int64, the class of each image.
         batch_size: images in a batch.
@@ -26,9 +29,11 @@ class Order:
         shuffle: draw the order of each epoch; otherwise that of the images, whatever ``images_per_class``.
         drop_last: leave out a last batch that is not full, except where it is the only one.
         images_per_class: how many images at least a batch holds of every class that is in it.
+        balanced: draw with replacement, every class as often as any other on average.
 
     Raises:
-        UsageError: no images, a batch size below 1 or no multiple of ``images_per_class``, a negative seed.
+        UsageError: no images, a batch size below 1 or no multiple of ``images_per_class``, a negative seed, balanced
+            draws where ``images_per_class`` is more than 1.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Order:
         shuffle: bool = True,
         drop_last: bool = True,
         images_per_class: int = 1,
+        balanced: bool = False,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size is {batch_size}: give 1 or more")
@@ -52,6 +58,12 @@ class Order:
                 f"the batch size is {batch_size}, but batches shall hold {images_per_class} images of every class in "
                 f"them: give a multiple of {images_per_class}"
             )
+        if balanced and images_per_class > 1:
+            raise UsageError(
+                f"batches that hold {images_per_class} images of every class in them are dealt class by class, and not "
+                "with --sampling balanced; leave it out, or weigh the classes by --class-weights balanced"
+            )
+        self.balanced = balanced and shuffle
         self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
         self.group = images_per_class if shuffle else 1
         self._targets = targets.cpu()
@@ -69,8 +81,18 @@ class Order:
         if not self.shuffle:
             return torch.arange(len(self._targets))
         random = generator(self.seed, ORDER, epoch)
+        if self.balanced:
+            return self._drawn(random)
         order = torch.randperm(len(self._targets), generator=random)
         return order if self.group == 1 else self._dealt(order, random)
+
+    def _drawn(self, random: torch.Generator) -> Tensor:
+        by_class, counts = self._targets.argsort(stable=True), self._targets.bincount()
+        counts = counts[counts > 0]
+        drawn = torch.randint(len(counts), (len(self._targets),), generator=random)
+        # Of numbers so large that what the remainder favours cannot be told.
+        within = torch.randint(2**62, (len(self._targets),), generator=random) % counts[drawn]
+        return by_class[(counts.cumsum(0) - counts)[drawn] + within]
 
     def _dealt(self, order: Tensor, random: torch.Generator) -> Tensor:
         classes = order[self._targets[order].argsort(stable=True)].split_with_sizes(self._counts)
@@ -86,3 +108,13 @@ class Order:
         if len(images) < self.group:
             images = images.repeat(self.group)[: self.group]
         return images[: len(images) // self.group * self.group].view(-1, self.group)
+
+
+def times_before(order: Tensor) -> Tensor:
+    """How often each image (N,) stands in the order (N,) before its place."""
+    sorted_, place = order.sort(stable=True)
+    new = torch.ones_like(order, dtype=torch.bool)
+    new[1:] = sorted_[1:] != sorted_[:-1]
+    position = torch.arange(len(order))
+    begin = torch.where(new, position, 0).cummax(0).values
+    return torch.empty_like(order).scatter_(0, place, position - begin)

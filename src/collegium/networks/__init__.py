@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 import re
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -11,10 +12,14 @@ from torch import nn
 from collegium.errors import UsageError, nearest
 from collegium.networks.adapt import LogitsNetwork
 from collegium.networks.adapt import adapt as adapt
+from collegium.networks.names import for_family
 from collegium.networks.names import parse_peers as parse_peers
 from collegium.networks.names import untrained as untrained
 from collegium.networks.network import Network as Network
+from collegium.networks.network import Statistics as Statistics
 from collegium.networks.network import Task
+from collegium.networks.normalising import check_how, for_channels, normalise
+from collegium.networks.weights import check_file, load_weights
 from collegium.user_code import consents
 
 _MOST_PARAMETERS = 10**10
@@ -31,17 +36,39 @@ def forms() -> dict[str, str]:
 
 
 @consents("name")
-def build(name: str, *, num_classes: int, in_channels: int = 3, image_size: tuple[int, int] = (32, 32)) -> Network:
-    """The network called ``name``, with random weights from torch's global generator.
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    image_size: tuple[int, int] = (32, 32),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Network:
+    """The network called ``name``, with random weights from torch's global generator, or those of ``weights=FILE``.
+
+    Args:
+        name: with options after colons.
+        num_classes: of its logits.
+        in_channels: of the images.
+        image_size: (H, W) in pixels.
+        mean, std: by which the images are normalised that it will be given, for the option normalise.
 
     Raises:
-        UsageError: no family knows the name (the nearest ones are named), its numbers are not legal, or it cannot
-            take such images.
+        UsageError: no family knows the name (the nearest ones are named), its numbers are not legal, it cannot take
+            such images, or the weights do not fit.
+        DataError: the file of weights cannot be read.
     """
     task = Task(num_classes, in_channels, image_size)
+    name, common = for_family(name)
     for family in _families():
         network: Network | None = family.build(name, task)
         if network is not None:
+            if "weights" in common:
+                network.loaded_weights = load_weights(network.plain(), common["weights"], task, name)
+            if "normalise" in common:
+                given = None if mean is None or std is None else Statistics(tuple(mean), tuple(std))
+                normalise(network, common["normalise"], given)
             return network
     examples = [
         word for text in forms().values() for word in re.findall(r"(?<![=\w/])[a-z][\w/]*\d\w*", text.partition(":")[2])
@@ -65,9 +92,35 @@ def as_logits_network(module: nn.Module) -> Network:
     return LogitsNetwork(module, name_of(module))
 
 
+def normalisation_note(name: str, network: Network, given: Statistics) -> str:
+    """What a user should know of a network whose weights have seen images that were normalised otherwise, or ""."""
+    asked = for_family(name)[1]
+    if name == untrained(name) or "normalise" in asked or network.expected is None:
+        return ""
+    try:
+        expected = for_channels(network.expected, network.in_channels, network.name)
+    except UsageError:  # other channels than its weights have seen, so that there is nothing better
+        return ""
+    if expected == given:
+        return ""
+    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in expected)
+    return (
+        f"its trained weights expect images normalised by mean {mean} and std {std}, and it gets the data's: add "
+        "normalise=own for its own, or normalise=data to say that this is meant."
+    )
+
+
 @consents("name")
 def check(name: str) -> None:
-    """Raises UsageError where there is no network of this name, or one too large, without making its weights."""
+    """Raises UsageError where there is no network of this name, or no file of its weights, or it is too large.
+
+    Its weights are not made.
+    """
+    name, common = for_family(name)
+    if "weights" in common:
+        check_file(common["weights"])
+    if "normalise" in common:
+        check_how(common["normalise"])
     if any(family.check(name) for family in _families() if "check" in vars(family)):
         return
     with torch.device("meta"):

@@ -154,7 +154,9 @@ class StagedNetwork(TappedNetwork):
         children = {name: {path: module.get_submodule(path) for path in paths} for name, paths in self.paths.items()}
         given: dict[str, Any] = {"in_channels": self.in_channels, "name": self.name, "image_size": self.image_size}
         given["copies_images"] = self.copies_images
-        return CutNetwork(module, children, self.readers, **given)
+        cut = CutNetwork(module, children, self.readers, **given)
+        cut.input_scale, cut.input_shift = self.input_scale, self.input_shift
+        return cut
 
     @property
     def head(self) -> nn.Module:

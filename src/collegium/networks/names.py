@@ -12,6 +12,12 @@ MOST_PEERS = 250
 MOST_LAYERS = 2000  # the deepest published networks of these families have 1202
 MOST_WIDTH = 1000  # times as wide, or kernels
 
+# The options of every network, and how they are written.
+COMMON = {
+    "weights": "write weights=FILE, a .safetensors, .pt or .pth file",
+    "normalise": "write normalise=own, normalise=imagenet or normalise=data",
+}
+
 
 def bounded(digits: str, what: str, most: int) -> int:
     """The number that a name holds.
@@ -66,8 +72,34 @@ def parse_options(text: str) -> dict[str, Any]:
 
 def untrained(name: str) -> str:
     """The name of the same network with random weights, which reads no file."""
+    first, *options = _parts(name)
+    loaded = ("pretrained", "checkpoint_path", "weights")  # of which the last two may be any file
+    return ":".join([first, *(option for option in options if option.partition("=")[0] not in loaded)])
+
+
+def for_family(name: str) -> tuple[str, dict[str, str]]:
+    """A network's name without the options that every network has, and these.
+
+    ``"timm/resnet18:weights=my.pth:drop_rate=0.1"`` -> ``("timm/resnet18:drop_rate=0.1", {"weights": "my.pth"})``
+
+    Raises:
+        UsageError: one of them has no value.
+    """
+    first, *options = _parts(name)
+    common = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key in COMMON:
+            if not value:
+                raise UsageError(f"the network's option {key} has no value: {COMMON[key]}")
+            common[key] = value
+    rest = [option for option in options if option.partition("=")[0] not in COMMON]
+    return ":".join([first, *rest]), common
+
+
+def _parts(name: str) -> list[str]:
+    """What a network is called, and its options."""
     first, *options = name.split(":")
     if first == "module" and options:  # what the network is called comes after the first colon
         first, *options = f"{first}:{options[0]}", *options[1:]
-    loaded = ("pretrained", "checkpoint_path")  # of which the second may be any file
-    return ":".join([first, *(option for option in options if option.partition("=")[0] not in loaded)])
+    return [first, *options]

@@ -2,13 +2,34 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
 from collegium.networks.recompute import recomputed
+
+
+class Statistics(NamedTuple):
+    """What images are normalised by: (p - mean) / std, per channel, of pixels p in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What a network got from a file.
+
+    Attributes:
+        sha256: of the file.
+        note: what was loaded and what was not, as the rest of a sentence that begins with the network.
+    """
+
+    sha256: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -67,7 +88,15 @@ class Network(nn.Module):
         image_size: (H, W) that images are resized to, for a network that takes one size only.
         copies_images: give the network a copy of the images, because it changes them in place.
         note: a sentence that users must know before they train the network on such images, "" for none.
+
+    Attributes:
+        expected: mean and std, per channel, by which the images were normalised that the family's trained weights have
+            seen; None where that is not known.
+        loaded_weights: the file that its weights were loaded from, None for random ones.
     """
+
+    input_scale: Tensor | None
+    input_shift: Tensor | None
 
     def __init__(
         self,
@@ -88,6 +117,11 @@ class Network(nn.Module):
         self.image_size = image_size
         self.copies_images = copies_images
         self.note = note
+        self.expected: Statistics | None = None
+        self.loaded_weights: LoadedWeights | None = None
+        # Not part of what is saved: the network's name and the data's mean and std say them.
+        self.register_buffer("input_scale", None, persistent=False)
+        self.register_buffer("input_shift", None, persistent=False)
         self.recomputes = False
 
     def recomputing(self) -> "Network":
@@ -104,8 +138,24 @@ class Network(nn.Module):
         """What turns the last stage's output into logits, where the network runs as one stage after another."""
         return self.classifier
 
+    def renormalise(self, given: Statistics, wanted: Statistics) -> None:
+        r"""From now on the images, normalised by mean and std as ``given``, are normalised as ``wanted`` instead.
+
+        .. math:: \frac{p - m_w}{s_w} = \frac{s_g}{s_w} \cdot \frac{p - m_g}{s_g} + \frac{m_g - m_w}{s_w}
+        """
+        scale = [g / w for g, w in zip(given.std, wanted.std, strict=True)]
+        shift = [(g - w) / s for g, w, s in zip(given.mean, wanted.mean, wanted.std, strict=True)]
+        self.input_scale, self.input_shift = (torch.tensor(values).view(-1, 1, 1) for values in (scale, shift))
+
+    def normalises_like(self, other: "Network") -> bool:
+        """Whether both change the normalisation of their images in the same way, or neither does."""
+        pairs = ((self.input_scale, other.input_scale), (self.input_shift, other.input_shift))
+        return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
+
     def fit(self, images: Tensor) -> Tensor:
-        """The images (B, in_channels, H, W) in the one size that the network takes, where there is one."""
+        """The images (B, in_channels, H, W) in the normalisation and the one size that the network takes."""
+        if self.input_scale is not None and self.input_shift is not None:
+            images = images * self.input_scale + self.input_shift
         if self.image_size is None or tuple(images.shape[2:]) == self.image_size:
             return images.clone() if self.copies_images else images
         return F.interpolate(images, self.image_size, mode="bilinear", align_corners=False, antialias=True)
@@ -161,6 +211,8 @@ class Network(nn.Module):
         return self
 
     def _with_stages(self, stages: Mapping[str, nn.Module]) -> "Network":
-        return Network(
+        other = Network(
             stages, self.classifier, in_channels=self.in_channels, name=self.name, image_size=self.image_size
         )
+        other.input_scale, other.input_shift = self.input_scale, self.input_shift
+        return other

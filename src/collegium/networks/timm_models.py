@@ -9,7 +9,7 @@ from collegium.errors import UsageError, nearest
 from collegium.networks.adapt import StagedNetwork, WholeNetwork, adapt
 from collegium.networks.dry_run import MOST_PARTS
 from collegium.networks.names import parse_options
-from collegium.networks.network import Network, Task
+from collegium.networks.network import Network, Statistics, Task
 
 FORMS = {
     "timm/{model}": "any timm model, with timm's own options: timm/resnet18, timm/vit_tiny_patch16_224:img_size=32, "
@@ -62,11 +62,12 @@ def build(name: str, task: Task) -> Network | None:
         return None
     import timm
 
-    model, _, options = name.removeprefix("timm/").partition(":")
+    model, _, text = name.removeprefix("timm/").partition(":")
+    options = parse_options(text)
+    if "checkpoint_path" in options:
+        raise UsageError(f"timm's option checkpoint_path is called weights here: write timm/{model}:weights=FILE")
     try:
-        module: Any = timm.create_model(
-            model, num_classes=task.num_classes, in_chans=task.in_channels, **parse_options(options)
-        )
+        module: Any = timm.create_model(model, num_classes=task.num_classes, in_chans=task.in_channels, **options)
     except (TypeError, AssertionError) as error:
         raise UsageError(f"timm cannot make {name}: {' '.join(str(error).split())[:120]}") from error
     except (RuntimeError, OSError) as error:
@@ -74,9 +75,12 @@ def build(name: str, task: Task) -> Network | None:
     asked = getattr(getattr(module, "patch_embed", None), "img_size", None)
     native = tuple(asked or module.default_cfg.get("input_size", (3, 224, 224))[1:])
     network = adapt(module, image_shape=task.image_shape, name=name, native_size=native)
-    if isinstance(network, StagedNetwork):
-        return network
-    return _by_intermediates(module, network, task) or network
+    if not isinstance(network, StagedNetwork):
+        network = _by_intermediates(module, network, task) or network
+    config = module.pretrained_cfg
+    if config.get("mean") and config.get("std"):
+        network.expected = Statistics(tuple(config["mean"]), tuple(config["std"]))
+    return network
 
 
 def _by_intermediates(module: nn.Module, found: Network, task: Task) -> Network | None:

@@ -9,7 +9,7 @@ from torch import nn
 from collegium.errors import UsageError, nearest
 from collegium.networks.adapt import adapt, replaced
 from collegium.networks.names import parse_options
-from collegium.networks.network import Network, Task
+from collegium.networks.network import Network, Statistics, Task
 
 FORMS = {
     "torchvision/{model}": "any torchvision classification model, such as the ImageNet networks of the papers: "
@@ -38,6 +38,8 @@ def build(name: str, task: Task) -> Network | None:
     """The model called ``name``, or None where the name is not of this family."""
     if not check(name):
         return None
+    from torchvision import models
+
     model, _, text = name.removeprefix("torchvision/").partition(":")
     options = parse_options(text)
     module = _pretrained(name, model, options) if options.pop("pretrained", False) else None
@@ -47,7 +49,10 @@ def build(name: str, task: Task) -> Network | None:
         _replace_last(module, task.num_classes)
     if task.in_channels != 3:
         _replace_first(module, task.in_channels)
-    return adapt(module, image_shape=task.image_shape, name=name, native_size=_native_size(model))
+    seen = models.get_model_weights(model).DEFAULT.transforms()
+    network = adapt(module, image_shape=task.image_shape, name=name, native_size=(seen.crop_size[0],) * 2)
+    network.expected = Statistics(tuple(seen.mean), tuple(seen.std))
+    return network
 
 
 def _create(name: str, model: str, options: dict[str, Any]) -> nn.Module:
@@ -76,13 +81,6 @@ def _pretrained(name: str, model: str, options: dict[str, Any]) -> nn.Module:
     except (OSError, RuntimeError) as error:
         raise UsageError(f"torchvision cannot load the weights of {name}: {str(error).splitlines()[0]}") from error
     return module
-
-
-def _native_size(model: str) -> tuple[int, int]:
-    from torchvision import models
-
-    crop = models.get_model_weights(model).DEFAULT.transforms().crop_size[0]
-    return crop, crop
 
 
 def _replace_last(module: nn.Module, num_classes: int) -> None:

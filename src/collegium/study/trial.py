@@ -58,6 +58,8 @@ class Trial:
                 num_classes=data.num_classes,
                 in_channels=data.in_channels,
                 image_size=data.image_size,
+                mean=data.mean,
+                std=data.std,
             )
         experiment = build(recipe, data=data, teacher=network)
         if recipe.device == "cpu" or not torch.cuda.is_available():  # a GPU is left to the runs

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
@@ -36,7 +37,9 @@ def make_fabric(recipe: Recipe, devices: Devices = ONE_DEVICE) -> Fabric:
     """
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("the recipe asks for device cuda, and torch finds no GPU here; use --device auto or cpu")
-    gpu = torch.cuda.is_available() and recipe.device != "cpu"
+    gpu = on_cuda(recipe)
+    if recipe.device == "mps":
+        _check_mps(recipe, devices)
     if recipe.precision == "fp16" and not gpu:
         raise UsageError("fp16 needs a GPU; use --precision bf16 or fp32")
     if recipe.cuda_graphs and not gpu:
@@ -55,21 +58,45 @@ def make_fabric(recipe: Recipe, devices: Devices = ONE_DEVICE) -> Fabric:
     if gpu:
         torch.backends.cudnn.benchmark = True  # shapes do not change, so that a search for the fastest kernels pays
     several = devices.processes > 1
+    plugins: list[Any] = []
+    if several and "LOCAL_RANK" in os.environ:
+        # Without it Fabric would take SLURM for what started these processes, wherever a SLURM job runs.
+        plugins.append(LightningEnvironment())
+    if recipe.device == "mps" and recipe.precision == "bf16":
+        plugins.append(MixedPrecision("bf16-mixed", "mps"))  # Fabric's own would be of CUDA
     with _silent_lightning():
         fabric = Fabric(
-            accelerator="cuda" if gpu else "cpu",
+            accelerator="cuda" if gpu else "mps" if recipe.device == "mps" else "cpu",
             devices=devices.devices,
             num_nodes=devices.nodes,
             strategy=DDPStrategy(timeout=PATIENCE) if several else "auto",
-            precision=cast(Any, PRECISIONS[recipe.precision]),
-            # Without it Fabric would take SLURM for what started these processes, wherever a SLURM job runs.
-            plugins=[LightningEnvironment()] if several and "LOCAL_RANK" in os.environ else None,
+            precision=None if plugins and recipe.device == "mps" else cast(Any, PRECISIONS[recipe.precision]),
+            plugins=plugins or None,
         )
         if several:
             if "OMP_NUM_THREADS" not in os.environ:
                 torch.set_num_threads(max(1, cpus() // devices.devices))
             fabric.launch()
     return fabric
+
+
+def on_cuda(recipe: Recipe) -> bool:
+    """Whether a recipe is trained on a CUDA GPU here."""
+    return torch.cuda.is_available() and recipe.device in ("auto", "cuda")
+
+
+def _check_mps(recipe: Recipe, devices: Devices) -> None:
+    """Raises UsageError where a recipe cannot be trained on the GPU of an Apple computer, or there is none."""
+    if not torch.backends.mps.is_available():
+        raise UsageError("the recipe asks for device mps, and torch finds none here; use --device auto or cpu")
+    if devices.processes > 1:
+        raise UsageError("an Apple computer has one GPU: leave --devices and --num-nodes out, or use --device cpu")
+    if recipe.precision == "bf16" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        raise UsageError("bf16 on device mps needs macOS 14; use --precision fp32")
+    if recipe.precision == "fp16":
+        raise UsageError("fp16 needs a CUDA GPU, whose gradients are scaled; use --precision bf16 or fp32")
+    if recipe.compile:
+        raise UsageError("steps are compiled for CPUs and CUDA GPUs alone; leave --compile out with --device mps")
 
 
 @contextmanager
@@ -109,8 +136,27 @@ def move(
 @contextmanager
 def own_random_state(device: torch.device) -> Iterator[None]:
     """Restores torch's random state, of the CPU and of the device, at the end."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+    kept = random_state(device)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            set_random_state(device, kept)
+
+
+def random_state(device: torch.device) -> torch.Tensor | None:
+    """That of the device; None for a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else None
+
+
+def set_random_state(device: torch.device, state: torch.Tensor | None) -> None:
+    """The opposite of :func:`random_state`; nothing for a CPU, or without a state."""
+    if device.type == "cuda" and state is not None:
+        torch.cuda.set_rng_state(state, device)
+    elif device.type == "mps" and state is not None:
+        torch.mps.set_rng_state(state)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """What a recipe describes: data, peers and method, built and checked before anything is written."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from collegium import data as datasets
 from collegium import methods, networks
 from collegium.cohort import CohortSpec
 from collegium.data import ClassificationData
-from collegium.distiller import Distiller
+from collegium.distiller import Distiller, check_class_weights
 from collegium.errors import UsageError
 from collegium.options import check_options, keywords
 from collegium.student import load_peer, start_from
@@ -32,6 +32,7 @@ class Experiment:
     spec: CohortSpec
     learner: Distiller
     notes: tuple[str, ...] = ()  # what a reader of its scores must know
+    weights: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # peer -> the file that it started from
     contiguous: bool = False  # whether a network refuses the channels-last layout
 
     @property
@@ -60,7 +61,7 @@ def build(
         peers: networks from Python in place of those that the recipe names.
         data: data from Python in place of those that the recipe names.
         teacher: a trained network from Python in place of the one that the recipe names.
-        begun: the weights will come from a checkpoint; neither start_from nor pretrained weights are loaded.
+        begun: the weights will come from a checkpoint; neither start_from nor other trained weights are loaded.
 
     Raises:
         UsageError: what the recipe names does not exist or does not fit together.
@@ -75,29 +76,44 @@ def build(
     ):
         if given is None and named is not None and named.startswith("python:"):
             raise UsageError(f"this run was given its {what} from Python ({named}): pass {what}= in the call")
-    names = networks.parse_peers(recipe.peers) if peers is None else []
+    asked = networks.parse_peers(recipe.peers) if peers is None else []
+    names = [networks.untrained(name) for name in asked] if begun else asked
     for name in set(names):  # a wrong name is found before any data are fetched
         networks.check(name)
     if data is None:
         data = datasets.load(recipe.data_name, **recipe.data_options)
     recipe = resolve(recipe)
     shape: dict[str, Any] = dict(num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size)
+    normalised = networks.Statistics(data.mean, data.std)
     cohort_peers = [networks.as_network(peer, data.image_shape) for peer in peers or ()]
     for k, peer in enumerate(cohort_peers):
         _check_trainable(peer, k)
     for k, name in enumerate(names):
         with _seeded(recipe.resolved_weight_seed, k):
-            cohort_peers.append(networks.build(networks.untrained(name) if begun else name, **shape))
+            cohort_peers.append(networks.build(name, **shape, **normalised._asdict()))
     if teacher is None and recipe.teacher is not None:
         teacher = load_peer(recipe.teacher)
     own_notes = dict.fromkeys(peer.note for peer in cohort_peers if peer.note)
     notes = [*data.notes, *_resized(cohort_peers, data.image_size), *own_notes]
+    for k, (name, peer) in enumerate(zip(asked, cohort_peers, strict=False)):
+        if note := networks.normalisation_note(name, peer, normalised):
+            notes.append(f"peer{k} ({peer.name}): {note}")
+    weights = {
+        f"peer{k}": {"sha256": loaded.sha256, "note": f"peer{k} ({peer.name}) {loaded.note}"}
+        for k, peer in enumerate(cohort_peers)
+        if (loaded := peer.loaded_weights) is not None
+    }
+    notes += [told["note"] for told in weights.values()]
     if recipe.start_from is not None and begun:
         notes += [f"The peers started from {recipe.start_from}."]
     elif recipe.start_from is not None:
         notes += [start_from(peer, k, recipe.start_from) for k, peer in enumerate(cohort_peers)]
     contiguous = try_step(cohort_peers, recipe, data.image_shape)
     notes += contiguous
+    if recipe.device == "mps":
+        notes.append("On device mps torch does not promise the same bits when a run is repeated or goes on.")
+    class_weights, told = weigh_classes(recipe, data)
+    notes += told
     with _seeded(recipe.resolved_weight_seed, -1):
         learner = Distiller(
             recipe.method,
@@ -107,8 +123,35 @@ def build(
             share_until=recipe.share_until,
             teacher=teacher,
             recompute=recipe.activation_checkpointing,
+            class_weights=class_weights,
         )
-    return Experiment(recipe, data, learner.spec, learner, tuple(notes), bool(contiguous))
+    return Experiment(recipe, data, learner.spec, learner, tuple(notes), weights, bool(contiguous))
+
+
+def weigh_classes(recipe: Recipe, data: ClassificationData[Any]) -> tuple[tuple[float, ...] | None, list[str]]:
+    """The weights of the classes, and what a reader of the scores must know of them and of the sampling."""
+    counts = torch.bincount(data.train.targets.cpu(), minlength=data.num_classes)
+    present, images = int((counts > 0).sum()), int(counts.sum())
+    notes = []
+    if recipe.sampling == "balanced":
+        notes.append(
+            f"An epoch draws {images} training images with replacement, {images / present:.3g} of each class on "
+            f"average; the classes have from {int(counts[counts > 0].min())} to {int(counts.max())}."
+        )
+    weights = recipe.class_weights
+    if weights == "balanced":
+        # A class without training images has no label to weigh.
+        weights = tuple(images / (present * count) if count else 0.0 for count in counts.tolist())
+    if weights is None:
+        return None, notes
+    check_class_weights(weights, data.num_classes)
+    trained = [c for c in range(len(weights)) if counts[c]]
+    low, high = (pick(trained, key=weights.__getitem__) for pick in (min, max))
+    notes.append(
+        f"The cross-entropy with labels is weighted by class, from {weights[low]:.3g} for {data.class_names[low]} to "
+        f"{weights[high]:.3g} for {data.class_names[high]}."
+    )
+    return weights, notes
 
 
 def _check_trainable(peer: networks.Network, index: int) -> None:

@@ -21,7 +21,7 @@ from collegium.student import save_peer
 from collegium.training.checks import check_run
 from collegium.training.devices import Layout
 from collegium.training.display import Display
-from collegium.training.engine import move, own_random_state
+from collegium.training.engine import move, own_random_state, random_state, set_random_state
 from collegium.training.evaluation import Evaluator
 from collegium.training.events import Events
 from collegium.training.experiment import Experiment
@@ -76,6 +76,7 @@ class Run:
             channels_last=experiment.channels_last,
             views=self.learner.views,
             images_per_class=self.learner.method.images_per_class,
+            balanced=recipe.sampling == "balanced",
             share=self.share,
         )
         self.evaluator = Evaluator(experiment, fabric, self.share)
@@ -253,7 +254,6 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""
-        cuda = self.fabric.device.type == "cuda"
         return {
             "learner": self.learner.state_dict(),
             "optimizers": self.players.state_dict(),
@@ -261,7 +261,7 @@ class Run:
             "mean": list(self.experiment.data.mean),
             "std": list(self.experiment.data.std),
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self.fabric.device) if cuda else None,
+            "random_cuda": random_state(self.fabric.device),  # or of MPS
             "epoch": self.epoch,
             "step": self.step,
             "tally": self.tally.state_dict(),
@@ -277,8 +277,7 @@ class Run:
             self.players.load_state_dict(state["optimizers"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         torch.set_rng_state(state["random"])
-        if state["random_cuda"] is not None and self.fabric.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random_cuda"], self.fabric.device)
+        set_random_state(self.fabric.device, state["random_cuda"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.tally.load_state_dict(state["tally"])
         self.history, self.seconds = list(state["history"]), dict(state["seconds"])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from collegium import ranks
 from collegium.cohort import is_peer
+from collegium.wide import in_double
 
 METRICS = ("top1_error", "top5_error", "nll", "ece", "average_accuracy", "kappa")
 BINS = 15  # of the calibration error
@@ -27,8 +28,8 @@ class Scores:
         self._top = max(1, min(5, num_classes - 1))
         self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.long, device=device)
         self._top_right = torch.zeros((), dtype=torch.long, device=device)
-        self._nll = torch.zeros((), dtype=torch.double, device=device)
-        self._bins = torch.zeros(2, BINS, dtype=torch.double, device=device)  # confidences, correct answers
+        self._nll = in_double(torch.zeros((), device=device))
+        self._bins = in_double(torch.zeros(2, BINS, device=device))  # confidences, correct answers
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Adds a batch: logits (B, C), class indices (B,)."""
@@ -37,9 +38,9 @@ class Scores:
         cell = target * logits.shape[-1] + answer
         self._confusion.view(-1).scatter_add_(0, cell, torch.ones_like(cell))
         self._top_right += (log_p.topk(self._top).indices == target[:, None]).sum()
-        self._nll += nn.functional.nll_loss(log_p, target, reduction="none").double().sum()
+        self._nll += in_double(nn.functional.nll_loss(log_p, target, reduction="none")).sum()
         in_bin = bin_of(confidence)[:, None] == torch.arange(BINS, device=target.device)  # (B, bins)
-        self._bins += torch.stack([confidence, answer == target]).double() @ in_bin.double()
+        self._bins += in_double(torch.stack([confidence, answer == target])) @ in_double(in_bin)
 
     def compute(self) -> dict[str, float]:
         """The value of every metric of METRICS."""

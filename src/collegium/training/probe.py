@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from collegium.data import ClassificationData
-from collegium.training.engine import make_fabric, own_random_state
+from collegium.errors import UsageError
+from collegium.training.engine import make_fabric, on_cuda, own_random_state
 from collegium.training.experiment import Experiment, build
 from collegium.training.loop import Run
 from collegium.training.recipe import Recipe
@@ -52,6 +53,8 @@ def fastest(
         DataError: the data cannot be read.
         RuntimeError: every candidate failed.
     """
+    if recipe.device == "mps":
+        raise UsageError("--fastest measures CPUs and CUDA GPUs; leave it out with --device mps")
     experiment = build(recipe, peers=peers, data=data, teacher=teacher)
 
     failures: list[RuntimeError] = []
@@ -97,7 +100,7 @@ def _describe(recipe: Recipe) -> str:
 
 
 def _on_gpu(recipe: Recipe) -> bool:
-    return torch.cuda.is_available() and recipe.device != "cpu"
+    return on_cuda(recipe)
 
 
 def _precisions(recipe: Recipe) -> list[Literal["fp32", "bf16"]]:

@@ -16,7 +16,9 @@ def provenance(device: torch.device, devices: int = 1, nodes: int = 1) -> dict[s
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
         "commit": _commit(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else _processor() + " (MPS)" * (device.type == "mps"),
         "devices": devices,
         "nodes": nodes,
         "threads": torch.get_num_threads(),

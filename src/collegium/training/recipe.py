@@ -41,6 +41,10 @@ class Recipe:
         decay: factor of each drop of the step schedule.
         warmup: share of training over which the learning rate rises linearly from 0.
         label_smoothing: weight of the uniform distribution in the targets.
+        class_weights: of the cross-entropy with labels, one for each class in their order; "balanced" takes N / (K n)
+            for a class of n of the N training images of K classes. By default each counts 1.
+        sampling: what an epoch takes: every training image once ("uniform"), or as many draws with replacement, of a
+            class at random and then of one of its images ("balanced").
         mixup: alpha of mixup; 0 for none.
         cutmix: alpha of CutMix; 0 for none. With mixup too, each batch gets one of the two.
         sync_batchnorm: with several devices, batch norm uses the statistics of the whole batch.
@@ -58,7 +62,8 @@ class Recipe:
         evaluate_every: evaluate after every so many epochs, and after the last one.
         checkpoint_every: save a checkpoint after every so many epochs, and after the last one.
         keep_checkpoints: number of newest checkpoints to keep.
-        device: device to train on; "auto" uses a GPU if there is one.
+        device: device to train on; "auto" uses a CUDA GPU if there is one, else the CPU. "mps" is the GPU of an Apple
+            computer.
 
     Raises:
         UsageError: a value is outside its range.
@@ -82,6 +87,8 @@ class Recipe:
     decay: float = 0.1
     warmup: float = 0.0
     label_smoothing: float = 0.0
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    sampling: Literal["uniform", "balanced"] = "uniform"
     mixup: float = 0.0
     cutmix: float = 0.0
     sync_batchnorm: bool = False
@@ -97,7 +104,7 @@ class Recipe:
     evaluate_every: int = 1
     checkpoint_every: int = 1
     keep_checkpoints: int = 2
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(Recipe).items():
@@ -121,6 +128,10 @@ class Recipe:
         if self.cuda_graphs and not self.compile:
             raise UsageError("CUDA graphs replay compiled kernels: give --compile true with --cuda-graphs true")
         object.__setattr__(self, "milestones", tuple(self.milestones))
+        if isinstance(self.class_weights, list | tuple):
+            legal = all(weight >= 0 for weight in self.class_weights) and any(self.class_weights)
+            _check("class_weights", self.class_weights, legal, "0 or more, and not all 0")
+            object.__setattr__(self, "class_weights", tuple(self.class_weights))
 
     @property
     def method_name(self) -> str:
@@ -197,7 +208,13 @@ class Recipe:
         for leaves in (mine, theirs):
             leaves.pop("data.workers", None)  # how many processes read the images changes none of them
         both = [(key, mine.get(key, "absent"), theirs.get(key, "absent")) for key in mine | theirs]
-        return [f"{key}: {here} here, {there} there" for key, here, there in both if here != there]
+        # An option that is not used is absent from runs of before there was one.
+        alike = ((None, "absent"), ("absent", None))
+        return [
+            f"{key}: {here} here, {there} there"
+            for key, here, there in both
+            if here != there and (here, there) not in alike
+        ]
 
 
 def told(differences: Sequence[str]) -> str:

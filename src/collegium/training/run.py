@@ -114,9 +114,14 @@ def _train_in_this_process(
     def prepare() -> Experiment:
         known = teacher or (folder.teacher() if begun else None)
         experiment = build(recipe, peers=peers, data=data, teacher=known, begun=begun)
+        if begun:
+            loaded = folder.loaded_weights()
+            notes = (*experiment.notes, *(weights["note"] for weights in loaded.values()))
+            experiment = dataclasses.replace(experiment, notes=notes, weights=loaded)
         if fabric.is_global_zero:
             folder.check(experiment.recipe, overwrite=overwrite)
             folder.check_data(experiment.data.fingerprint(), overwrite=overwrite)
+            folder.check_weights(experiment.weights, overwrite=overwrite)
         return experiment
 
     experiment = ranks.rank0_first(prepare, local_rank0=fabric.local_rank == 0, device=fabric.device)
@@ -130,6 +135,7 @@ def _train_in_this_process(
             folder.check(experiment.recipe, overwrite=overwrite)  # another process may have been here since
             where = provenance(fabric.device, found.devices, found.nodes) | {"layout": layout}
             where["data_fingerprint"] = experiment.data.fingerprint()
+            where |= {"weights": experiment.weights} if experiment.weights else {}
             folder.open(experiment.recipe, where, overwrite=overwrite)
             if recipe.teacher is not None and not recipe.teacher.startswith("python:"):
                 folder.keep_teacher(recipe.teacher)
@@ -174,7 +180,7 @@ def restore(
     state = folder.load_checkpoint()
     if state is None:
         raise UsageError(f"{folder.path} cannot be restored: it has no checkpoint")
-    if not torch.cuda.is_available():
+    if not (torch.cuda.is_available() if recipe.device != "mps" else torch.backends.mps.is_available()):
         precision = "fp32" if recipe.precision == "fp16" else recipe.precision
         recipe = dataclasses.replace(recipe, device="cpu", precision=precision, cuda_graphs=False)
     if data is not None:

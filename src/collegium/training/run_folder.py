@@ -28,7 +28,7 @@ from torch import nn
 
 from collegium.errors import DataError, StorageError, TrainingError, UsageError
 from collegium.files import check_whole, checksum_file, inside, locked, storing, write_checked, write_whole
-from collegium.schemas import CHECKPOINT, fault, read_metrics, read_result
+from collegium.schemas import CHECKPOINT, Record, fault, read_metrics, read_result
 from collegium.student import load_peer, peer_files, peer_folder
 from collegium.training.recipe import Recipe, told
 from collegium.yaml_text import read_yaml, write_yaml
@@ -98,6 +98,21 @@ class RunFolder:
             f"{self.path} was begun with other data: they have changed since (images, labels or their split), so it "
             "cannot go on; put them back, or start over with --overwrite"
         )
+
+    def check_weights(self, weights: Mapping[str, Mapping[str, str]], *, overwrite: bool = False) -> None:
+        """Whether a run may go on with peers that start from these files of weights.
+
+        Raises:
+            UsageError: it was begun with others.
+        """
+        if overwrite or not self.recipe_file.exists():
+            return
+        begun = {peer: loaded["sha256"] for peer, loaded in self.loaded_weights().items()}
+        if changed := [peer for peer, loaded in weights.items() if begun.get(peer) != loaded["sha256"]]:
+            raise UsageError(
+                f"{self.path} was begun with other weights for {', '.join(changed)}: the file has changed since; "
+                "put it back, or start over with --overwrite"
+            )
 
     def open(self, recipe: Recipe, provenance: Mapping[str, Any], *, overwrite: bool = False) -> None:
         """Prepares the folder for a recipe, unless it holds a run of that recipe already."""
@@ -237,9 +252,24 @@ class RunFolder:
 
     def fingerprint(self) -> str | None:
         """That of the data on which the run was trained; None where the run does not say it."""
-        told = read_yaml(self.recipe_file).get("provenance")
-        found = told.get("data_fingerprint") if isinstance(told, dict) else None
+        found = self._provenance().get("data_fingerprint")
         return found if isinstance(found, str) else None
+
+    def loaded_weights(self) -> dict[str, dict[str, str]]:
+        """Peer -> the "sha256" of the file of weights that it started from, and a "note" on what was loaded.
+
+        Raises:
+            DataError: the run says it otherwise than it was written.
+        """
+        weights = self._provenance().get("weights", {})
+        wrong = fault(weights, {str: Record({"sha256": str, "note": str})}, "weights")
+        if wrong is not None:
+            raise DataError(f"{self.recipe_file} is not as it was written: {wrong}")
+        return dict(weights)
+
+    def _provenance(self) -> dict[str, Any]:
+        told = read_yaml(self.recipe_file).get("provenance")
+        return told if isinstance(told, dict) else {}
 
     @contextmanager
     def translate_misfit(self) -> Iterator[None]:

@@ -200,3 +200,12 @@ def test_views_of_an_image_differ_and_the_first_is_that_of_a_single_one(workers)
 
     assert torch.equal(first(2)[0], first(1)) and not torch.equal(first(2)[1], first(1))
     assert first(3).shape == (3, 5, 3, 16, 16)
+
+
+def test_an_image_that_is_drawn_again_is_augmented_otherwise():
+    split = StreamedSplit.of(Noise(12), torch.tensor([0] * 11 + [1]))
+    drawn = data(12, train=split).training_batches(batch_size=12, seed=0, device=CPU, balanced=True)
+    ((images, targets),) = drawn.epoch(0)
+    rare = images[targets == 1]
+    assert len(rare) >= 3
+    assert len({image.numpy().tobytes() for image in rare}) == len(rare)

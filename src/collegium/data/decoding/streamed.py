@@ -12,11 +12,13 @@ from collegium.seeds import global_state_kept, seed_globally
 
 from ..batches import Normalisation, check_place
 from ..interface import WHOLE, BatchPlan, ClassificationData, Share, at, described_depth
-from ..order import AUGMENTATION, Order
+from ..order import AUGMENTATION, Order, times_before
+from ..transforms import Transform, transform_name, transformed
 from .views import Ready, View, Views
 from .workers import Crew, default_workers
 
-Task = tuple[int, list[int]]
+Task = tuple[int, list[int], list[int]]
+"""An epoch, places of a split, and how often each image has been in that epoch before."""
 
 
 class Source(Protocol):
@@ -89,6 +91,8 @@ class StreamedData(ClassificationData[StreamedSplit]):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha1(repr((self.class_names, self.mean, self.std, self.views, self.channels)).encode())
+        if self.transform is not None:
+            digest.update(transform_name(self.transform).encode())
         for split in self.splits.values():
             digest.update(split.source.fingerprint(split.indices).encode())
             digest.update(split.targets.numpy().tobytes())
@@ -103,7 +107,7 @@ class StreamedData(ClassificationData[StreamedSplit]):
     ) -> "StreamedBatches":
         return StreamedBatches(
             self.train,
-            self.views.training(self.mean),
+            _then(self.views.training(self.mean), self.transform),
             self._normalisation(device, channels_last),
             device=device,
             workers=self.workers,
@@ -127,7 +131,8 @@ class StreamedData(ClassificationData[StreamedSplit]):
         return Normalisation(self.mean, self.std, self.image_size[1], device, channels_last=channels_last)
 
     def pictures(self, split: StreamedSplit) -> Tensor:
-        images, _ = _Maker(split, self.views.scoring(), seed=0, views=1)((0, list(range(len(split)))))
+        everything = list(range(len(split)))
+        images, _ = _Maker(split, self.views.scoring(), seed=0, views=1)((0, everything, [0] * len(split)))
         return images.permute(0, 3, 1, 2)
 
     def preprocessing(self) -> dict[str, Any]:
@@ -138,7 +143,8 @@ class StreamedBatches:
     """Batches of normalised images that worker processes decode.
 
     The order is a function of (seed, epoch), and what is done at random to an image of (seed, epoch, its index in
-    the source), so an interrupted run goes on in the middle of an epoch exactly, with any number of workers.
+    the source, how often it has been in the epoch before), so an interrupted run goes on in the middle of an epoch
+    exactly, with any number of workers.
 
     Args:
         split: N images and their labels.
@@ -152,6 +158,7 @@ class StreamedBatches:
         workers: processes that decode, 0 for none; None for one for each CPU but one.
         views: see :class:`BatchPlan`, and so for ``images_per_class`` and ``share``; each image is read once for all.
         images_per_class: see there.
+        balanced: see there.
         share: see there.
 
     Raises:
@@ -172,6 +179,7 @@ class StreamedBatches:
         workers: int | None = None,
         views: int = 1,
         images_per_class: int = 1,
+        balanced: bool = False,
         share: Share = WHOLE,
     ) -> None:
         self.batch_size, self.seed, self.training, self.views, self.share = batch_size, seed, training, views, share
@@ -183,6 +191,7 @@ class StreamedBatches:
             shuffle=training,
             drop_last=training,
             images_per_class=images_per_class,
+            balanced=balanced,
         )
         self._crew = Crew(
             _Maker(split, view, seed, views),
@@ -214,14 +223,30 @@ class StreamedBatches:
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         whole = self._order.epoch(epoch)
-        order = self.share.cut(whole, self.batch_size)
+        order, before = (self.share.cut(x, self.batch_size) for x in (whole, times_before(whole)))
         size = self.share.size(min(self.batch_size, len(whole)))
-        tasks = [(epoch, order[step * size : (step + 1) * size].tolist()) for step in range(first_step, len(self))]
+        steps = [slice(step * size, (step + 1) * size) for step in range(first_step, len(self))]
+        tasks = [(epoch, order[here].tolist(), before[here].tolist()) for here in steps]
+        pinned = self._device.type == "cuda"
         for images, targets in self._crew.run(tasks):
-            ready = self._normalise(images.to(self._device, non_blocking=True))
+            ready = self._normalise(images.to(self._device, non_blocking=pinned))
             if self.views > 1:
                 ready = ready.reshape(self.views, -1, *ready.shape[1:])
-            yield ready, targets.to(self._device, non_blocking=True)
+            yield ready, targets.to(self._device, non_blocking=pinned)
+
+
+class _Then:
+    """A view, and then the user's own change of it."""
+
+    def __init__(self, view: View, transform: Transform) -> None:
+        self.view, self.transform = view, transform
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return transformed(self.transform, self.view(pixels))
+
+
+def _then(view: View, transform: Transform | None) -> View:
+    return view if transform is None else _Then(view, transform)
 
 
 class _Maker:
@@ -229,21 +254,23 @@ class _Maker:
 
     def __init__(self, split: StreamedSplit, view: View, seed: int, views: int) -> None:
         self.split, self.view, self.seed, self.views = split, view, seed, views
+        self.redraws = isinstance(view.view if isinstance(view, _Then) else view, Ready)  # the source draws the view
 
     def __call__(self, task: Task) -> tuple[Tensor, Tensor]:
         """(views * B, H, W, C) uint8, view after view, and (B,) int64."""
-        epoch, places = task
+        epoch, places, before = task
         with global_state_kept():  # in the training process it is the training's own
-            images = [self._views(epoch, int(self.split.indices[place])) for place in places]
+            indices = self.split.indices[places].tolist()
+            images = [self._views(epoch, *image) for image in zip(indices, before, strict=True)]
         return torch.stack(images, 1).flatten(0, 1), self.split.targets[places]
 
-    def _views(self, epoch: int, index: int) -> Tensor:
+    def _views(self, epoch: int, index: int, before: int) -> Tensor:
         """(views, H, W, C)"""
-        seed_globally(self.seed, AUGMENTATION, epoch, index)
+        seed_globally(self.seed, AUGMENTATION, epoch, index, *([before] if before else []))
         pixels = self.split.source.pixels(index)
         made = [self.view(pixels)]
         for _ in range(1, self.views):
-            if isinstance(self.view, Ready):  # the source itself draws the view
+            if self.redraws:
                 pixels = self.split.source.pixels(index)
             made.append(self.view(pixels))
         return torch.stack([view.permute(1, 2, 0) for view in made])

@@ -80,6 +80,7 @@ class PatchBatches:
         channels_last: the memory layout of the patches; otherwise contiguous (B, C, H, W).
         views: see :class:`BatchPlan`, and so for ``images_per_class`` and ``share``.
         images_per_class: see there.
+        balanced: see there.
         share: see there.
 
     Raises:
@@ -101,6 +102,7 @@ class PatchBatches:
         channels_last: bool = True,
         views: int = 1,
         images_per_class: int = 1,
+        balanced: bool = False,
         share: Share = WHOLE,
     ) -> None:
         check_patch(patch, scene.shape)
@@ -118,6 +120,7 @@ class PatchBatches:
             shuffle=shuffle,
             drop_last=drop_last,
             images_per_class=images_per_class,
+            balanced=balanced,
         )
 
     def __len__(self) -> int:
@@ -160,7 +163,7 @@ class PatchBatches:
     def _to_device(self, draws: Tensor) -> Tensor:
         if self._device.type == "cuda":
             draws = draws.pin_memory()  # else the copy would wait for the device
-        return draws.to(self._device, non_blocking=True)
+        return draws.to(self._device, non_blocking=self._device.type == "cuda")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +199,8 @@ class PatchData(ClassificationData[Pixels]):
         if self.cube.ndim != 3 or self.cube.dtype != torch.float32:
             raise UsageError(f"the scene {self.name} is {describe(self.cube)}: expected float32 (H, W, C)")
         check_patch(self.patch, self.cube.shape)
+        if self.transform is not None:
+            raise UsageError(f"{self.name} holds patches of a scene, which no transform changes: leave it out")
         super().__post_init__()
         together = torch.cat([split.positions for split in self.splits.values()])
         if together.min() < 0 or together.max() >= self.cube[..., 0].numel():
