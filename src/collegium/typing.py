@@ -14,7 +14,8 @@ class StudyEntries(TypedDict, total=False):
     start_from: str | PathLike[str] | None
     epochs: int
     batch_size: int
-    optimizer: Literal["sgd", "adam", "adamw"]
+    optimizer: str
+    optimizer_options: Mapping[str, Any]
     learning_rate: float
     momentum: float
     nesterov: bool

@@ -18,6 +18,7 @@ from collegium.distiller import Distiller
 from collegium.errors import UsageError
 from collegium.options import check_options, keywords
 from collegium.student import load_peer, start_from
+from collegium.training.optimizers import check_optimizer
 from collegium.training.recipe import Recipe
 from collegium.user_code import Untrusted, consents
 
@@ -71,6 +72,8 @@ def build(
     names = networks.parse_peers(recipe.peers) if peers is None else []
     for name in set(names):  # a wrong name is found before any data are fetched
         networks.check(name)
+    if not begun:
+        check_optimizer(recipe)
     if data is None:
         data = datasets.load(recipe.data_name, **recipe.data_options)
     recipe = resolve(recipe)

@@ -31,10 +31,13 @@ class Recipe:
         data: the data set's name under "name", and its options.
         epochs: passes over the training images.
         batch_size: images per step, over all devices; an incomplete last batch is left out.
-        optimizer: for all parameters of a player.
+        optimizer: for all parameters of a player: sgd, adam, adamw, or another one of timm, see
+            `collegium list optimizers`.
+        optimizer_options: further options of the optimizer by the names that timm or torch gives them, for example
+            {betas: [0.9, 0.95], eps: 1.0e-6}.
         learning_rate: its highest value. It applies to the whole batch, for any number of devices.
-        momentum: of SGD.
-        nesterov: Nesterov momentum for SGD.
+        momentum: of SGD, and of the other optimizers that have one number for it.
+        nesterov: Nesterov momentum for ``sgd``; other optimizers have it in their names or their options.
         weight_decay: of all parameters for which the method sets no other.
         schedule: of the learning rate, over all steps: "step" multiplies by ``decay`` at each milestone.
         milestones: where the step schedule drops the learning rate, as shares of training.
@@ -72,7 +75,8 @@ class Recipe:
     data: Mapping[str, Any] = field(default_factory=lambda: {"name": "digits"})
     epochs: int = 30
     batch_size: int = 128
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: str = "sgd"
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     learning_rate: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
