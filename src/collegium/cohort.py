@@ -22,6 +22,10 @@ from collegium.torch_private import writes
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
+AVERAGED = "_ema"
+"""How the names of predictors end that answer with the moving average of the peers' weights: peer0_ema."""
+
+
 def is_peer(predictor: str) -> bool:
     """Whether a predictor's name is that of a peer: peer0, peer1, ..."""
     return re.fullmatch(r"peer\d+", predictor) is not None

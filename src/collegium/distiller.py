@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from collegium import methods, networks, ranks
-from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe, describe_logits
+from collegium.cohort import AVERAGED, Cohort, CohortSpec, PeerOutputs, describe, describe_logits
 from collegium.errors import UsageError
 from collegium.method import Method, Progress, Shadow, Terms, torch_groups, trainable
 from collegium.options import check_options
@@ -77,6 +77,8 @@ class Distiller(nn.Module):
         share_until: the last stage that the peers share, see :class:`~collegium.cohort.Cohort`.
         teacher: a trained module, for methods that learn from one; it is frozen.
         recompute: whether the backward pass keeps the ends of stages alone and computes what lies between again.
+        ema: decay of an exponential moving average of the peers' weights, between 0 and 1, which :meth:`predict` asks
+            too; see :meth:`after_step`.
         epochs: into how many epochs the share of training is divided, for methods that count them: ramps rise, and
             DualNet's peers take turns, from epoch to epoch.
         steps_per_epoch: optimizer steps of an epoch, for methods that count them (OKDPH, L-MCL).
@@ -98,6 +100,7 @@ class Distiller(nn.Module):
         share_until: str | None = None,
         teacher: nn.Module | None = None,
         recompute: bool = False,
+        ema: float | None = None,
         epochs: int = 100,
         steps_per_epoch: int | None = None,
         **options: Any,
@@ -156,6 +159,13 @@ class Distiller(nn.Module):
             followed = Cohort([self.cohort.peer(0)], input_ndim=self.cohort.input_ndim) if rule.hybrid else self.cohort
             self.shadow = copy.deepcopy(followed).requires_grad_(False)
             self._follow(rule, 0.0)
+        if ema is not None and not 0 < ema < 1:
+            raise UsageError(f"ema is the decay of a moving average, between 0 and 1, not {ema}")
+        self.ema = ema
+        self.average: Cohort | None = None
+        if ema is not None:
+            self.average = copy.deepcopy(self.cohort).requires_grad_(False).eval()
+            self.average.teacher = None
         self._counts_steps = method_class.after_step is not Method.after_step
         self._stepped = False  # whether an optimizer has, since the last after_step
         self._watch_steps()
@@ -177,13 +187,15 @@ class Distiller(nn.Module):
     def train(self, mode: bool = True) -> "Distiller":
         """As of any module; the modules that were given follow."""
         super().train(mode)
+        if self.average is not None:
+            self.average.eval()  # its running statistics are means too
         for module in self._given:
             module.train(mode)
         return self
 
     def keep(self, peers: range) -> None:
         """Leaves all other peers, and their copies, to other processes."""
-        for cohort in filter(None, (self.cohort, self.shadow)):
+        for cohort in filter(None, (self.cohort, self.shadow, self.average)):
             cohort.keep(peers)
 
     def local_modules(self) -> list[nn.Module]:
@@ -193,7 +205,9 @@ class Distiller(nn.Module):
 
     def local_prefixes(self) -> tuple[str, ...]:
         """How the names of this process's peers and their copies begin in :meth:`state_dict`."""
-        return tuple(f"{part}.branches.{k}." for part in ("cohort", "shadow") for k in self.cohort.local_peers)
+        return tuple(
+            f"{part}.branches.{k}." for part in ("cohort", "shadow", "average") for k in self.cohort.local_peers
+        )
 
     def statistics(self) -> list[Tensor]:
         """The running statistics of what this process trains, which processes that share a batch average."""
@@ -285,7 +299,11 @@ class Distiller(nn.Module):
         return Progress(epoch, torch.full_like(done, self.epochs), done)
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits of every predictor, in the peers' shape: the peers, their mean ("ensemble"), and the method's own."""
+        """Logits of every predictor, in the peers' shape: the peers, their mean ("ensemble"), and the method's own.
+
+        With ``ema`` the peers with averaged weights too, "peer0_ema" and so on, and where there are several peers the
+        mean of these, "ensemble_ema".
+        """
         rule = self.method.shadow
         out = self._outputs(images, copies=rule is not None and rule.hybrid)
         if self.positions is None:
@@ -297,7 +315,16 @@ class Distiller(nn.Module):
             **{f"peer{k}": z for k, z in enumerate(out.logits)},
             "ensemble": out.logits.mean(0),
             **{name: z.float() for name, z in own.items()},
+            **self._averaged(images),
         }
+
+    def _averaged(self, images: Tensor) -> dict[str, Tensor]:
+        """What the peers with averaged weights answer."""
+        if self.average is None:
+            return {}
+        logits = self.average.forward_peers(images).logits
+        found = {f"peer{k}{AVERAGED}": z for k, z in enumerate(logits)}
+        return found | ({f"ensemble{AVERAGED}": logits.mean(0)} if len(logits) > 1 else {})
 
     def _outputs(self, images: Tensor, *, copies: bool) -> PeerOutputs:
         """What the peers say, and their copies if ``copies``, where there are some."""
@@ -408,12 +435,7 @@ class Distiller(nn.Module):
         out: DistillerOutput = self(images, target, fraction)
         with torch.autocast(images.device.type, enabled=False):
             found = self.gradients(out)
-        for player, own in found.items():
-            own = [None if g is None else g * share for g in own]
-            before = gradients.get(player, [None] * len(own))
-            gradients[player] = [
-                a if b is None else b if a is None else a + b for a, b in zip(before, own, strict=True)
-            ]
+        accumulate(gradients, found, share)
         terms = {
             player: {name: share * x.detach() for name, x in named.items()} for player, named in out.by_player.items()
         }
@@ -422,6 +444,9 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def after_step(self, step: int | None = None, epoch_steps: int | None = None) -> None:
         """To be called after every optimizer step: copies follow the peers, and the method does what it does then.
+
+        With ``ema`` the average of every weight becomes d average + (1 - d) weight, where d is the decay, but at most
+        1 - 1 / step, so that the initial weights are forgotten. Running statistics of norms are averaged like weights.
 
         Args:
             step: which step of the training it was, counted from 1; by default it is counted here.
@@ -442,6 +467,8 @@ class Distiller(nn.Module):
         rule = self.method.shadow
         if self.shadow is not None and rule is not None and step % rule.every == 0:
             self._follow(rule, min(1 - rule.every / step, rule.decay))
+        if self.average is not None and self.ema is not None:
+            _average(self.average.local_modules(), self.cohort.local_modules(), min(1 - 1 / step, self.ema))
         self.method.after_step(self.cohort, step, epoch_steps or 1)
 
     @torch.no_grad()
@@ -528,6 +555,26 @@ def _check_alike(cohort: Cohort, method: str) -> None:
             f"{method} averages weights, so its peers must be equal networks, but the weights of "
             f"{', '.join(cohort.names)} differ in names or shapes; use one network for all peers"
         )
+
+
+def accumulate(gradients: Gradients, found: Gradients, share: float | Tensor) -> None:
+    """Adds a share of the gradients of a micro-batch to those of the micro-batches before it."""
+    for player, own in found.items():
+        if not isinstance(share, float) or share != 1:
+            own = [None if g is None else g * share for g in own]
+        before = gradients.get(player, [None] * len(own))
+        gradients[player] = [a if b is None else b if a is None else a + b for a, b in zip(before, own, strict=True)]
+
+
+def _average(mean: nn.Module, newest: nn.Module, decay: float) -> None:
+    """Moves the weights and running statistics of ``mean`` towards those of ``newest``; counts are copied."""
+    tensors = [*mean.parameters(), *mean.buffers()], [*newest.parameters(), *newest.buffers()]
+    pairs = list(zip(*tensors, strict=True))
+    real = [(a, b) for a, b in pairs if a.is_floating_point()]
+    get_ema_multi_avg_fn(decay)([a for a, _ in real], [b for _, b in real], None)  # type: ignore[no-untyped-call]
+    for stale, count in pairs:
+        if not stale.is_floating_point():
+            stale.copy_(count)
 
 
 def _means(networks: list[list[Tensor]]) -> list[Tensor]:

@@ -14,6 +14,7 @@ class StudyEntries(TypedDict, total=False):
     start_from: str | PathLike[str] | None
     epochs: int
     batch_size: int
+    micro_batches: int
     optimizer: str
     optimizer_options: Mapping[str, Any]
     learning_rate: float
@@ -29,6 +30,7 @@ class StudyEntries(TypedDict, total=False):
     cutmix: float
     sync_batchnorm: bool
     gradient_clip: float | None
+    ema: float | None
     precision: Literal["fp32", "bf16", "fp16"]
     channels_last: bool
     compile: bool

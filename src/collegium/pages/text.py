@@ -2,6 +2,7 @@
 
 from statistics import fmean
 
+from collegium.cohort import AVERAGED
 from collegium.formatting import count, number, plural
 from collegium.results.analysis import RunAnalysis
 from collegium.results.scores import last, wrong_labels
@@ -27,6 +28,10 @@ def verdict(analysis: RunAnalysis) -> str:
         )
         joined = number(last(result, "ensemble", "top1_error"))
         sentences.append(f"Averaging their logits (the ensemble) gives {joined} %.")
+    averaged = [name + AVERAGED for name in analysis.peers if name + AVERAGED in result["predictors"]]
+    if averaged:
+        error = number(fmean(last(result, name, "top1_error") for name in averaged))
+        sentences.append(f"With averaged weights, one peer alone gets {error} % wrong.")
     own = [(name, number(last(result, name, "top1_error"))) for name in analysis.own]
     if len(own) == 1:
         sentences.append(f"The method's own predictor, {own[0][0]}, gives {own[0][1]} %.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from collegium.cohort import is_peer
+from collegium.cohort import AVERAGED, is_peer
 from collegium.data import ClassificationData, SceneData
 from collegium.errors import DataError, UsageError
 from collegium.losses import attention_map
@@ -149,7 +149,7 @@ def gather(
         )
     trained = restore(run, peers=peers, data=data, teacher=teacher)
     logits, targets = _predict(trained)
-    own = tuple(name for name in logits if name != "ensemble" and not is_peer(name))
+    own = tuple(n for n in logits if not (n == "ensemble" or is_peer(n) or n.endswith(AVERAGED)))
     return RunAnalysis(
         run=Path(run),
         recipe=recipe,

@@ -101,6 +101,7 @@ def build(
             share_until=recipe.share_until,
             teacher=teacher,
             recompute=recipe.activation_checkpointing,
+            ema=recipe.ema,
         )
     return Experiment(recipe, data, learner.spec, learner, tuple(notes))
 

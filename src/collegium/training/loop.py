@@ -11,7 +11,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from collegium import ranks
-from collegium.distiller import Distiller
+from collegium.cohort import AVERAGED
+from collegium.distiller import Distiller, Gradients
 from collegium.errors import Interrupted, TrainingError, UsageError
 from collegium.files import auxiliary, write_whole
 from collegium.method import Progress
@@ -28,12 +29,13 @@ from collegium.training.experiment import Experiment
 from collegium.training.gradients import Players
 from collegium.training.metrics import summary
 from collegium.training.mixing import Mixing
+from collegium.training.notes import run_notes
 from collegium.training.optimizers import soften
 from collegium.training.partition import gather_to_rank0, make_partition
 from collegium.training.result import make_result
 from collegium.training.run_folder import RunFolder
 from collegium.training.sync_batchnorm import SynchronisedBatchNorm
-from collegium.training.tally import Tally, observe
+from collegium.training.tally import Tally, joined, observe
 from collegium.training.votes import Votes
 
 NETWORK_DRAWS = 2  # the use of a stream of random numbers, see collegium.seeds; the data have the uses before it
@@ -110,7 +112,8 @@ class Run:
     def _train_epochs(self) -> None:
         title = f"{self.recipe.method_name} on {self.experiment.data.name}"
         display = Display(title, self.recipe.epochs, len(self.training_batches), quiet=self.quiet)
-        for note in (*self.experiment.notes, *self.partition.describe(self.recipe, self.batch_size)):
+        own = run_notes(self.recipe, len(self.training_batches), self.share.size(self.batch_size))
+        for note in (*self.experiment.notes, *own, *self.partition.describe(self.recipe, self.batch_size)):
             display.note(note)
         events = Events(self.folder.path, self.epoch + 1, write=self.fabric.is_global_zero)
         with display, at_first_stop_signal(self._request_stop), events:
@@ -151,24 +154,35 @@ class Run:
         self.players.set_learning_rate(self.recipe, fraction)
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
         images, soft = self.mixing(images, soft)
-        with self.fabric.autocast(), self._own_draws(steps_before):
-            out = self.forward(images, soft, self.progress)
-        seen = observe(out.by_player, out.logits, target[self.share.before :])
-        gradients = self.players.gradients(out)
+        parts = self.recipe.micro_batches
+        divided = zip(
+            images.tensor_split(parts, dim=int(self.learner.cohort.has_views(images))),
+            soft.tensor_split(parts),
+            target[self.share.before :].tensor_split(parts),
+            strict=True,
+        )
+        gradients, measured = Gradients(), []
+        for part, (some_images, some_soft, some_target) in enumerate(divided):
+            with self.fabric.autocast(), self._own_draws(steps_before, part):
+                out = self.forward(some_images, some_soft, self.progress)
+            measured.append(observe(out.by_player, out.logits, some_target))
+            self.players.accumulate(gradients, out, parts)
+        seen = joined(measured)
         self.players.exchange(gradients, seen)
         self.players.step(gradients)
         self.learner.after_step(steps_before + 1, len(self.training_batches))
         self.tally.add(seen._replace(images=seen.images * self.share.ranks))
 
     @contextmanager
-    def _own_draws(self, step: int) -> Iterator[None]:
+    def _own_draws(self, step: int, part: int) -> Iterator[None]:
         """With several processes networks draw (dropout) from a stream of each process; the common one stays equal."""
         if self.partition.processes == 1:
             yield
             return
         norms = SynchronisedBatchNorm() if self.recipe.sync_batchnorm and self.share.ranks > 1 else nullcontext()
         with own_random_state(self.fabric.device), norms:
-            draws = generator(self.recipe.resolved_data_seed, NETWORK_DRAWS, step, self.fabric.global_rank)
+            use = (NETWORK_DRAWS, step, self.fabric.global_rank, *([part] if part else []))
+            draws = generator(self.recipe.resolved_data_seed, *use)
             torch.manual_seed(draws.initial_seed())
             yield
 
@@ -303,10 +317,13 @@ class Run:
         """Writes the peers and the result."""
         data, cohort = self.experiment.data, self.learner.cohort
         move(self.learner, self.fabric.device, range(cohort.num_peers))
-        for k in range(cohort.num_peers):
+        trained = {f"peer{k}": cohort.peer(k) for k in range(cohort.num_peers)}
+        if self.learner.average is not None:
+            trained |= {f"peer{k}{AVERAGED}": self.learner.average.peer(k) for k in range(cohort.num_peers)}
+        for name, peer in trained.items():
             save_peer(
-                cohort.peer(k),
-                self.folder.peer(k),
+                peer,
+                self.folder.peer(name),
                 num_classes=data.num_classes,
                 class_names=list(data.class_names),
                 **data.preprocessing(),

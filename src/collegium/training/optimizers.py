@@ -17,16 +17,18 @@ _OWN = frozenset({"params", "lr", "weight_decay", "momentum", "nesterov", "fused
 
 def optimizer_names() -> dict[str, str]:
     """The optimizers of timm that runs can use, with a description of each."""
-    from timm.optim import list_optimizers
+    return {name: text for name, text in _timm().list_optimizers(with_description=True) if _refusal(name) is None}
 
-    return {name: text for name, text in list_optimizers(with_description=True) if _refusal(name) is None}
+
+def _timm() -> Any:
+    import timm.optim
+
+    return timm.optim
 
 
 def _refusal(name: str) -> str | None:
     """Why an optimizer of timm cannot be used; None where it can."""
-    from timm.optim import get_optimizer_info
-
-    info = get_optimizer_info(name)
+    info = _timm().get_optimizer_info(name)
     if info.second_order:
         return "needs second derivatives, which training steps do not compute"
     if isinstance(info.opt_class, str):
@@ -54,15 +56,13 @@ def make_optimizer(recipe: Recipe, groups: Sequence[Mapping[str, Any]], kind: st
     Raises:
         UsageError: timm has no such optimizer, runs cannot use it, or it does not take the options.
     """
-    from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
-
     name, options = (recipe.optimizer, dict(recipe.optimizer_options)) if kind is None else (kind, {})
-    if name not in list_optimizers():
+    if name not in _timm().list_optimizers():
         raise UsageError(f"there is no optimizer {name!r} in timm{nearest(name, list(optimizer_names()))}")
     reason = _refusal(name)
     if reason is not None:
         raise UsageError(f"the optimizer {name} {reason}; take another of `collegium list optimizers`")
-    known = inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
+    known = inspect.signature(_timm().get_optimizer_class(name, bind_defaults=False)).parameters
     for option in options:
         if option in _OWN or option not in known:
             able = [other for other in known if other not in _OWN]
@@ -76,9 +76,9 @@ def make_optimizer(recipe: Recipe, groups: Sequence[Mapping[str, Any]], kind: st
         fused = recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")
         options["fused"] = fused or None
     resolved = [{**group, "base": group["lr"]} for group in groups]
-    settings = dict(opt=name, lr=recipe.learning_rate, momentum=recipe.momentum)
+    options |= {"lr": recipe.learning_rate, "momentum": recipe.momentum}
     try:
-        return cast(Optimizer, create_optimizer_v2(resolved, **settings, **options))
+        return cast(Optimizer, _timm().create_optimizer_v2(resolved, name, **options))
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise UsageError(f"the optimizer {name} cannot be made with these options: {reason}") from error

@@ -31,6 +31,8 @@ class Recipe:
         data: the data set's name under "name", and its options.
         epochs: passes over the training images.
         batch_size: images per step, over all devices; an incomplete last batch is left out.
+        micro_batches: gradient accumulation: in how many equal parts, one after another, a step computes its batch, to
+            save memory. Batch norm and the method see each part as a batch.
         optimizer: for all parameters of a player: sgd, adam, adamw, or another one of timm, see
             `collegium list optimizers`.
         optimizer_options: further options of the optimizer by the names that timm or torch gives them, for example
@@ -48,6 +50,8 @@ class Recipe:
         cutmix: alpha of CutMix; 0 for none. With mixup too, each batch gets one of the two.
         sync_batchnorm: with several devices, batch norm uses the statistics of the whole batch.
         gradient_clip: largest norm of a player's gradient; by default gradients are not clipped.
+        ema: decay of an exponential moving average of the peers' weights and running statistics, for example 0.999. The
+            averaged peers are predictors besides the others, ``peer0_ema`` and so on, and are saved like peers.
         precision: of the networks; losses are always computed in fp32.
         channels_last: use the channels-last memory layout for images and convolutions.
         compile: compile cohort and method with torch.compile.
@@ -75,6 +79,7 @@ class Recipe:
     data: Mapping[str, Any] = field(default_factory=lambda: {"name": "digits"})
     epochs: int = 30
     batch_size: int = 128
+    micro_batches: int = 1
     optimizer: str = "sgd"
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     learning_rate: float = 0.1
@@ -90,6 +95,7 @@ class Recipe:
     cutmix: float = 0.0
     sync_batchnorm: bool = False
     gradient_clip: float | None = None
+    ema: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
@@ -106,7 +112,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(Recipe).items():
             check_kind(name, getattr(self, name), hint)
-        for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("epochs", "batch_size", "micro_batches", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("learning_rate", "decay"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
@@ -118,6 +124,7 @@ class Recipe:
         for name in ("momentum", "warmup", "label_smoothing"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 up to, but not, 1")
         _check("gradient_clip", self.gradient_clip, self.gradient_clip is None or self.gradient_clip > 0, "more than 0")
+        _check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "between 0 and 1")
         _check("milestones", self.milestones, all(0 < m < 1 for m in self.milestones), "shares between 0 and 1")
         for name in ("method", "data"):
             if "name" not in getattr(self, name):
