@@ -21,6 +21,10 @@ class StudyEntries(TypedDict, total=False):
     momentum: float
     nesterov: bool
     weight_decay: float
+    decay_norms_and_biases: bool
+    layer_decay: float
+    peer_learning_rates: Sequence[float]
+    peer_weight_decays: Sequence[float]
     schedule: Literal["step", "cosine", "one_cycle", "constant"]
     milestones: Sequence[float]
     decay: float

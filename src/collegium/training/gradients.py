@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from collegium import ranks
 from collegium.distiller import Distiller, DistillerOutput, Gradients, accumulate
 from collegium.training.checks import check_players
+from collegium.training.groups import optimizer_groups
 from collegium.training.optimizers import make_optimizer, set_learning_rate
 from collegium.training.partition import Partition
 from collegium.training.recipe import Recipe
@@ -36,7 +37,8 @@ class Players:
         self.max_norm = recipe.gradient_clip
         self.parameters = {player: [p for group in g for p in group["params"]] for player, g in groups.items()}
         self.optimizers: dict[str, Optimizer] = {
-            player: make_optimizer(recipe, g, learner.method.optimizers.get(player)) for player, g in groups.items()
+            player: make_optimizer(recipe, g, learner.method.optimizers.get(player))
+            for player, g in optimizer_groups(learner, recipe).items()
         }
         # Fabric's wrappers, which scale and unscale for fp16.
         self.wrapped = {

@@ -14,8 +14,8 @@ def run_notes(recipe: Recipe, steps: int, images: int) -> list[str]:
     notes = []
     if recipe.micro_batches > 1:
         notes.append(
-            f"Each step takes {recipe.micro_batches} micro-batches of {images // recipe.micro_batches} images one after "
-            "another and descends their mean; batch norm and the method see each of them as a batch."
+            f"Each step takes {recipe.micro_batches} micro-batches of {images // recipe.micro_batches} images in turn "
+            "and descends their mean; batch norm and the method see each of them as a batch."
         )
     if recipe.ema is not None:
         notes.append(

@@ -41,6 +41,12 @@ class Recipe:
         momentum: of SGD, and of the other optimizers that have one number for it.
         nesterov: Nesterov momentum for ``sgd``; other optimizers have it in their names or their options.
         weight_decay: of all parameters for which the method sets no other.
+        decay_norms_and_biases: whether weight decay applies to weights of norms and to biases too.
+        layer_decay: factor of the learning rate from each layer to the one below it, 1 for none: of layers that a timm
+            model names, or of the stages of another network.
+        peer_learning_rates: one for each peer, in their order, in place of ``learning_rate``, for example [0.1,0.05];
+            what peers share, and a method's own layers, keep ``learning_rate``.
+        peer_weight_decays: the same in place of ``weight_decay``.
         schedule: of the learning rate, over all steps: "step" multiplies by ``decay`` at each milestone.
         milestones: where the step schedule drops the learning rate, as shares of training.
         decay: factor of each drop of the step schedule.
@@ -86,6 +92,10 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4
+    decay_norms_and_biases: bool = True
+    layer_decay: float = 1.0
+    peer_learning_rates: tuple[float, ...] = ()
+    peer_weight_decays: tuple[float, ...] = ()
     schedule: Literal["step", "cosine", "one_cycle", "constant"] = "step"
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
@@ -124,6 +134,10 @@ class Recipe:
         for name in ("momentum", "warmup", "label_smoothing"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 up to, but not, 1")
         _check("gradient_clip", self.gradient_clip, self.gradient_clip is None or self.gradient_clip > 0, "more than 0")
+        _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "more than 0 and at most 1")
+        rates, decays = self.peer_learning_rates, self.peer_weight_decays
+        _check("peer_learning_rates", rates, all(rate > 0 for rate in rates), "more than 0")
+        _check("peer_weight_decays", decays, all(decay >= 0 for decay in decays), "0 or more")
         _check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "between 0 and 1")
         _check("milestones", self.milestones, all(0 < m < 1 for m in self.milestones), "shares between 0 and 1")
         for name in ("method", "data"):
@@ -131,7 +145,8 @@ class Recipe:
                 raise UsageError(f"the recipe's {name} has no name: {dict(getattr(self, name))}")
         if self.cuda_graphs and not self.compile:
             raise UsageError("CUDA graphs replay compiled kernels: give --compile true with --cuda-graphs true")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for name in ("milestones", "peer_learning_rates", "peer_weight_decays"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
     def method_name(self) -> str:
