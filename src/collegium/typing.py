@@ -43,6 +43,7 @@ class StudyEntries(TypedDict, total=False):
     weight_seed: int | None
     data_seed: int | None
     evaluate_every: int
+    patience: int | None
     checkpoint_every: int
     keep_checkpoints: int
     device: Literal["auto", "cpu", "cuda"]
@@ -62,6 +63,13 @@ class PredictorResult(TypedDict):
     validation: NotRequired[dict[str, float]]
 
 
+class Stopped(TypedDict):
+    """Where and why a run ended before its last epoch."""
+
+    epoch: int
+    reason: str
+
+
 class RunResult(TypedDict):
     """The content of a complete run's result.json."""
 
@@ -77,6 +85,7 @@ class RunResult(TypedDict):
     test_images: int
     seed: int
     epochs: int
+    stopped: Stopped | None
     complete: bool
     predictors: dict[str, PredictorResult]
     mean_peer: PredictorResult

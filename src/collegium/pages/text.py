@@ -6,6 +6,7 @@ from collegium.cohort import AVERAGED
 from collegium.formatting import count, number, plural
 from collegium.results.analysis import RunAnalysis
 from collegium.results.scores import last, wrong_labels
+from collegium.training.result import trained_epochs
 
 
 def verdict(analysis: RunAnalysis) -> str:
@@ -16,7 +17,7 @@ def verdict(analysis: RunAnalysis) -> str:
     images = result["test_images"]
     sentences = []
     trained = f"{plural(result['training_images'], 'training image')}{wrong_labels(result)}"
-    after = f"After {plural(result['epochs'], 'epoch')} on {trained}"
+    after = f"After {plural(trained_epochs(result), 'epoch')} on {trained}"
     if len(errors) == 1:
         sentences.append(f"{after}, the peer gets {number(errors[0])} % of the {images:,} test images wrong.")
     else:

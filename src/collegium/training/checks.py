@@ -22,6 +22,11 @@ def check_run(experiment: Experiment, processes: int, layout: Layout) -> None:
     _check_micro_batches(experiment, batch_processes)
     _check_batches(experiment, batch_processes)
     _check_mixing(experiment)
+    if experiment.recipe.patience is not None and experiment.data.validation is None:
+        raise UsageError(
+            f"--patience asks for validation images, and {experiment.data.name} has none: hold some out with "
+            "--data.validation 0.1"
+        )
     _check_scoring(experiment, batch_processes)
 
 

@@ -1,7 +1,7 @@
 """Learning rates and weight decays of single parameters: by layer, by peer, and none for norms and biases."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -79,9 +79,9 @@ def _timm_scales(module: nn.Module, decay: float) -> dict[int, float]:
     """By the layers that a timm model names; empty for other modules."""
     if not hasattr(module, "group_matcher"):
         return {}
-    from timm.optim import param_groups_layer_decay
+    import timm.optim as factory
 
-    groups: Any = param_groups_layer_decay(module, layer_decay=decay)
+    groups: Any = cast(Any, factory).param_groups_layer_decay(module, layer_decay=decay)
     return {id(p): float(group["lr_scale"]) for group in groups for p in group["params"]}
 
 

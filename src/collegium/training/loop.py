@@ -32,7 +32,7 @@ from collegium.training.mixing import Mixing
 from collegium.training.notes import run_notes
 from collegium.training.optimizers import soften
 from collegium.training.partition import gather_to_rank0, make_partition
-from collegium.training.result import make_result
+from collegium.training.result import early_stop, make_result
 from collegium.training.run_folder import RunFolder
 from collegium.training.sync_batchnorm import SynchronisedBatchNorm
 from collegium.training.tally import Tally, joined, observe
@@ -117,9 +117,15 @@ class Run:
             display.note(note)
         events = Events(self.folder.path, self.epoch + 1, write=self.fabric.is_global_zero)
         with display, at_first_stop_signal(self._request_stop), events:
-            while self.epoch < self.recipe.epochs:
+            while not self._ended():
                 self.train_epoch(display)
                 self.end_epoch(display, events)
+            stopped = early_stop(self.history, self.recipe)
+            if stopped is not None:
+                display.note(stopped["reason"])
+
+    def _ended(self) -> bool:
+        return self.epoch == self.recipe.epochs or early_stop(self.history, self.recipe) is not None
 
     def train_epoch(self, display: Display) -> None:
         """The steps of the epoch that have not been taken yet."""
@@ -190,15 +196,14 @@ class Run:
         """Scores, records and saves what is due after an epoch; stops where a signal has come."""
         row = {"epoch": self.epoch + 1, "learning_rate": self.players.learning_rate, **self.tally.row()}
         self.epoch, self.step = self.epoch + 1, 0
-        last = self.epoch == self.recipe.epochs
-        if last or self.epoch % self.recipe.evaluate_every == 0:
+        if self.epoch == self.recipe.epochs or self.epoch % self.recipe.evaluate_every == 0:
             row |= self._evaluate(display)
         row["seconds"] = self.seconds["training"]
         self.history.append(row)
         self.tally = Tally()
         events.add(row, self.epoch)
         # One question to all processes: a signal that reaches one of them after it stops the next epoch.
-        stop = ranks.any_process(self.stop_requested, self.fabric.device)
+        last, stop = self._ended(), ranks.any_process(self.stop_requested, self.fabric.device)
         if last or stop or self.epoch % self.recipe.checkpoint_every == 0:
             saved = self.save()
             if stop and not last:
@@ -333,7 +338,7 @@ class Run:
             history=self.history,
             class_accuracy=self.class_accuracy,
             seconds=self.seconds,
-            images=len(self.training_batches) * self.batch_size * self.recipe.epochs,
+            images=len(self.training_batches) * self.batch_size * self.epoch,
             processes=self.partition.processes,
         )
         self.folder.remove_old_checkpoints(self.recipe.keep_checkpoints)  # a kill may have come before it

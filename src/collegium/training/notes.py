@@ -22,4 +22,10 @@ def run_notes(recipe: Recipe, steps: int, images: int) -> list[str]:
             f"peer0_ema and so on have the moving average of the peers' weights over about {1 / (1 - recipe.ema):,.0f} "
             f"of {steps * recipe.epochs:,} steps; running statistics of batch norm are averaged like weights."
         )
+    if recipe.patience is not None:
+        every = "" if recipe.evaluate_every == 1 else f", one every {recipe.evaluate_every} epochs"
+        notes.append(
+            f"Training stops early after {recipe.patience} evaluations{every}, without a lower validation error, with "
+            f"the weights of that epoch; the schedule is that of all {recipe.epochs} epochs."
+        )
     return notes

@@ -69,6 +69,8 @@ class Recipe:
         weight_seed: of the initial weights.
         data_seed: of the order and augmentation of images.
         evaluate_every: evaluate after every so many epochs, and after the last one.
+        patience: stop training after so many evaluations without a lower top-1 error on validation images (mean of the
+            peers); by default never. The schedule stays that of all ``epochs``.
         checkpoint_every: save a checkpoint after every so many epochs, and after the last one.
         keep_checkpoints: number of newest checkpoints to keep.
         device: device to train on; "auto" uses a GPU if there is one.
@@ -115,6 +117,7 @@ class Recipe:
     weight_seed: int | None = None
     data_seed: int | None = None
     evaluate_every: int = 1
+    patience: int | None = None
     checkpoint_every: int = 1
     keep_checkpoints: int = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -138,6 +141,7 @@ class Recipe:
         rates, decays = self.peer_learning_rates, self.peer_weight_decays
         _check("peer_learning_rates", rates, all(rate > 0 for rate in rates), "more than 0")
         _check("peer_weight_decays", decays, all(decay >= 0 for decay in decays), "0 or more")
+        _check("patience", self.patience, self.patience is None or self.patience >= 1, "1 or more")
         _check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "between 0 and 1")
         _check("milestones", self.milestones, all(0 < m < 1 for m in self.milestones), "shares between 0 and 1")
         for name in ("method", "data"):

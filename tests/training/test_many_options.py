@@ -1,0 +1,50 @@
+"""The options of the optimizer, of averages and of early stopping together, in several processes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import assert_same_run, run, weights
+from many import GENTLE, on_ranks, stopped_and_repeated
+
+from collegium.training.devices import Layout
+from collegium.training.run_folder import RunFolder
+
+TOGETHER: dict[str, Any] = dict(
+    share_until=None,
+    optimizer="lamb",
+    optimizer_options={"betas": [0.8, 0.99]},
+    ema=0.8,
+    layer_decay=0.8,
+    decay_norms_and_biases=False,
+    peer_learning_rates=[0.001, 0.0005],
+    patience=1,
+    data={"name": "digits", "per_class": 8, "validation": 0.1},
+)
+
+
+@pytest.mark.parametrize(("layout", "method"), [("data", "afd"), ("peers", "codistillation")])
+def test_a_run_goes_on_exactly_and_ends_like_that_of_one_process(layout: Layout, method: str, tmp_path: Path) -> None:
+    changes = TOGETHER | {"method": {"name": method}}
+    messages = on_ranks(2, stopped_and_repeated, tmp_path / "whole", tmp_path / "stopped", layout, changes)
+    assert all("stopped after epoch 1, step 4" in message for message in messages), messages
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    run(tmp_path / "alone", **GENTLE, **changes, sync_batchnorm=True)
+    found, expected = weights(tmp_path / "whole"), weights(tmp_path / "alone")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        if name.startswith(("cohort.", "average.")):
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    result, one = (RunFolder(tmp_path / name).result() for name in ("whole", "alone"))
+    assert result is not None and one is not None and result["stopped"] == one["stopped"]
+    assert result["predictors"].keys() == one["predictors"].keys() >= {"peer1_ema", "ensemble_ema"}
+    for name, scores in one["predictors"].items():
+        assert result["predictors"][name]["last"]["nll"] == pytest.approx(scores["last"]["nll"], rel=1e-2), name
+
+
+@pytest.mark.parametrize(("layout", "method"), [("data", "afd"), ("peers", "codistillation")])
+def test_micro_batches_go_on_exactly_too(layout: Layout, method: str, tmp_path: Path) -> None:
+    changes = {"method": {"name": method}, "share_until": None, "micro_batches": 2, "mixup": 0.4}
+    on_ranks(2, stopped_and_repeated, tmp_path / "whole", tmp_path / "stopped", layout, changes)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
