@@ -79,6 +79,7 @@ class Distiller(nn.Module):
         recompute: whether the backward pass keeps the ends of stages alone and computes what lies between again.
         ema: decay of an exponential moving average of the peers' weights, between 0 and 1, which :meth:`predict` asks
             too; see :meth:`after_step`.
+        freeze: patterns of names of the peers' parameters that are not trained, see :meth:`Cohort.freeze`.
         epochs: into how many epochs the share of training is divided, for methods that count them: ramps rise, and
             DualNet's peers take turns, from epoch to epoch.
         steps_per_epoch: optimizer steps of an epoch, for methods that count them (OKDPH, L-MCL).
@@ -101,6 +102,7 @@ class Distiller(nn.Module):
         teacher: nn.Module | None = None,
         recompute: bool = False,
         ema: float | None = None,
+        freeze: str | None = None,
         epochs: int = 100,
         steps_per_epoch: int | None = None,
         **options: Any,
@@ -130,6 +132,8 @@ class Distiller(nn.Module):
             recompute=recompute,
             input_ndim=4 if example_input is None else example_input.ndim,
         )
+        if freeze is not None:
+            self.cohort.freeze(freeze)
         self.spec: CohortSpec
         self.positions: Positions | None = None
         with global_state_kept():
@@ -157,6 +161,9 @@ class Distiller(nn.Module):
                 self.cohort.peer(k).load_state_dict(self.cohort.peer(0).state_dict())
         if rule is not None:
             followed = Cohort([self.cohort.peer(0)], input_ndim=self.cohort.input_ndim) if rule.hybrid else self.cohort
+            if rule.hybrid:
+                kept = {id(module) for module in followed.modules()}
+                followed.frozen_norms = [norm for norm in self.cohort.frozen_norms if id(norm) in kept]
             self.shadow = copy.deepcopy(followed).requires_grad_(False)
             self._follow(rule, 0.0)
         if ema is not None and not 0 < ema < 1:
@@ -191,6 +198,9 @@ class Distiller(nn.Module):
             self.average.eval()  # its running statistics are means too
         for module in self._given:
             module.train(mode)
+        for cohort in filter(None, (self.cohort, self.shadow)):
+            for norm in cohort.frozen_norms:
+                norm.eval()
         return self
 
     def keep(self, peers: range) -> None:
@@ -211,7 +221,9 @@ class Distiller(nn.Module):
 
     def statistics(self) -> list[Tensor]:
         """The running statistics of what this process trains, which processes that share a batch average."""
-        return [b for module in self.local_modules() for b in module.buffers() if b.is_floating_point()]
+        frozen = {id(b) for norm in self.cohort.frozen_norms for b in norm.buffers()}  # equal everywhere already
+        found = [b for module in self.local_modules() for b in module.buffers() if b.is_floating_point()]
+        return [b for b in found if id(b) not in frozen]
 
     def players(self, *, lr: float, weight_decay: float = 0.0) -> dict[str, list[dict[str, Any]]]:
         """The parameters that each player trains, as groups for its torch optimizer.

@@ -12,6 +12,7 @@ class StudyEntries(TypedDict, total=False):
     method: str | Mapping[str, Any]
     share_until: str | None
     start_from: str | PathLike[str] | None
+    freeze: str | None
     epochs: int
     batch_size: int
     micro_batches: int
@@ -28,6 +29,7 @@ class StudyEntries(TypedDict, total=False):
     schedule: Literal["step", "cosine", "one_cycle", "constant"]
     milestones: Sequence[float]
     decay: float
+    min_learning_rate: float
     warmup: float
     label_smoothing: float
     mixup: float

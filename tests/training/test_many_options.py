@@ -13,8 +13,8 @@ from collegium.training.run_folder import RunFolder
 
 TOGETHER: dict[str, Any] = dict(
     share_until=None,
-    optimizer="lamb",
-    optimizer_options={"betas": [0.8, 0.99]},
+    optimizer="momentum",
+    optimizer_options={"dampening": 0.1},
     ema=0.8,
     layer_decay=0.8,
     decay_norms_and_biases=False,
@@ -45,6 +45,6 @@ def test_a_run_goes_on_exactly_and_ends_like_that_of_one_process(layout: Layout,
 
 @pytest.mark.parametrize(("layout", "method"), [("data", "afd"), ("peers", "codistillation")])
 def test_micro_batches_go_on_exactly_too(layout: Layout, method: str, tmp_path: Path) -> None:
-    changes = {"method": {"name": method}, "share_until": None, "micro_batches": 2, "mixup": 0.4}
+    changes = {"method": {"name": method}, "share_until": None, "micro_batches": 2, "mixup": 0.4, "optimizer": "lamb"}
     on_ranks(2, stopped_and_repeated, tmp_path / "whole", tmp_path / "stopped", layout, changes)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")

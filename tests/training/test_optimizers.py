@@ -37,6 +37,16 @@ def test_the_cosine_schedule_is_half_a_cosine() -> None:
         assert factor == pytest.approx((1 + math.cos(math.pi * fraction)) / 2)
 
 
+def test_the_cosine_schedule_ends_at_the_lowest_rate_as_torchs_does() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=0.01)
+    recipe = Recipe(schedule="cosine", learning_rate=0.2, min_learning_rate=0.01)
+    for step in range(51):
+        assert 0.2 * learning_rate_factor(recipe, step / 50) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+
+
 def test_one_cycle_agrees_with_torch() -> None:
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0, momentum=0.9)

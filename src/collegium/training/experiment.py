@@ -102,6 +102,7 @@ def build(
             teacher=teacher,
             recompute=recipe.activation_checkpointing,
             ema=recipe.ema,
+            freeze=recipe.freeze,
         )
     return Experiment(recipe, data, learner.spec, learner, tuple(notes))
 

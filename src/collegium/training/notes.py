@@ -12,6 +12,12 @@ def run_notes(recipe: Recipe, steps: int, images: int) -> list[str]:
         images: of a batch that each process has.
     """
     notes = []
+    if recipe.freeze is not None:
+        trained = recipe.start_from is not None or "pretrained" in recipe.peers or recipe.peers.startswith("python:")
+        notes.append(
+            f"Parameters called {recipe.freeze} are not trained, and batch norms among them keep their statistics"
+            + ("." if trained else "; they keep random weights, unless --start-from names trained ones.")
+        )
     if recipe.micro_batches > 1:
         notes.append(
             f"Each step takes {recipe.micro_batches} micro-batches of {images // recipe.micro_batches} images in turn "

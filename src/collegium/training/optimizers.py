@@ -93,7 +93,7 @@ def learning_rate_factor(recipe: Recipe, fraction: float) -> float:
     factor = {
         "constant": lambda: 1.0,
         "step": lambda: recipe.decay ** sum(fraction >= milestone for milestone in recipe.milestones),
-        "cosine": lambda: _anneal(1.0, 0.0, fraction),
+        "cosine": lambda: _anneal(1.0, recipe.min_learning_rate / recipe.learning_rate, fraction),
         "one_cycle": lambda: (
             _anneal(1 / 25, 1.0, fraction / 0.3)
             if fraction < 0.3

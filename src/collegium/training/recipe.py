@@ -28,6 +28,8 @@ class Recipe:
         teacher: for methods with a frozen teacher: a finished run, or the folder of one of its peers.
         start_from: initial weights, wherever name and shape match: a finished run, whose peers are used in turn, or the
             folder of one of its peers.
+        freeze: parameters of the peers that are not trained, as comma-separated patterns of names: "stem*,stage1*" or, of
+            one peer, "peer0.stem*". Batch norms among them keep their running statistics.
         data: the data set's name under "name", and its options.
         epochs: passes over the training images.
         batch_size: images per step, over all devices; an incomplete last batch is left out.
@@ -50,6 +52,7 @@ class Recipe:
         schedule: of the learning rate, over all steps: "step" multiplies by ``decay`` at each milestone.
         milestones: where the step schedule drops the learning rate, as shares of training.
         decay: factor of each drop of the step schedule.
+        min_learning_rate: where the cosine schedule ends; a group with another highest rate ends at the same share of it.
         warmup: share of training over which the learning rate rises linearly from 0.
         label_smoothing: weight of the uniform distribution in the targets.
         mixup: alpha of mixup; 0 for none.
@@ -84,6 +87,7 @@ class Recipe:
     share_until: str | None = None
     teacher: str | None = None
     start_from: str | None = None
+    freeze: str | None = None
     data: Mapping[str, Any] = field(default_factory=lambda: {"name": "digits"})
     epochs: int = 30
     batch_size: int = 128
@@ -101,6 +105,7 @@ class Recipe:
     schedule: Literal["step", "cosine", "one_cycle", "constant"] = "step"
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
+    min_learning_rate: float = 0.0
     warmup: float = 0.0
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -147,6 +152,11 @@ class Recipe:
         for name in ("method", "data"):
             if "name" not in getattr(self, name):
                 raise UsageError(f"the recipe's {name} has no name: {dict(getattr(self, name))}")
+        if self.min_learning_rate:
+            low = self.min_learning_rate
+            _check("min_learning_rate", low, 0 <= low < self.learning_rate, "0 or more, and below learning_rate")
+            if self.schedule != "cosine":
+                raise UsageError(f"min_learning_rate is of the cosine schedule: leave it out with {self.schedule}")
         if self.cuda_graphs and not self.compile:
             raise UsageError("CUDA graphs replay compiled kernels: give --compile true with --cuda-graphs true")
         for name in ("milestones", "peer_learning_rates", "peer_weight_decays"):
