@@ -8,7 +8,6 @@ import torch
 from helpers import assert_same_run, run, weights
 from many import GENTLE, on_ranks, stopped_and_repeated
 
-from collegium.training.devices import Layout
 from collegium.training.run_folder import RunFolder
 
 TOGETHER: dict[str, Any] = dict(
@@ -24,10 +23,9 @@ TOGETHER: dict[str, Any] = dict(
 )
 
 
-@pytest.mark.parametrize(("layout", "method"), [("data", "afd"), ("peers", "codistillation")])
-def test_a_run_goes_on_exactly_and_ends_like_that_of_one_process(layout: Layout, method: str, tmp_path: Path) -> None:
-    changes = TOGETHER | {"method": {"name": method}}
-    messages = on_ranks(2, stopped_and_repeated, tmp_path / "whole", tmp_path / "stopped", layout, changes)
+def test_peers_of_their_own_processes_go_on_exactly_and_end_like_those_of_one_process(tmp_path: Path) -> None:
+    changes = TOGETHER | {"method": {"name": "codistillation"}}
+    messages = on_ranks(2, stopped_and_repeated, tmp_path / "whole", tmp_path / "stopped", "peers", changes)
     assert all("stopped after epoch 1, step 4" in message for message in messages), messages
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
     run(tmp_path / "alone", **GENTLE, **changes, sync_batchnorm=True)
@@ -43,8 +41,9 @@ def test_a_run_goes_on_exactly_and_ends_like_that_of_one_process(layout: Layout,
         assert result["predictors"][name]["last"]["nll"] == pytest.approx(scores["last"]["nll"], rel=1e-2), name
 
 
-@pytest.mark.parametrize(("layout", "method"), [("data", "afd"), ("peers", "codistillation")])
-def test_micro_batches_go_on_exactly_too(layout: Layout, method: str, tmp_path: Path) -> None:
-    changes = {"method": {"name": method}, "share_until": None, "micro_batches": 2, "mixup": 0.4, "optimizer": "lamb"}
-    on_ranks(2, stopped_and_repeated, tmp_path / "whole", tmp_path / "stopped", layout, changes)
+def test_shared_batches_of_several_players_go_on_exactly(tmp_path: Path) -> None:
+    further = {"method": {"name": "afd"}, "micro_batches": 2, "mixup": 0.4, "freeze": "peer0.stem*"}
+    changes = TOGETHER | further | {"optimizer": "lamb", "optimizer_options": {"betas": [0.8, 0.99]}}
+    messages = on_ranks(2, stopped_and_repeated, tmp_path / "whole", tmp_path / "stopped", "data", changes)
+    assert all("stopped after epoch 1, step 4" in message for message in messages), messages
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")

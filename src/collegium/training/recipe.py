@@ -28,8 +28,8 @@ class Recipe:
         teacher: for methods with a frozen teacher: a finished run, or the folder of one of its peers.
         start_from: initial weights, wherever name and shape match: a finished run, whose peers are used in turn, or the
             folder of one of its peers.
-        freeze: parameters of the peers that are not trained, as comma-separated patterns of names: "stem*,stage1*" or, of
-            one peer, "peer0.stem*". Batch norms among them keep their running statistics.
+        freeze: parameters of the peers that are not trained, as comma-separated patterns of names: "stem*,stage1*", or of
+            one peer: "peer0.stem*". Batch norms among them keep their running statistics.
         data: the data set's name under "name", and its options.
         epochs: passes over the training images.
         batch_size: images per step, over all devices; an incomplete last batch is left out.
@@ -52,7 +52,7 @@ class Recipe:
         schedule: of the learning rate, over all steps: "step" multiplies by ``decay`` at each milestone.
         milestones: where the step schedule drops the learning rate, as shares of training.
         decay: factor of each drop of the step schedule.
-        min_learning_rate: where the cosine schedule ends; a group with another highest rate ends at the same share of it.
+        min_learning_rate: where the cosine schedule ends; layers of another rate end at the same share of theirs.
         warmup: share of training over which the learning rate rises linearly from 0.
         label_smoothing: weight of the uniform distribution in the targets.
         mixup: alpha of mixup; 0 for none.
