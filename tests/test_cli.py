@@ -63,7 +63,7 @@ def test_a_recipe_is_overridden_by_options_and_remembered_whole(
     assert a == b
 
 
-@pytest.mark.parametrize("kind", ["methods", "networks", "datasets", "recipes"])
+@pytest.mark.parametrize("kind", ["methods", "networks", "datasets", "optimizers", "recipes"])
 def test_lists(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(f"list {kind} --json", capsys)
     rows = json.loads(out)
@@ -91,7 +91,7 @@ def test_lists(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("train --method kd --peers resnet8", 2, "needs a trained teacher.*--teacher"),
         ("train --method.temprature 4", 2, "no option --method.temprature; did you mean '--method.temperature'"),
         ("train --epochs many", 2, "--epochs must be a whole number, not .many."),
-        ("train --optimizer sdg", 2, "--optimizer must be one of sgd, adam, adamw, not .sdg."),
+        ("train --optimizer sdg", 2, "there is no optimizer 'sdg' in timm; did you mean 'sgd'"),
         ("train --epochs 0", 2, "epochs must be 1 or more, got 0"),
         ("train --batch-size", 2, "--batch-size expects a value"),
         ("train --data.per-class 100000", 2, "100000"),

@@ -557,3 +557,53 @@ def test_predictors_are_those_of_a_run() -> None:
     kd = Distiller(PCL, nets(), **SHAPE).eval()
     assert list(kd.predict(IMAGES)) == ["peer0", "peer1", "ensemble", "pcl_e"]
     assert list(Distiller(OKDPH, nets(), **SHAPE).eval().predict(IMAGES)) == ["peer0", "peer1", "ensemble", "hybrid"]
+
+
+def test_averaged_weights_follow_the_equation() -> None:
+    """average <- d average + (1 - d) weight with d = min(decay, 1 - 1 / step); so for running statistics."""
+    kd = made("dml", ema=0.6)
+    optimizer = sgd(kd)
+    names = tuple(name for name, _ in (*kd.named_parameters(), *kd.named_buffers()) if name.startswith("cohort."))
+    expected: dict[str, Tensor] = {}
+    for number in range(1, 5):
+        step(kd, optimizer)
+        d = min(0.6, 1 - 1 / number)
+        for name in names:
+            now = kd.state_dict()[name].double()
+            expected[name] = d * expected.get(name, now) + (1 - d) * now
+            if name.endswith("num_batches_tracked"):
+                expected[name] = now
+            found = kd.state_dict()[name.replace("cohort.", "average.")].double()
+            torch.testing.assert_close(found, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_averaged_peers_are_predictors_of_their_own() -> None:
+    kd = made("dml", ema=0.9)
+    optimizer = sgd(kd)
+    for _ in range(3):
+        step(kd, optimizer)
+    before = {name: tensor.clone() for name, tensor in kd.state_dict().items()}
+    kd.train()
+    found = kd.eval().predict(IMAGES)
+    assert list(found) == ["peer0", "peer1", "ensemble", "peer0_ema", "peer1_ema", "ensemble_ema"]
+    assert kd.average is not None
+    torch.testing.assert_close(found["peer1_ema"], kd.average.peer(1)(IMAGES))
+    torch.testing.assert_close(found["ensemble_ema"], (found["peer0_ema"] + found["peer1_ema"]) / 2)
+    assert not torch.allclose(found["peer0"], found["peer0_ema"])
+    kd.train().predict(IMAGES)
+    after = kd.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("average."))
+    assert "average" not in "".join(made("dml").state_dict())
+    assert list(Distiller("independent", nets(1), **SHAPE, ema=0.9).eval().predict(IMAGES))[-1] == "peer0_ema"
+
+
+def test_the_average_leaves_training_as_it_is() -> None:
+    plain, averaged = made("codistillation"), made("codistillation", ema=0.9)
+    for kd in (plain, averaged):
+        optimizer = sgd(kd)
+        for _ in range(3):
+            step(kd, optimizer)
+    state = averaged.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in plain.state_dict().items())
+    with pytest.raises(UsageError, match="ema is the decay of a moving average, between 0 and 1, not 1.5"):
+        made("dml", ema=1.5)

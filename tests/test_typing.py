@@ -16,8 +16,8 @@ from collegium.typing import PredictorResult, RunEntries, RunResult, StudyEntrie
 WIDER = {
     "method": str | Mapping[str, Any],  # a name alone too
     "start_from": str | PathLike[str] | None,
-    "milestones": Sequence[float],
     "class_weights": Literal["balanced"] | Sequence[float] | None,
+    **dict.fromkeys(("milestones", "peer_learning_rates", "peer_weight_decays"), Sequence[float]),
 }
 
 

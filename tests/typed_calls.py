@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     assert_type(result["predictors"]["peer0"]["last"], dict[str, float])
     result["accuracy"]  # type: ignore[misc]
     collegium.train(learning_rat=0.1)  # type: ignore[call-arg]
-    collegium.train(optimizer="lamb")  # type: ignore[arg-type]
+    collegium.train(optimizer=3)  # type: ignore[arg-type]
     collegium.train(epochs="3")  # type: ignore[arg-type]
 
     collegium.compare(methods="dml", study="studies/first", epochs=3, data={"name": "digits"}, seeds=range(4))

@@ -419,13 +419,20 @@ def _list_parser(_: Sequence[str]) -> "Parser":
 
 
 def listing(kind: str, *, json: bool = False) -> None:
-    """Tells what there is: methods, networks, datasets, recipes or tables.
+    """Tells what there is: methods, networks, datasets, optimizers, recipes or tables.
 
     Args:
-        kind: methods, networks, datasets, recipes or tables.
+        kind: methods, networks, datasets, optimizers, recipes or tables.
         json: as JSON, for programs.
     """
-    kinds = {"methods": _methods, "networks": _networks, "datasets": _datasets, "recipes": _shipped, "tables": _tables}
+    kinds = {
+        "methods": _methods,
+        "networks": _networks,
+        "datasets": _datasets,
+        "optimizers": _optimizers,
+        "recipes": _shipped,
+        "tables": _tables,
+    }
     if kind not in kinds:
         raise UsageError(f"cannot list {kind!r}{nearest(kind, list(kinds))}")
     rows = kinds[kind]()
@@ -463,6 +470,12 @@ def _datasets() -> list[dict[str, Any]]:
     from collegium.parsing import first_paragraph
 
     return [{"name": n, "summary": first_paragraph(data.loader(n)), "options": data.options(n)} for n in data.names()]
+
+
+def _optimizers() -> list[dict[str, Any]]:
+    from collegium.training.optimizers import optimizer_names
+
+    return [{"name": name, "summary": summary} for name, summary in optimizer_names().items()]
 
 
 def _shipped() -> list[dict[str, Any]]:

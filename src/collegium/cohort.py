@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import NamedTuple, cast
 
 import torch
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from collegium import ranks
-from collegium.errors import UsageError
+from collegium.errors import UsageError, nearest
 from collegium.networks.network import Network, read_map
 from collegium.networks.recompute import recomputed
 from collegium.torch_private import writes
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+AVERAGED = "_ema"
+"""How the names of predictors end that answer with the moving average of the peers' weights: peer0_ema."""
 
 
 def is_peer(predictor: str) -> bool:
@@ -133,10 +138,52 @@ class Cohort(nn.Module):
         self.recompute = recompute
         self.input_ndim = input_ndim
         self.branches = nn.ModuleList(peer.recomputing() for peer in peers) if recompute else nn.ModuleList(peers)
+        self.frozen_norms: list[nn.Module] = []  # which stay in evaluation mode
         self.local_peers = range(len(peers))  # those that this process computes
         self.teacher = teacher
         if teacher is not None:
             teacher.requires_grad_(False).eval()
+
+    def freeze(self, patterns: str) -> None:
+        """Leaves parameters untrained, and batch norms all of whose parameters are among them in evaluation mode.
+
+        Args:
+            patterns: comma-separated, as of :mod:`fnmatch`, on names of parameters as they are saved, the prefix
+                "stages." left out or not; after "peer0." on that peer's alone: "stem*,stage1*", "peer0.layer1.*".
+
+        Raises:
+            UsageError: a pattern matches nothing, or a peer has nothing left to train.
+        """
+        known: list[str] = []
+        matched = dict.fromkeys(filter(None, map(str.strip, patterns.split(","))), 0)
+        for k in range(self.num_peers):
+            network = self.peer(k).plain()
+            for name, parameter in network.named_parameters():
+                short = name.removeprefix("stages.")
+                names = [name, short, f"peer{k}.{name}", f"peer{k}.{short}"]
+                known += (short, short.partition(".")[0])
+                fitting = [p for p in matched if any(fnmatchcase(form, p) for form in names)]
+                for pattern in fitting:
+                    matched[pattern] += 1
+                if fitting:
+                    parameter.requires_grad_(False)
+        for pattern, count in matched.items():
+            if not count:
+                near = nearest(pattern.strip("*."), sorted(set(known)))
+                raise UsageError(f"no parameter of the peers is called like {pattern!r}, which was to be frozen{near}")
+        for k in range(self.num_peers):
+            if not any(p.requires_grad for p in self.peer(k).parameters()):
+                raise UsageError(
+                    f"peer{k} ({self.names[k]}) would have nothing left to train: freeze less; a network that is "
+                    "trained already teaches as --teacher of kd, dkd, fitnets, at or ab"
+                )
+        self.frozen_norms = [
+            module
+            for module in (*self.trunk.modules(), *self.limbs.modules(), *self.branches.modules())
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and list(module.parameters())
+            and not any(p.requires_grad for p in module.parameters())
+        ]
 
     def _refuse_equal(self, peers: Sequence[Network]) -> None:
         for i, first in enumerate(peers):
@@ -225,6 +272,8 @@ class Cohort(nn.Module):
         super().train(mode)
         if self.teacher is not None:
             self.teacher.eval()
+        for norm in self.frozen_norms:
+            norm.eval()
         return self
 
     def forward(self, images: Tensor) -> PeerOutputs:

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from collegium import methods, networks, ranks
-from collegium.cohort import Cohort, CohortSpec, PeerOutputs, describe, describe_logits
+from collegium.cohort import AVERAGED, Cohort, CohortSpec, PeerOutputs, describe, describe_logits
 from collegium.errors import UsageError
 from collegium.losses import class_weighted
 from collegium.method import Method, Progress, Shadow, Terms, torch_groups, trainable
@@ -82,6 +82,9 @@ class Distiller(nn.Module):
         recompute: whether the backward pass keeps the ends of stages alone and computes what lies between again.
         class_weights: of the cross-entropy with labels, one a class; by default each counts 1. See
             :func:`collegium.losses.cross_entropy`.
+        ema: decay of an exponential moving average of the peers' weights, between 0 and 1, which :meth:`predict` asks
+            too; see :meth:`after_step`.
+        freeze: patterns of names of the peers' parameters that are not trained, see :meth:`Cohort.freeze`.
         epochs: into how many epochs the share of training is divided, for methods that count them: ramps rise, and
             DualNet's peers take turns, from epoch to epoch.
         steps_per_epoch: optimizer steps of an epoch, for methods that count them (OKDPH, L-MCL).
@@ -106,6 +109,8 @@ class Distiller(nn.Module):
         teacher: nn.Module | None = None,
         recompute: bool = False,
         class_weights: Sequence[float] | None = None,
+        ema: float | None = None,
+        freeze: str | None = None,
         epochs: int = 100,
         steps_per_epoch: int | None = None,
         **options: Any,
@@ -135,6 +140,8 @@ class Distiller(nn.Module):
             recompute=recompute,
             input_ndim=4 if example_input is None else example_input.ndim,
         )
+        if freeze is not None:
+            self.cohort.freeze(freeze)
         self.spec: CohortSpec
         self.positions: Positions | None = None
         with global_state_kept():
@@ -167,8 +174,18 @@ class Distiller(nn.Module):
                 self.cohort.peer(k).load_state_dict(self.cohort.peer(0).state_dict())
         if rule is not None:
             followed = Cohort([self.cohort.peer(0)], input_ndim=self.cohort.input_ndim) if rule.hybrid else self.cohort
+            if rule.hybrid:
+                kept = {id(module) for module in followed.modules()}
+                followed.frozen_norms = [norm for norm in self.cohort.frozen_norms if id(norm) in kept]
             self.shadow = copy.deepcopy(followed).requires_grad_(False)
             self._follow(rule, 0.0)
+        if ema is not None and not 0 < ema < 1:
+            raise UsageError(f"ema is the decay of a moving average, between 0 and 1, not {ema}")
+        self.ema = ema
+        self.average: Cohort | None = None
+        if ema is not None:
+            self.average = copy.deepcopy(self.cohort).requires_grad_(False).eval()
+            self.average.teacher = None
         self._counts_steps = method_class.after_step is not Method.after_step
         self._stepped = False  # whether an optimizer has, since the last after_step
         self._watch_steps()
@@ -190,13 +207,18 @@ class Distiller(nn.Module):
     def train(self, mode: bool = True) -> "Distiller":
         """As of any module; the modules that were given follow."""
         super().train(mode)
+        if self.average is not None:
+            self.average.eval()  # its running statistics are means too
         for module in self._given:
             module.train(mode)
+        for cohort in filter(None, (self.cohort, self.shadow)):
+            for norm in cohort.frozen_norms:
+                norm.eval()
         return self
 
     def keep(self, peers: range) -> None:
         """Leaves all other peers, and their copies, to other processes."""
-        for cohort in filter(None, (self.cohort, self.shadow)):
+        for cohort in filter(None, (self.cohort, self.shadow, self.average)):
             cohort.keep(peers)
 
     def local_modules(self) -> list[nn.Module]:
@@ -206,11 +228,15 @@ class Distiller(nn.Module):
 
     def local_prefixes(self) -> tuple[str, ...]:
         """How the names of this process's peers and their copies begin in :meth:`state_dict`."""
-        return tuple(f"{part}.branches.{k}." for part in ("cohort", "shadow") for k in self.cohort.local_peers)
+        return tuple(
+            f"{part}.branches.{k}." for part in ("cohort", "shadow", "average") for k in self.cohort.local_peers
+        )
 
     def statistics(self) -> list[Tensor]:
         """The running statistics of what this process trains, which processes that share a batch average."""
-        return [b for module in self.local_modules() for b in module.buffers() if b.is_floating_point()]
+        frozen = {id(b) for norm in self.cohort.frozen_norms for b in norm.buffers()}  # equal everywhere already
+        found = [b for module in self.local_modules() for b in module.buffers() if b.is_floating_point()]
+        return [b for b in found if id(b) not in frozen]
 
     def players(self, *, lr: float, weight_decay: float = 0.0) -> dict[str, list[dict[str, Any]]]:
         """The parameters that each player trains, as groups for its torch optimizer.
@@ -299,7 +325,11 @@ class Distiller(nn.Module):
         return Progress(epoch, torch.full_like(done, self.epochs), done)
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits of every predictor, in the peers' shape: the peers, their mean ("ensemble"), and the method's own."""
+        """Logits of every predictor, in the peers' shape: the peers, their mean ("ensemble"), and the method's own.
+
+        With ``ema`` the peers with averaged weights too, "peer0_ema" and so on, and where there are several peers the
+        mean of these, "ensemble_ema".
+        """
         rule = self.method.shadow
         out = self._outputs(images, copies=rule is not None and rule.hybrid)
         if self.positions is None:
@@ -311,7 +341,16 @@ class Distiller(nn.Module):
             **{f"peer{k}": z for k, z in enumerate(out.logits)},
             "ensemble": out.logits.mean(0),
             **{name: z.float() for name, z in own.items()},
+            **self._averaged(images),
         }
+
+    def _averaged(self, images: Tensor) -> dict[str, Tensor]:
+        """What the peers with averaged weights answer."""
+        if self.average is None:
+            return {}
+        logits = self.average.forward_peers(images).logits
+        found = {f"peer{k}{AVERAGED}": z for k, z in enumerate(logits)}
+        return found | ({f"ensemble{AVERAGED}": logits.mean(0)} if len(logits) > 1 else {})
 
     def _outputs(self, images: Tensor, *, copies: bool) -> PeerOutputs:
         """What the peers say, and their copies if ``copies``, where there are some."""
@@ -422,12 +461,7 @@ class Distiller(nn.Module):
         out: DistillerOutput = self(images, target, fraction)
         with torch.autocast(images.device.type, enabled=False):
             found = self.gradients(out)
-        for player, own in found.items():
-            own = [None if g is None else g * share for g in own]
-            before = gradients.get(player, [None] * len(own))
-            gradients[player] = [
-                a if b is None else b if a is None else a + b for a, b in zip(before, own, strict=True)
-            ]
+        accumulate(gradients, found, share)
         terms = {
             player: {name: share * x.detach() for name, x in named.items()} for player, named in out.by_player.items()
         }
@@ -436,6 +470,9 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def after_step(self, step: int | None = None, epoch_steps: int | None = None) -> None:
         """To be called after every optimizer step: copies follow the peers, and the method does what it does then.
+
+        With ``ema`` the average of every weight becomes d average + (1 - d) weight, where d is the decay, but at most
+        1 - 1 / step, so that the initial weights are forgotten. Running statistics of norms are averaged like weights.
 
         Args:
             step: which step of the training it was, counted from 1; by default it is counted here.
@@ -456,6 +493,8 @@ class Distiller(nn.Module):
         rule = self.method.shadow
         if self.shadow is not None and rule is not None and step % rule.every == 0:
             self._follow(rule, min(1 - rule.every / step, rule.decay))
+        if self.average is not None and self.ema is not None:
+            _average(self.average.local_modules(), self.cohort.local_modules(), min(1 - 1 / step, self.ema))
         self.method.after_step(self.cohort, step, epoch_steps or 1)
 
     @torch.no_grad()
@@ -550,6 +589,26 @@ def _check_alike(cohort: Cohort, method: str) -> None:
             f"{method} averages weights, so its peers must be equal networks, but the weights of "
             f"{', '.join(cohort.names)} differ in names or shapes; use one network for all peers"
         )
+
+
+def accumulate(gradients: Gradients, found: Gradients, share: float | Tensor) -> None:
+    """Adds a share of the gradients of a micro-batch to those of the micro-batches before it."""
+    for player, own in found.items():
+        if not isinstance(share, float) or share != 1:
+            own = [None if g is None else g * share for g in own]
+        before = gradients.get(player, [None] * len(own))
+        gradients[player] = [a if b is None else b if a is None else a + b for a, b in zip(before, own, strict=True)]
+
+
+def _average(mean: nn.Module, newest: nn.Module, decay: float) -> None:
+    """Moves the weights and running statistics of ``mean`` towards those of ``newest``; counts are copied."""
+    tensors = [*mean.parameters(), *mean.buffers()], [*newest.parameters(), *newest.buffers()]
+    pairs = list(zip(*tensors, strict=True))
+    real = [(a, b) for a, b in pairs if a.is_floating_point()]
+    get_ema_multi_avg_fn(decay)([a for a, _ in real], [b for _, b in real], None)  # type: ignore[no-untyped-call]
+    for stale, count in pairs:
+        if not stale.is_floating_point():
+            stale.copy_(count)
 
 
 def _means(networks: list[list[Tensor]]) -> list[Tensor]:

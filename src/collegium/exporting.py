@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium import networks
-from collegium.cohort import is_peer
+from collegium.cohort import AVERAGED, is_peer
 from collegium.data import OwnData, as_data
 from collegium.errors import TrainingError, UsageError, nearest
 from collegium.extras import how_to_install
@@ -161,7 +161,7 @@ def trained_predictor(
         UsageError: there is no such run or predictor, or config.json lacks something.
     """
     folder = peer_folder(run)
-    one_peer = name is None or is_peer(name)
+    one_peer = name is None or is_peer(name.removesuffix(AVERAGED))
     name = folder.name if name is None else name
     if one_peer:
         folder = inside(folder.parent, name)

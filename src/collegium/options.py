@@ -148,6 +148,8 @@ def kind_in_words(hint: Any) -> str:
     if origin is tuple:
         plural = {float: "numbers", int: "whole numbers", str: "texts"}
         return f"a list of {plural.get(arguments[0], kind_in_words(arguments[0]))}"
+    if origin is Mapping:
+        return "a mapping of names to values"
     if hint is types.NoneType:
         return "nothing"
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", Path: "a path"}

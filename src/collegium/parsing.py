@@ -142,7 +142,7 @@ class Parser(ArgumentParser):
         """
         defaults: dict[str, Any] = {}
         for key, value in plain.items():
-            if not isinstance(value, Mapping):
+            if key not in ("method", "data"):
                 defaults |= {key: value} if _option(key) in self.kinds else {}
                 continue
             for name, of_part in value.items():
@@ -222,7 +222,7 @@ def _annotation(function: Callable[..., object], parameter: inspect.Parameter) -
     kind = parameter.annotation
     if isinstance(kind, str):
         kind = get_type_hints(function.__init__ if inspect.isclass(function) else function)[parameter.name]
-    if str in get_args(kind):  # paths, networks and data from Python: here they are written
+    if get_origin(kind) is not Mapping and str in get_args(kind):  # what Python may give as an object is written here
         return str | None if NoneType in get_args(kind) else str
     return Any if kind is parameter.empty else kind
 

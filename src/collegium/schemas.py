@@ -140,7 +140,13 @@ RESULT = Record(
         "training_seconds": _SECONDS,
         "images_per_second": Between(0.0, 1e15),
     },
-    {"notes": [str], "deployed_peer": str, "share_until": (str, None), "wrong_labels": (_SHARE, None)},
+    {
+        "stopped": (Record({"epoch": _COUNT, "reason": str}), None),
+        "notes": [str],
+        "deployed_peer": str,
+        "share_until": (str, None),
+        "wrong_labels": (_SHARE, None),
+    },
 )
 
 CONFIG = Record(

@@ -12,16 +12,24 @@ class StudyEntries(TypedDict, total=False):
     method: str | Mapping[str, Any]
     share_until: str | None
     start_from: str | PathLike[str] | None
+    freeze: str | None
     epochs: int
     batch_size: int
-    optimizer: Literal["sgd", "adam", "adamw"]
+    micro_batches: int
+    optimizer: str
+    optimizer_options: Mapping[str, Any]
     learning_rate: float
     momentum: float
     nesterov: bool
     weight_decay: float
+    decay_norms_and_biases: bool
+    layer_decay: float
+    peer_learning_rates: Sequence[float]
+    peer_weight_decays: Sequence[float]
     schedule: Literal["step", "cosine", "one_cycle", "constant"]
     milestones: Sequence[float]
     decay: float
+    min_learning_rate: float
     warmup: float
     label_smoothing: float
     class_weights: Literal["balanced"] | Sequence[float] | None
@@ -30,6 +38,7 @@ class StudyEntries(TypedDict, total=False):
     cutmix: float
     sync_batchnorm: bool
     gradient_clip: float | None
+    ema: float | None
     precision: Literal["fp32", "bf16", "fp16"]
     channels_last: bool
     compile: bool
@@ -38,6 +47,7 @@ class StudyEntries(TypedDict, total=False):
     weight_seed: int | None
     data_seed: int | None
     evaluate_every: int
+    patience: int | None
     checkpoint_every: int
     keep_checkpoints: int
     device: Literal["auto", "cpu", "cuda", "mps"]
@@ -57,6 +67,13 @@ class PredictorResult(TypedDict):
     validation: NotRequired[dict[str, float]]
 
 
+class Stopped(TypedDict):
+    """Where and why a run ended before its last epoch."""
+
+    epoch: int
+    reason: str
+
+
 class RunResult(TypedDict):
     """The content of a complete run's result.json."""
 
@@ -72,6 +89,7 @@ class RunResult(TypedDict):
     test_images: int
     seed: int
     epochs: int
+    stopped: Stopped | None
     complete: bool
     predictors: dict[str, PredictorResult]
     mean_peer: PredictorResult

@@ -202,7 +202,7 @@ def test_nothing_is_written_through_a_linked_folder(name: str, tmp_path: Path) -
     (folder.path / name).symlink_to(tmp_path / "elsewhere")
     writes = {
         "checkpoints": lambda: folder.save_checkpoint({}, 1, keep=1),
-        "peers": lambda: folder.peer(0),
+        "peers": lambda: folder.peer("peer0"),
         "teacher": lambda: folder.keep_teacher("nowhere"),
     }
     with pytest.raises(DataError, match=f"{name} is a link"):

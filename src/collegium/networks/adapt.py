@@ -148,6 +148,10 @@ class StagedNetwork(TappedNetwork):
         super().__init__(module, {name: list(children)[-1] for name, children in stages.items()}, readers, **given)
         self.paths = {name: tuple(children) for name, children in stages.items()}
 
+    def stage_modules(self) -> list[nn.ModuleList]:
+        module = self.classifier
+        return [nn.ModuleList(module.get_submodule(path) for path in paths) for paths in self.paths.values()]
+
     def cut_form(self) -> CutNetwork:
         """The same network as stages one after another."""
         module = self.classifier

@@ -133,6 +133,10 @@ class Network(nn.Module):
     def stage_names(self) -> tuple[str, ...]:
         return tuple(self.stages.keys())
 
+    def stage_modules(self) -> list[nn.ModuleList]:
+        """The modules of each stage, in order; none where the network does not run stage after stage."""
+        return [nn.ModuleList([stage]) for stage in self.stages.values()]
+
     @property
     def head(self) -> nn.Module:
         """What turns the last stage's output into logits, where the network runs as one stage after another."""

@@ -6,6 +6,8 @@ The colours are close to Okabe and Ito's, which colour-blind readers can tell ap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from collegium.cohort import AVERAGED
+
 PEERS = ("#1a80bb", "#009e73", "#cc79a7", "#56b4e9", "#8c6bb1", "#7f8c3f")
 OWN = ("#d55e00", "#e69f00", "#a6611a")
 ACCENT = "#1a80bb"
@@ -26,10 +28,11 @@ class Style:
 
 
 def styles(peers: Sequence[str], own: Sequence[str]) -> dict[str, Style]:
-    """Predictor -> style, in the order peers, ensemble, own."""
+    """Predictor -> style, in the order peers, ensemble, own; with averaged weights the same colours, dotted."""
     result = {name: _pick(PEERS, k) for k, name in enumerate(peers)}
     result["ensemble"] = Style(INK, "dashed")
-    return result | {name: _pick(OWN, k) for k, name in enumerate(own)}
+    averaged = {name + AVERAGED: Style(style.colour, "dotted") for name, style in result.items()}
+    return result | {name: _pick(OWN, k) for k, name in enumerate(own)} | averaged
 
 
 def _pick(colours: Sequence[str], index: int) -> Style:

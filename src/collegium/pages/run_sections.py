@@ -13,6 +13,7 @@ from collegium.pages.text import doubt, verdict
 from collegium.results import wording
 from collegium.results.analysis import RunAnalysis
 from collegium.results.scores import METRICS, last, wrong_labels
+from collegium.training.result import trained_epochs
 
 Styles = dict[str, Style]
 
@@ -35,7 +36,7 @@ def heading(analysis: RunAnalysis) -> Html:
         f"peers share {wording.shared(recipe.share_until)}",
         f"{result['training_images']:,} training and {result['test_images']:,} test images{wrong_labels(result)}",
         f"seed {result['seed']}",
-        plural(result["epochs"], "epoch"),
+        plural(trained_epochs(result), "epoch"),
     ]
     if len(analysis.peers) == 1:
         del facts[0]
@@ -50,6 +51,8 @@ def title(analysis: RunAnalysis) -> str:
 def notices(analysis: RunAnalysis) -> list[Html]:
     """What a reader must know before believing a number."""
     result, found = analysis.result, list(analysis.result.get("notes", []))
+    if result.get("stopped"):
+        found.append(result["stopped"]["reason"])
     if result.get("reconstructed"):
         found.append(
             f"Reconstructed: {result['reconstructed']}. No text or code of the authors states this part of "

@@ -2,9 +2,11 @@
 
 from statistics import fmean
 
+from collegium.cohort import AVERAGED
 from collegium.formatting import count, number, plural
 from collegium.results.analysis import RunAnalysis
 from collegium.results.scores import last, wrong_labels
+from collegium.training.result import trained_epochs
 
 
 def verdict(analysis: RunAnalysis) -> str:
@@ -15,7 +17,7 @@ def verdict(analysis: RunAnalysis) -> str:
     images = result["test_images"]
     sentences = []
     trained = f"{plural(result['training_images'], 'training image')}{wrong_labels(result)}"
-    after = f"After {plural(result['epochs'], 'epoch')} on {trained}"
+    after = f"After {plural(trained_epochs(result), 'epoch')} on {trained}"
     if len(errors) == 1:
         sentences.append(f"{after}, the peer gets {number(errors[0])} % of the {images:,} test images wrong.")
     else:
@@ -27,6 +29,10 @@ def verdict(analysis: RunAnalysis) -> str:
         )
         joined = number(last(result, "ensemble", "top1_error"))
         sentences.append(f"Averaging their logits (the ensemble) gives {joined} %.")
+    averaged = [name + AVERAGED for name in analysis.peers if name + AVERAGED in result["predictors"]]
+    if averaged:
+        error = number(fmean(last(result, name, "top1_error") for name in averaged))
+        sentences.append(f"With averaged weights, one peer alone gets {error} % wrong.")
     own = [(name, number(last(result, name, "top1_error"))) for name in analysis.own]
     if len(own) == 1:
         sentences.append(f"The method's own predictor, {own[0][0]}, gives {own[0][1]} %.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from collegium.cohort import is_peer
+from collegium.cohort import AVERAGED, is_peer
 from collegium.data import ClassificationData, SceneData
 from collegium.errors import DataError, UsageError
 from collegium.losses import attention_map
@@ -17,6 +17,7 @@ from collegium.results.diversity import agreement, double_fault, jensen_shannon,
 from collegium.results.examples import Answer, Choice, Example, choose, unit_range
 from collegium.student import deployed_peer
 from collegium.training.recipe import Recipe
+from collegium.training.result import trained_epochs
 from collegium.training.run_folder import RunFolder
 from collegium.yaml_text import read_yaml
 
@@ -143,13 +144,12 @@ def gather(
         )
     history = folder.metrics()
     lacking = [name for name in result["predictors"] if not history or f"test/{name}/top1_error" not in history[-1]]
-    if lacking or history[-1]["epoch"] != recipe.epochs:
-        raise DataError(
-            f"{folder.metrics_file} lacks the scores of epoch {recipe.epochs}, the last: a part of it is gone"
-        )
+    last = trained_epochs(result)
+    if lacking or history[-1]["epoch"] != last:
+        raise DataError(f"{folder.metrics_file} lacks the scores of epoch {last}, the last: a part of it is gone")
     trained = restore(run, peers=peers, data=data, teacher=teacher)
     logits, targets = _predict(trained)
-    own = tuple(name for name in logits if name != "ensemble" and not is_peer(name))
+    own = tuple(n for n in logits if not (n == "ensemble" or is_peer(n) or n.endswith(AVERAGED)))
     return RunAnalysis(
         run=Path(run),
         recipe=recipe,

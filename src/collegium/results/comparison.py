@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from collegium.cohort import is_peer
+from collegium.cohort import AVERAGED, is_peer
 from collegium.errors import UsageError
 from collegium.results.scores import all_predictors, last
 from collegium.results.statistics import Decision, Gain, Interval, Spread, decide, gain, spread
@@ -63,7 +63,8 @@ class Row:
     @property
     def own(self) -> list[str]:
         """The method's own predictors."""
-        return [name for name in self.predictors if not is_peer(name) and name not in (ONE_NETWORK, "ensemble")]
+        named = (ONE_NETWORK, "ensemble")
+        return [n for n in self.predictors if not (is_peer(n) or n in named or n.endswith(AVERAGED))]
 
     def scores(self, predictor: str, metric: str = "top1_accuracy") -> dict[int, float]:
         """Seed -> a metric in the last epoch, in its unit."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from collegium import data as datasets
 from collegium import methods
-from collegium.cohort import is_peer
+from collegium.cohort import AVERAGED, is_peer
 from collegium.errors import CollegiumError, UsageError
 from collegium.files import inside
 from collegium.options import keywords
@@ -162,7 +162,7 @@ def deployed(predictor: str, one_network: Sequence[str]) -> Deployed:
     """How many networks a predictor takes; ``one_network`` names those of a method's own that are one."""
     if predictor == "unknown":
         return "not known"
-    single = is_peer(predictor) or predictor == "mean_peer" or predictor in one_network
+    single = is_peer(predictor.removesuffix(AVERAGED)) or predictor == "mean_peer" or predictor in one_network
     return "one network" if single else "several networks"
 
 
@@ -320,7 +320,8 @@ def _of_row(runs: Sequence[Finished], told_apart: str) -> Iterator[Standing]:
     first, names = runs[0], runs[0].result["peers"]
     one_network = _one_network(first.recipe.method_name)
     for predictor in _predictors(first.result):
-        index = int(predictor.removeprefix("peer")) if is_peer(predictor) else one_network.get(predictor, 0)
+        base = predictor.removesuffix(AVERAGED)
+        index = int(base.removeprefix("peer")) if is_peer(base) else one_network.get(predictor, 0)
         index = index if index < len(names) else 0
         kind = deployed(predictor, list(one_network))
         several = len(set(names)) > 1 and kind == "several networks"

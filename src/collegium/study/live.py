@@ -15,6 +15,7 @@ from collegium.formatting import duration, percent, printable
 from collegium.study.cell import Cell
 from collegium.study.executors.local import Event
 from collegium.study.study import Study
+from collegium.training.result import trained_epochs
 from collegium.training.run_folder import RunFolder
 
 JUDGED = "test/mean_peer/top1_error"
@@ -81,7 +82,7 @@ class LiveView:
             self.state[outcome.cell.key] = outcome.state if outcome.state in ("done", "failed") else "waiting"
             if result is not None:
                 self._finished(outcome.cell, result)
-                self.known.setdefault(outcome.cell.label, []).append(result["seconds"] / result["epochs"])
+                self.known.setdefault(outcome.cell.label, []).append(result["seconds"] / trained_epochs(result))
         self.again = sum(state == "failed" for state in self.state.values())
         self.state = {key: "waiting" if state == "failed" else state for key, state in self.state.items()}
         self.live = Live(console=self.console, get_renderable=self.render, refresh_per_second=2, transient=True)

@@ -19,8 +19,14 @@ def check_run(experiment: Experiment, processes: int, layout: Layout) -> None:
         check_peer_layout(experiment, processes)
         batch_processes //= peer_groups(experiment, processes)
     _check_steps(experiment.recipe, processes)
+    _check_micro_batches(experiment, batch_processes)
     _check_batches(experiment, batch_processes)
     _check_mixing(experiment)
+    if experiment.recipe.patience is not None and experiment.data.validation is None:
+        raise UsageError(
+            f"--patience asks for validation images, and {experiment.data.name} has none: hold some out with "
+            "--data.validation 0.1"
+        )
     _check_scoring(experiment, batch_processes)
 
 
@@ -84,13 +90,31 @@ def _check_steps(recipe: Recipe, processes: int) -> None:
         )
 
 
+def _check_micro_batches(experiment: Experiment, batch_processes: int) -> None:
+    recipe, parts = experiment.recipe, experiment.recipe.micro_batches
+    if parts == 1:
+        return
+    group = experiment.learner.method.images_per_class
+    own = Share(ranks=batch_processes).size(min(recipe.batch_size, len(experiment.data.train)))
+    if own % (parts * group):
+        where = " of each process" if batch_processes > 1 else ""
+        pairs = f" with {group} images of every class in it, as {recipe.method_name} needs" if group > 1 else ""
+        raise UsageError(
+            f"a batch of {own} images{where} cannot be divided into {parts} equal micro-batches{pairs}; "
+            "change --batch-size or --micro-batches"
+        )
+    if recipe.cuda_graphs:
+        raise UsageError("CUDA graphs overwrite the gradients of the micro-batch before; leave out --cuda-graphs")
+
+
 def _check_batches(experiment: Experiment, batch_processes: int) -> None:
     recipe = experiment.recipe
     whole = min(recipe.batch_size, len(experiment.data.train))
     own = Share(ranks=batch_processes).size(whole)
-    if (whole if recipe.sync_batchnorm else own) < 2:
+    if (whole if recipe.sync_batchnorm else own) // recipe.micro_batches < 2:
+        micro = "micro-" * (recipe.micro_batches > 1)
         raise UsageError(
-            "batch norm needs batches of 2 images or more"
+            f"batch norm needs {micro}batches of 2 images or more"
             + (" on each device; use a larger batch, or --sync-batchnorm true" if batch_processes > 1 else "")
         )
 

@@ -4,6 +4,7 @@ import warnings
 
 import torch
 
+from collegium.cohort import AVERAGED
 from collegium.distiller import Distiller
 
 
@@ -33,6 +34,8 @@ def costs(learner: Distiller, image_shape: tuple[int, int, int]) -> dict[str, di
         for k, peer in enumerate(peers)
     }
     result["ensemble"] = {"parameters": count(*peers), "flops": flops(lambda: cohort.forward_peers(images))}
-    every = {"parameters": count(cohort, method), "flops": flops(lambda: learner.predict(images))}
+    averaged = result["ensemble"]["flops"] if learner.average is not None else 0  # which the others do not need
+    every = {"parameters": count(cohort, method), "flops": flops(lambda: learner.predict(images)) - averaged}
     alone = {name: result[f"peer{index % len(peers)}"] for name, index in method.one_network.items()}
+    alone |= {name + AVERAGED: cost for name, cost in result.items()}
     return result | {name: alone.get(name, every) for name in learner.predict(images) if name not in result}

@@ -18,6 +18,7 @@ from collegium.distiller import Distiller, check_class_weights
 from collegium.errors import UsageError
 from collegium.options import check_options, keywords
 from collegium.student import load_peer, start_from
+from collegium.training.optimizers import check_optimizer
 from collegium.training.recipe import Recipe
 from collegium.training.trial_step import try_step
 from collegium.user_code import Untrusted, consents
@@ -80,6 +81,8 @@ def build(
     names = [networks.untrained(name) for name in asked] if begun else asked
     for name in set(names):  # a wrong name is found before any data are fetched
         networks.check(name)
+    if not begun:
+        check_optimizer(recipe)
     if data is None:
         data = datasets.load(recipe.data_name, **recipe.data_options)
     recipe = resolve(recipe)
@@ -124,6 +127,8 @@ def build(
             teacher=teacher,
             recompute=recipe.activation_checkpointing,
             class_weights=class_weights,
+            ema=recipe.ema,
+            freeze=recipe.freeze,
         )
     return Experiment(recipe, data, learner.spec, learner, tuple(notes), weights, bool(contiguous))
 

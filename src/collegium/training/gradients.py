@@ -8,8 +8,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from collegium import ranks
-from collegium.distiller import Distiller, DistillerOutput, Gradients
+from collegium.distiller import Distiller, DistillerOutput, Gradients, accumulate
 from collegium.training.checks import check_players
+from collegium.training.groups import optimizer_groups
 from collegium.training.optimizers import make_optimizer, set_learning_rate
 from collegium.training.partition import Partition
 from collegium.training.recipe import Recipe
@@ -36,7 +37,8 @@ class Players:
         self.max_norm = recipe.gradient_clip
         self.parameters = {player: [p for group in g for p in group["params"]] for player, g in groups.items()}
         self.optimizers: dict[str, Optimizer] = {
-            player: make_optimizer(recipe, g, learner.method.optimizers.get(player)) for player, g in groups.items()
+            player: make_optimizer(recipe, g, learner.method.optimizers.get(player))
+            for player, g in optimizer_groups(learner, recipe).items()
         }
         # Fabric's wrappers, which scale and unscale for fp16.
         self.wrapped = {
@@ -44,13 +46,17 @@ class Players:
         }
         self.statistics = learner.statistics()
 
-    def gradients(self, out: DistillerOutput) -> Gradients:
-        """Of the sum of terms of each player that does not rest, all at the weights before any step."""
+    def accumulate(self, gradients: Gradients, out: DistillerOutput, micro_batches: int) -> None:
+        """Adds those of one of so many micro-batches: of the sum of terms of each player that does not rest.
+
+        All are taken at the weights before any step; the sum over the micro-batches is the mean over the batch.
+        """
         if len(self.parameters) > 1:
-            return self.learner.gradients(out)
+            accumulate(gradients, self.learner.gradients(out), 1 / micro_batches)
+            return
         ((player, parameters),) = self.parameters.items()
-        self.fabric.backward(out.loss)
-        return {player: [p.grad for p in parameters]}
+        self.fabric.backward(out.loss if micro_batches == 1 else out.loss / micro_batches)
+        gradients[player] = [p.grad for p in parameters]
 
     def exchange(self, gradients: Gradients, seen: Seen) -> None:
         """Makes gradients, running statistics and ``seen`` in place those of the whole batch, by one message."""

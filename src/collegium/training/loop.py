@@ -11,7 +11,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from collegium import ranks
-from collegium.distiller import Distiller
+from collegium.cohort import AVERAGED
+from collegium.distiller import Distiller, Gradients
 from collegium.errors import Interrupted, TrainingError, UsageError
 from collegium.files import auxiliary, write_whole
 from collegium.method import Progress
@@ -28,12 +29,13 @@ from collegium.training.experiment import Experiment
 from collegium.training.gradients import Players
 from collegium.training.metrics import summary
 from collegium.training.mixing import Mixing
+from collegium.training.notes import run_notes
 from collegium.training.optimizers import soften
 from collegium.training.partition import gather_to_rank0, make_partition
-from collegium.training.result import make_result
+from collegium.training.result import early_stop, make_result
 from collegium.training.run_folder import RunFolder
 from collegium.training.sync_batchnorm import SynchronisedBatchNorm
-from collegium.training.tally import Tally, observe
+from collegium.training.tally import Tally, joined, observe
 from collegium.training.votes import Votes
 
 NETWORK_DRAWS = 2  # the use of a stream of random numbers, see collegium.seeds; the data have the uses before it
@@ -111,13 +113,20 @@ class Run:
     def _train_epochs(self) -> None:
         title = f"{self.recipe.method_name} on {self.experiment.data.name}"
         display = Display(title, self.recipe.epochs, len(self.training_batches), quiet=self.quiet)
-        for note in (*self.experiment.notes, *self.partition.describe(self.recipe, self.batch_size)):
+        own = run_notes(self.recipe, len(self.training_batches), self.share.size(self.batch_size))
+        for note in (*self.experiment.notes, *own, *self.partition.describe(self.recipe, self.batch_size)):
             display.note(note)
         events = Events(self.folder.path, self.epoch + 1, write=self.fabric.is_global_zero)
         with display, at_first_stop_signal(self._request_stop), events:
-            while self.epoch < self.recipe.epochs:
+            while not self._ended():
                 self.train_epoch(display)
                 self.end_epoch(display, events)
+            stopped = early_stop(self.history, self.recipe)
+            if stopped is not None:
+                display.note(stopped["reason"])
+
+    def _ended(self) -> bool:
+        return self.epoch == self.recipe.epochs or early_stop(self.history, self.recipe) is not None
 
     def train_epoch(self, display: Display) -> None:
         """The steps of the epoch that have not been taken yet."""
@@ -152,24 +161,35 @@ class Run:
         self.players.set_learning_rate(self.recipe, fraction)
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
         images, soft = self.mixing(images, soft)
-        with self.fabric.autocast(), self._own_draws(steps_before):
-            out = self.forward(images, soft, self.progress)
-        seen = observe(out.by_player, out.logits, target[self.share.before :])
-        gradients = self.players.gradients(out)
+        parts = self.recipe.micro_batches
+        divided = zip(
+            images.tensor_split(parts, dim=int(self.learner.cohort.has_views(images))),
+            soft.tensor_split(parts),
+            target[self.share.before :].tensor_split(parts),
+            strict=True,
+        )
+        gradients, measured = Gradients(), []
+        for part, (some_images, some_soft, some_target) in enumerate(divided):
+            with self.fabric.autocast(), self._own_draws(steps_before, part):
+                out = self.forward(some_images, some_soft, self.progress)
+            measured.append(observe(out.by_player, out.logits, some_target))
+            self.players.accumulate(gradients, out, parts)
+        seen = joined(measured)
         self.players.exchange(gradients, seen)
         self.players.step(gradients)
         self.learner.after_step(steps_before + 1, len(self.training_batches))
         self.tally.add(seen._replace(images=seen.images * self.share.ranks))
 
     @contextmanager
-    def _own_draws(self, step: int) -> Iterator[None]:
+    def _own_draws(self, step: int, part: int) -> Iterator[None]:
         """With several processes networks draw (dropout) from a stream of each process; the common one stays equal."""
         if self.partition.processes == 1:
             yield
             return
         norms = SynchronisedBatchNorm() if self.recipe.sync_batchnorm and self.share.ranks > 1 else nullcontext()
         with own_random_state(self.fabric.device), norms:
-            draws = generator(self.recipe.resolved_data_seed, NETWORK_DRAWS, step, self.fabric.global_rank)
+            use = (NETWORK_DRAWS, step, self.fabric.global_rank, *([part] if part else []))
+            draws = generator(self.recipe.resolved_data_seed, *use)
             torch.manual_seed(draws.initial_seed())
             yield
 
@@ -177,15 +197,14 @@ class Run:
         """Scores, records and saves what is due after an epoch; stops where a signal has come."""
         row = {"epoch": self.epoch + 1, "learning_rate": self.players.learning_rate, **self.tally.row()}
         self.epoch, self.step = self.epoch + 1, 0
-        last = self.epoch == self.recipe.epochs
-        if last or self.epoch % self.recipe.evaluate_every == 0:
+        if self.epoch == self.recipe.epochs or self.epoch % self.recipe.evaluate_every == 0:
             row |= self._evaluate(display)
         row["seconds"] = self.seconds["training"]
         self.history.append(row)
         self.tally = Tally()
         events.add(row, self.epoch)
         # One question to all processes: a signal that reaches one of them after it stops the next epoch.
-        stop = ranks.any_process(self.stop_requested, self.fabric.device)
+        last, stop = self._ended(), ranks.any_process(self.stop_requested, self.fabric.device)
         if last or stop or self.epoch % self.recipe.checkpoint_every == 0:
             saved = self.save()
             if stop and not last:
@@ -302,10 +321,13 @@ class Run:
         """Writes the peers and the result."""
         data, cohort = self.experiment.data, self.learner.cohort
         move(self.learner, self.fabric.device, range(cohort.num_peers))
-        for k in range(cohort.num_peers):
+        trained = {f"peer{k}": cohort.peer(k) for k in range(cohort.num_peers)}
+        if self.learner.average is not None:
+            trained |= {f"peer{k}{AVERAGED}": self.learner.average.peer(k) for k in range(cohort.num_peers)}
+        for name, peer in trained.items():
             save_peer(
-                cohort.peer(k),
-                self.folder.peer(k),
+                peer,
+                self.folder.peer(name),
                 num_classes=data.num_classes,
                 class_names=list(data.class_names),
                 **data.preprocessing(),
@@ -315,7 +337,7 @@ class Run:
             history=self.history,
             class_accuracy=self.class_accuracy,
             seconds=self.seconds,
-            images=len(self.training_batches) * self.batch_size * self.recipe.epochs,
+            images=len(self.training_batches) * self.batch_size * self.epoch,
             processes=self.partition.processes,
         )
         self.folder.remove_old_checkpoints(self.recipe.keep_checkpoints)  # a kill may have come before it

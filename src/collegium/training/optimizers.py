@@ -1,31 +1,87 @@
 """Optimizers and learning rate schedules. A schedule is a function of progress alone and has no state."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
+from collegium.errors import UsageError, nearest
 from collegium.training.recipe import Recipe
+
+_OWN = frozenset({"params", "lr", "weight_decay", "momentum", "nesterov", "fused"})
+"""What the recipe and this library set themselves, and ``optimizer_options`` may not."""
+
+
+def optimizer_names() -> dict[str, str]:
+    """The optimizers of timm that runs can use, with a description of each."""
+    return {name: text for name, text in _timm().list_optimizers(with_description=True) if _refusal(name) is None}
+
+
+def _timm() -> Any:
+    import timm.optim
+
+    return timm.optim
+
+
+def _refusal(name: str) -> str | None:
+    """Why an optimizer of timm cannot be used; None where it can."""
+    info = _timm().get_optimizer_info(name)
+    if info.second_order:
+        return "needs second derivatives, which training steps do not compute"
+    if isinstance(info.opt_class, str):
+        return f"is part of {info.opt_class.partition('.')[0]}, with which runs have not been tested"
+    if info.opt_class.__name__ == "Kron":
+        return "draws random numbers in its steps, so that a run could not go on exactly"
+    return None
+
+
+def check_optimizer(recipe: Recipe) -> None:
+    """Whether a run can use the recipe's optimizer, with its options.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    make_optimizer(recipe, [{"params": [torch.nn.Parameter(torch.zeros(2, 2))], "lr": recipe.learning_rate}])
 
 
 def make_optimizer(recipe: Recipe, groups: Sequence[Mapping[str, Any]], kind: str | None = None) -> Optimizer:
-    """One player's optimizer, of the recipe's kind where ``kind`` is None.
+    """One player's optimizer, of the recipe's kind and with its options where ``kind`` is None.
 
     The learning rate of a group is its highest, which is kept as its entry "base"; "milestones" are where that rate
     drops by itself.
+
+    Raises:
+        UsageError: timm has no such optimizer, runs cannot use it, or it does not take the options.
     """
-    kind = kind or recipe.optimizer
-    # One kernel for all parameters, where torch has it; with fp16 it would unscale gradients too late for clipping.
-    # None lets torch choose; False would update one parameter at a time.
-    fused = (recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")) or None
+    name, options = (recipe.optimizer, dict(recipe.optimizer_options)) if kind is None else (kind, {})
+    if name not in _timm().list_optimizers():
+        raise UsageError(f"there is no optimizer {name!r} in timm{nearest(name, list(optimizer_names()))}")
+    reason = _refusal(name)
+    if reason is not None:
+        raise UsageError(f"the optimizer {name} {reason}; take another of `collegium list optimizers`")
+    known = inspect.signature(_timm().get_optimizer_class(name, bind_defaults=False)).parameters
+    for option in options:
+        if option in _OWN or option not in known:
+            able = [other for other in known if other not in _OWN]
+            own = "; the recipe has an entry of its own for it" if option in _OWN else nearest(option, able)
+            raise UsageError(f"optimizer_options: the optimizer {name} has no option {option!r}{own}")
+    if name == "sgd":
+        options["nesterov"] = recipe.nesterov and recipe.momentum > 0
+    if "fused" in known:
+        # One kernel for all parameters, where torch has it; with fp16 it would unscale gradients too late for
+        # clipping. None lets torch choose; False would update one parameter at a time.
+        fused = recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")
+        options["fused"] = fused or None
     resolved = [{**group, "base": group["lr"]} for group in groups]
-    if kind == "sgd":
-        nesterov = recipe.nesterov and recipe.momentum > 0
-        return SGD(resolved, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
-    adam: type[Adam] = {"adam": Adam, "adamw": AdamW}[kind]
-    return adam(resolved, lr=recipe.learning_rate, fused=fused)
+    options |= {"lr": recipe.learning_rate, "momentum": recipe.momentum}
+    try:
+        return cast(Optimizer, _timm().create_optimizer_v2(resolved, name, **options))
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise UsageError(f"the optimizer {name} cannot be made with these options: {reason}") from error
 
 
 def learning_rate_factor(recipe: Recipe, fraction: float) -> float:
@@ -37,7 +93,7 @@ def learning_rate_factor(recipe: Recipe, fraction: float) -> float:
     factor = {
         "constant": lambda: 1.0,
         "step": lambda: recipe.decay ** sum(fraction >= milestone for milestone in recipe.milestones),
-        "cosine": lambda: _anneal(1.0, 0.0, fraction),
+        "cosine": lambda: _anneal(1.0, recipe.min_learning_rate / recipe.learning_rate, fraction),
         "one_cycle": lambda: (
             _anneal(1 / 25, 1.0, fraction / 0.3)
             if fraction < 0.3

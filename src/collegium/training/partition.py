@@ -1,10 +1,11 @@
 """How the processes of a run divide batches and peers among themselves."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 
 from collegium import ranks
 from collegium.data import Share
@@ -61,7 +62,7 @@ class _Trained(NamedTuple):
     """What one process has trained, on the CPU."""
 
     learner: dict[str, Tensor]
-    optimizers: dict[tuple[str, int], dict[str, Tensor]]  # (player, index of its parameter) -> the optimizer's state
+    optimizers: dict[tuple[str, int], dict[str, Any]]  # (player, index of its parameter) -> the optimizer's state
 
 
 def gather_to_rank0(
@@ -81,7 +82,7 @@ def gather_to_rank0(
         trained = _Trained(
             {name: tensor.cpu() for name, tensor in learner.state_dict().items() if name.startswith(prefixes)},
             {
-                (player, k): {key: value.cpu() for key, value in optimizers[player].state[p].items()}
+                (player, k): tree_map_only(Tensor, Tensor.cpu, optimizers[player].state[p])
                 for player, owned in parameters.items()
                 for k, p in enumerate(owned)
                 if id(p) in local

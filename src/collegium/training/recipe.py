@@ -28,17 +28,31 @@ class Recipe:
         teacher: for methods with a frozen teacher: a finished run, or the folder of one of its peers.
         start_from: initial weights, wherever name and shape match: a finished run, whose peers are used in turn, or the
             folder of one of its peers.
+        freeze: parameters of the peers that are not trained, as comma-separated patterns of names: "stem*,stage1*", or of
+            one peer: "peer0.stem*". Batch norms among them keep their running statistics.
         data: the data set's name under "name", and its options.
         epochs: passes over the training images.
         batch_size: images per step, over all devices; an incomplete last batch is left out.
-        optimizer: for all parameters of a player.
+        micro_batches: gradient accumulation: in how many equal parts, one after another, a step computes its batch, to
+            save memory. Batch norm and the method see each part as a batch.
+        optimizer: for all parameters of a player: sgd, adam, adamw, or another one of timm, see
+            `collegium list optimizers`.
+        optimizer_options: further options of the optimizer by the names that timm or torch gives them, for example
+            {betas: [0.9, 0.95], eps: 1.0e-6}.
         learning_rate: its highest value. It applies to the whole batch, for any number of devices.
-        momentum: of SGD.
-        nesterov: Nesterov momentum for SGD.
+        momentum: of SGD, and of the other optimizers that have one number for it.
+        nesterov: Nesterov momentum for ``sgd``; other optimizers have it in their names or their options.
         weight_decay: of all parameters for which the method sets no other.
+        decay_norms_and_biases: whether weight decay applies to weights of norms and to biases too.
+        layer_decay: factor of the learning rate from each layer to the one below it, 1 for none: of layers that a timm
+            model names, or of the stages of another network.
+        peer_learning_rates: one for each peer, in their order, in place of ``learning_rate``, for example [0.1,0.05];
+            what peers share, and a method's own layers, keep ``learning_rate``.
+        peer_weight_decays: the same in place of ``weight_decay``.
         schedule: of the learning rate, over all steps: "step" multiplies by ``decay`` at each milestone.
         milestones: where the step schedule drops the learning rate, as shares of training.
         decay: factor of each drop of the step schedule.
+        min_learning_rate: where the cosine schedule ends; layers of another rate end at the same share of theirs.
         warmup: share of training over which the learning rate rises linearly from 0.
         label_smoothing: weight of the uniform distribution in the targets.
         class_weights: of the cross-entropy with labels, one for each class in their order; "balanced" takes N / (K n)
@@ -49,6 +63,8 @@ class Recipe:
         cutmix: alpha of CutMix; 0 for none. With mixup too, each batch gets one of the two.
         sync_batchnorm: with several devices, batch norm uses the statistics of the whole batch.
         gradient_clip: largest norm of a player's gradient; by default gradients are not clipped.
+        ema: decay of an exponential moving average of the peers' weights and running statistics, for example 0.999. The
+            averaged peers are predictors besides the others, ``peer0_ema`` and so on, and are saved like peers.
         precision: of the networks; losses are always computed in fp32.
         channels_last: use the channels-last memory layout for images and convolutions.
         compile: compile cohort and method with torch.compile.
@@ -60,6 +76,8 @@ class Recipe:
         weight_seed: of the initial weights.
         data_seed: of the order and augmentation of images.
         evaluate_every: evaluate after every so many epochs, and after the last one.
+        patience: stop training after so many evaluations without a lower top-1 error on validation images (mean of the
+            peers); by default never. The schedule stays that of all ``epochs``.
         checkpoint_every: save a checkpoint after every so many epochs, and after the last one.
         keep_checkpoints: number of newest checkpoints to keep.
         device: device to train on; "auto" uses a CUDA GPU if there is one, else the CPU. "mps" is the GPU of an Apple
@@ -74,17 +92,25 @@ class Recipe:
     share_until: str | None = None
     teacher: str | None = None
     start_from: str | None = None
+    freeze: str | None = None
     data: Mapping[str, Any] = field(default_factory=lambda: {"name": "digits"})
     epochs: int = 30
     batch_size: int = 128
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    micro_batches: int = 1
+    optimizer: str = "sgd"
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     learning_rate: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4
+    decay_norms_and_biases: bool = True
+    layer_decay: float = 1.0
+    peer_learning_rates: tuple[float, ...] = ()
+    peer_weight_decays: tuple[float, ...] = ()
     schedule: Literal["step", "cosine", "one_cycle", "constant"] = "step"
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
+    min_learning_rate: float = 0.0
     warmup: float = 0.0
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
@@ -93,6 +119,7 @@ class Recipe:
     cutmix: float = 0.0
     sync_batchnorm: bool = False
     gradient_clip: float | None = None
+    ema: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
@@ -102,6 +129,7 @@ class Recipe:
     weight_seed: int | None = None
     data_seed: int | None = None
     evaluate_every: int = 1
+    patience: int | None = None
     checkpoint_every: int = 1
     keep_checkpoints: int = 2
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -109,7 +137,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(Recipe).items():
             check_kind(name, getattr(self, name), hint)
-        for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("epochs", "batch_size", "micro_batches", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("learning_rate", "decay"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
@@ -121,17 +149,29 @@ class Recipe:
         for name in ("momentum", "warmup", "label_smoothing"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 up to, but not, 1")
         _check("gradient_clip", self.gradient_clip, self.gradient_clip is None or self.gradient_clip > 0, "more than 0")
+        _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "more than 0 and at most 1")
+        rates, decays = self.peer_learning_rates, self.peer_weight_decays
+        _check("peer_learning_rates", rates, all(rate > 0 for rate in rates), "more than 0")
+        _check("peer_weight_decays", decays, all(decay >= 0 for decay in decays), "0 or more")
+        _check("patience", self.patience, self.patience is None or self.patience >= 1, "1 or more")
+        _check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "between 0 and 1")
         _check("milestones", self.milestones, all(0 < m < 1 for m in self.milestones), "shares between 0 and 1")
         for name in ("method", "data"):
             if "name" not in getattr(self, name):
                 raise UsageError(f"the recipe's {name} has no name: {dict(getattr(self, name))}")
+        if self.min_learning_rate:
+            low = self.min_learning_rate
+            _check("min_learning_rate", low, 0 <= low < self.learning_rate, "0 or more, and below learning_rate")
+            if self.schedule != "cosine":
+                raise UsageError(f"min_learning_rate is of the cosine schedule: leave it out with {self.schedule}")
         if self.cuda_graphs and not self.compile:
             raise UsageError("CUDA graphs replay compiled kernels: give --compile true with --cuda-graphs true")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
         if isinstance(self.class_weights, list | tuple):
             legal = all(weight >= 0 for weight in self.class_weights) and any(self.class_weights)
             _check("class_weights", self.class_weights, legal, "0 or more, and not all 0")
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
+        for name in ("milestones", "peer_learning_rates", "peer_weight_decays"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
     def method_name(self) -> str:

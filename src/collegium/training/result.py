@@ -47,6 +47,7 @@ def make_result(
         "test_images": len(data.test),
         "seed": recipe.seed,
         "epochs": recipe.epochs,
+        "stopped": early_stop(history, recipe),
         "complete": True,
         **last_and_best(history),
         "class_names": list(data.class_names),
@@ -58,6 +59,34 @@ def make_result(
         "training_seconds": seconds["training"],
         "images_per_second": images / seconds["training"],
     }
+
+
+def early_stop(history: Sequence[Mapping[str, float]], recipe: Recipe) -> dict[str, Any] | None:
+    """Where and why a run ends before its last epoch: "epoch" and "reason"; None where it does not.
+
+    A function of the scores alone, so that a run that is repeated decides as it did before.
+    """
+    column = "validation/mean_peer/top1_error"
+    scored = [row for row in history if column in row]
+    if recipe.patience is None or not scored or scored[-1]["epoch"] == recipe.epochs:
+        return None
+    best = min(scored, key=lambda row: row[column])  # the first of several
+    waited = sum(row["epoch"] > best["epoch"] for row in scored)
+    if waited < recipe.patience:
+        return None
+    epoch = int(scored[-1]["epoch"])
+    return {
+        "epoch": epoch,
+        "reason": f"Training stopped after epoch {epoch} of {recipe.epochs}: the peers' mean top-1 error on validation "
+        f"images had not come below {100 * best[column]:.2f} %, that of epoch {int(best['epoch'])}, in {waited} "
+        f"evaluation{'s' * (waited > 1)}.",
+    }
+
+
+def trained_epochs(result: Mapping[str, Any]) -> int:
+    """The epochs that a run has trained: all of its recipe, unless it was stopped early."""
+    stopped = result.get("stopped")
+    return int(stopped["epoch"] if stopped else result["epochs"])
 
 
 def check_fits(result: Mapping[str, Any], recipe: Recipe, file: Path) -> None:

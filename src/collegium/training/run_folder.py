@@ -7,6 +7,7 @@ split.csv          which pixels of a scene are for training and for testing
 teacher/           a copy of the frozen teacher, where the method has one
 checkpoints/       the newest training states, each with its checksum beside it
 peers/peer0/       a trained peer: model.safetensors and config.json, each with its checksum
+peers/peer0_ema/   the same with averaged weights, where the recipe asks for them
 result.json        last and best scores of every predictor, cost, time; written with its checksum when all is done
 report.html        self-contained page
 exports/           what `collegium export` wrote
@@ -62,8 +63,8 @@ class RunFolder:
         target = inside(self.path, "teacher")
         return load_peer(target) if target.exists() else None
 
-    def peer(self, index: int) -> Path:
-        return inside(self.path, "peers", f"peer{index}")
+    def peer(self, name: str) -> Path:
+        return inside(self.path, "peers", name)
 
     def check(self, recipe: Recipe, *, overwrite: bool = False) -> None:
         """Whether a recipe may be trained in this folder; writes nothing.

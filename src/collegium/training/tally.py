@@ -1,6 +1,6 @@
 """Sums over the steps of an epoch, kept on the device so that no step waits for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,15 @@ def observe(terms: Mapping[str, Terms], logits: Tensor, target: Tensor) -> Seen:
     answers = torch.cat([logits, logits.mean(0, keepdim=True)]).argmax(-1)
     values = torch.stack([value.detach().float() for value in flat.values()])
     return Seen(list(flat), values, (answers == target).sum(-1), len(target))
+
+
+def joined(parts: Sequence[Seen]) -> Seen:
+    """What equal micro-batches have measured, as one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    values = torch.stack([part.values for part in parts]).mean(0)
+    correct = torch.stack([part.correct for part in parts]).sum(0)
+    return Seen(parts[0].names, values, correct, sum(part.images for part in parts))
 
 
 class Tally:
