@@ -30,10 +30,9 @@ from collegium.typing import RunEntries, RunResult, StudyEntries
 from collegium.user_code import consents
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from collegium.pages.paper_table import Reproduction
     from collegium.pages.rank_table import Ranking
+    from collegium.pages.run_table import RunTable
     from collegium.pages.study_table import StudyTable
     from collegium.results.papers import PaperTable
     from collegium.study.executors.local import Executor
@@ -174,14 +173,17 @@ def run_folder(recipe: Recipe, run: str | Path | None = None) -> RunFolder:
 
 
 class Evaluation(dict[str, dict[str, float]]):
-    """Scores on test images: predictor -> metric -> value. A rich console prints the table."""
+    """Scores on test images: predictor -> metric -> value. A notebook shows the table, a rich console prints it."""
 
-    def __init__(self, scores: Mapping[str, dict[str, float]], table: "Table") -> None:
+    def __init__(self, scores: Mapping[str, dict[str, float]], table: "RunTable") -> None:
         super().__init__(scores)
         self.table = table
 
-    def __rich__(self) -> "Table":
+    def __rich__(self) -> "RunTable":
         return self.table
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
 
 
 @checked
@@ -214,7 +216,16 @@ def evaluate(
     scores, used = trained.evaluate(trained.scored["test"]), trained.experiment.data
     title = f"{run} after {trained.epoch} of {trained.recipe.epochs} epochs, {len(used.test)} test images"
     counts = used.test.targets.bincount(minlength=used.num_classes).tolist()
-    return Evaluation(scores, predictor_table(title, scores, costs(trained.learner, used.image_shape), counts))
+    learner = trained.learner
+    table = predictor_table(
+        title,
+        scores,
+        costs(learner, used.image_shape),
+        counts,
+        deployed=learner.deployed_peer,
+        network=learner.spec.names[int(learner.deployed_peer.removeprefix("peer"))],
+    )
+    return Evaluation(scores, table)
 
 
 @checked
@@ -478,6 +489,7 @@ def rank(
     from collegium.files import write_whole
     from collegium.pages.rank_page import page
     from collegium.pages.rank_table import Ranking
+    from collegium.pages.run_table import RunTable
     from collegium.results.ranking import of_papers, of_runs
 
     if not os.fspath(folder):

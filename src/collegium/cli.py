@@ -217,9 +217,11 @@ def _train(values: dict[str, Any]) -> None:
     result = api.train(run=folder.path, **values, **recipe.to_dict())
     if not first_process():
         return
+    page = folder.report_file if folder.report_file.exists() else write_report_if_possible(folder.path)
+    if values["quiet"]:
+        return
     if finished:
         print(f"{folder.path} was complete already; --overwrite starts over.")
-    page = folder.report_file if folder.report_file.exists() else write_report_if_possible(folder.path)
     _show(result_table(result))
     if result["reconstructed"]:
         print(printable(f"Reconstructed, for want of a published description: {result['reconstructed']}."))

@@ -66,16 +66,16 @@ def test_the_page_holds_the_numbers_of_the_result(page: str, analysis: RunAnalys
         assert row is not None
         last, best = scores["last"], scores["best"]
         for text in (
-            f"<b>{100 * last['top1_error']:.2f}</b>",
-            f"<td>{100 * last['top5_error']:.2f}</td>",
+            f"<b>{100 - 100 * last['top1_error']:.2f}</b>",
+            f"<td>{100 - 100 * last['top5_error']:.2f}</td>",
             f"<td>{last['nll']:.3f}</td>",
             f"<td>{100 * last['ece']:.2f}</td>",
-            f"{100 * best['top1_error']:.2f} (epoch {best['epoch']})",
+            f"{100 - 100 * best['top1_error']:.2f} (epoch {best['epoch']})",
             f'data-value="{analysis.result["cost"][name]["parameters"]}"',
             f'data-value="{analysis.result["cost"][name]["flops"]}"',
         ):
             assert text in row[0]
-    assert f"<b>{100 * analysis.result['mean_peer']['last']['top1_error']:.2f}</b>" in page
+    assert f"<b>{100 - 100 * analysis.result['mean_peer']['last']['top1_error']:.2f}</b>" in page
     assert "chosen on the test images themselves, which flatters" in page
 
 

@@ -29,6 +29,7 @@ from collegium.training.gradients import Players
 from collegium.training.metrics import summary
 from collegium.training.mixing import Mixing
 from collegium.training.optimizers import soften
+from collegium.training.overview import overview
 from collegium.training.partition import gather_to_rank0, make_partition
 from collegium.training.result import make_result
 from collegium.training.run_folder import RunFolder
@@ -63,6 +64,7 @@ class Run:
         self.quiet = quiet or not fabric.is_global_zero
         self.partition = make_partition(experiment, layout)
         self.share = self.partition.share
+        self.overview = [] if self.quiet else overview(experiment, fabric, folder.path)
         self.learner = move(experiment.learner, device, self.partition.peers, channels_last=recipe.channels_last)
         self.players = Players(self.learner, recipe, fabric, self.partition)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
@@ -108,10 +110,15 @@ class Run:
         return ranks.on_rank0(self._finish)
 
     def _train_epochs(self) -> None:
-        title = f"{self.recipe.method_name} on {self.experiment.data.name}"
-        display = Display(title, self.recipe.epochs, len(self.training_batches), quiet=self.quiet)
-        for note in (*self.experiment.notes, *self.partition.describe(self.recipe, self.batch_size)):
-            display.note(note)
+        display = Display(
+            self.recipe.epochs,
+            len(self.training_batches),
+            deployed=self.learner.deployed_peer,
+            split="validation" if "validation" in self.evaluator.scored else "test",
+            quiet=self.quiet,
+        )
+        notes = (*self.experiment.notes, *self.partition.describe(self.recipe, self.batch_size))
+        display.begin(self.overview, notes, self.epoch, self.step)
         events = Events(self.folder.path, self.epoch + 1, write=self.fabric.is_global_zero)
         with display, at_first_stop_signal(self._request_stop), events:
             while self.epoch < self.recipe.epochs:
@@ -121,7 +128,7 @@ class Run:
     def train_epoch(self, display: Display) -> None:
         """The steps of the epoch that have not been taken yet."""
         self.learner.train()
-        steps = len(self.training_batches)
+        first, steps = self.step, len(self.training_batches)
         begun = shown = time.perf_counter()
         for images, target in self.training_batches.epoch(self.epoch, self.step):
             self.train_step(images, target, (self.epoch + self.step / steps) / self.recipe.epochs)
@@ -130,8 +137,9 @@ class Run:
             read, stop = self.votes.agree(now - shown > DISPLAY_EVERY, self.stop_requested)
             if read or stop or self.step == steps:
                 self.read_tally()
-                display.step(self.epoch, self.step, self.tally.loss(), self.tally.accuracy())
-                shown = now
+                shown = time.perf_counter()
+                speed = (self.step - first) * self.batch_size / (shown - begun)
+                display.step(self.epoch, self.step, speed, self.tally.loss(), self.tally.accuracy())
             if stop and self.step < steps:
                 self.seconds["training"] += time.perf_counter() - begun
                 self._interrupt(self.save())
@@ -178,9 +186,10 @@ class Run:
         self.epoch, self.step = self.epoch + 1, 0
         last = self.epoch == self.recipe.epochs
         if last or self.epoch % self.recipe.evaluate_every == 0:
-            row |= self._evaluate(display)
+            row |= self._evaluate()
         row["seconds"] = self.seconds["training"]
         self.history.append(row)
+        display.epoch_ended(row, self.tally.loss(), sum(self.seconds.values()))
         self.tally = Tally()
         events.add(row, self.epoch)
         # One question to all processes: a signal that reaches one of them after it stops the next epoch.
@@ -190,7 +199,7 @@ class Run:
             if stop and not last:
                 self._interrupt(saved)
 
-    def _evaluate(self, display: Display) -> dict[str, float]:
+    def _evaluate(self) -> dict[str, float]:
         """Scores on every split, as columns of metrics.csv."""
         begun = time.perf_counter()
         columns: dict[str, float] = {}
@@ -199,10 +208,8 @@ class Run:
             scores = summary(found)
             columns |= {f"{split}/{name}/{metric}": v for name, s in scores.items() for metric, v in s.items()}
             if split == "test":
-                errors = {name: s["top1_error"] for name, s in scores.items() if name != "mean_peer"}
                 self.class_accuracy = {name: s.class_accuracy() for name, s in found.items()}
         self.seconds["evaluation"] += time.perf_counter() - begun
-        display.evaluated(self.epoch, self.tally.loss(), sum(self.seconds.values()), errors)
         return columns
 
     def read_tally(self) -> None:
