@@ -16,6 +16,8 @@ from torch import nn
 from collegium import data as datasets
 from collegium.data import OwnData, as_data
 from collegium.errors import UsageError
+from collegium.evaluating import Evaluation as Evaluation
+from collegium.evaluating import evaluate as evaluate
 from collegium.exporting import export as export
 from collegium.files import check_can_make
 from collegium.loading import quick_imports
@@ -36,6 +38,18 @@ if TYPE_CHECKING:
     from collegium.pages.study_table import StudyTable
     from collegium.results.papers import PaperTable
     from collegium.study.executors.local import Executor
+
+
+class TrainedRun(dict[str, Any]):
+    """The content of a run's result.json. A notebook shows its table, a rich console prints it."""
+
+    def __rich__(self) -> "RunTable":
+        from collegium.pages.run_table import result_table
+
+        return result_table(self)
+
+    def _repr_html_(self) -> str:
+        return self.__rich__()._repr_html_()
 
 
 @checked
@@ -83,7 +97,7 @@ def train(
             {"name": "ffl", "temperature": 4}), ``epochs``, ``share_until`` and so on.
 
     Returns:
-        The content of the run's result.json.
+        The content of the run's result.json, which a notebook shows as a table.
 
     Raises:
         UsageError: something does not exist or does not fit; nothing is written.
@@ -113,7 +127,7 @@ def train(
     elif teacher is not None:
         values["teacher"] = teacher
     resolved = start_from_config(config, values)
-    return run_training(  # type: ignore[return-value]  # what it writes to result.json
+    result = run_training(
         resolved,
         run_folder(resolved, run).path,
         **own,
@@ -124,6 +138,7 @@ def train(
         layout=layout,
         fastest=fastest,
     )
+    return TrainedRun(result)  # type: ignore[return-value]  # of that shape
 
 
 def start_from_config(config: str | Path | None, given: Mapping[str, Any]) -> Recipe:
@@ -170,62 +185,6 @@ def run_folder(recipe: Recipe, run: str | Path | None = None) -> RunFolder:
         run = Path("runs") / f"{method}-{data}-seed{recipe.seed}"
     check_can_make(run)
     return RunFolder(run)
-
-
-class Evaluation(dict[str, dict[str, float]]):
-    """Scores on test images: predictor -> metric -> value. A notebook shows the table, a rich console prints it."""
-
-    def __init__(self, scores: Mapping[str, dict[str, float]], table: "RunTable") -> None:
-        super().__init__(scores)
-        self.table = table
-
-    def __rich__(self) -> "RunTable":
-        return self.table
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()
-
-
-@checked
-@consents()
-def evaluate(
-    run: str | Path,
-    *,
-    data: OwnData | None = None,
-    peers: Sequence[nn.Module] | None = None,
-    teacher: nn.Module | None = None,
-    trust: bool = False,
-) -> Evaluation:
-    """Scores every predictor of a trained run again on test images.
-
-    Args:
-        run: the run's folder.
-        data: the data, where the run was given data from Python; or other data of the same classes.
-        peers: the untrained networks, where the run was given networks from Python.
-        teacher: the same for the teacher.
-        trust: import code of your own that the run names, module:package.function. See SECURITY.md.
-
-    Raises:
-        UsageError: there is no run, or it has not been trained yet.
-    """
-    from collegium.pages.run_table import predictor_table
-    from collegium.training.cost import costs
-    from collegium.training.run import restore
-
-    trained = restore(run, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
-    scores, used = trained.evaluate(trained.scored["test"]), trained.experiment.data
-    title = f"{run} after {trained.epoch} of {trained.recipe.epochs} epochs, {len(used.test)} test images"
-    counts = used.test.targets.bincount(minlength=used.num_classes).tolist()
-    learner = trained.learner
-    table = predictor_table(
-        title,
-        scores,
-        costs(learner, used.image_shape),
-        counts,
-        deployed=learner.deployed_peer,
-        network=learner.spec.names[int(learner.deployed_peer.removeprefix("peer"))],
-    )
-    return Evaluation(scores, table)
 
 
 @checked
@@ -489,7 +448,6 @@ def rank(
     from collegium.files import write_whole
     from collegium.pages.rank_page import page
     from collegium.pages.rank_table import Ranking
-    from collegium.pages.run_table import RunTable
     from collegium.results.ranking import of_papers, of_runs
 
     if not os.fspath(folder):

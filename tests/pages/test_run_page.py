@@ -154,14 +154,16 @@ def test_what_was_reconstructed_is_said(page: str, analysis: RunAnalysis):
 
 def test_a_page_whose_predictions_differ_from_the_runs_says_so(analysis: RunAnalysis):
     logits = analysis.logits | {"peer0": analysis.logits["peer1"].roll(1, dims=0)}
-    assert "errors come out as peer0" in render(replace(analysis, logits=logits))
+    assert "accuracies come out as peer0" in render(replace(analysis, logits=logits))
 
 
 def test_a_lone_peer_has_a_page(lone_run: Path):
     page = write_report(lone_run).read_text()
     checked = Checker(page)
     assert "ensemble takes" not in page and "mean of 1" not in page and "kappa" not in page.lower()
-    assert "Top-1 validation error of every predictor over the epochs" in [a["aria-label"] for a in checked.all("svg")]
+    assert "Top-1 validation accuracy of every predictor over the epochs" in [
+        a["aria-label"] for a in checked.all("svg")
+    ]
     assert "chosen on the validation images" in page and "flatters" not in page
 
 

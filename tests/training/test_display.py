@@ -93,6 +93,31 @@ def test_quiet_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+IN_A_NOTEBOOK = """
+from collegium.training.display import Display
+
+with Display(4, 10, deployed="peer0", split="test") as display:
+    display.begin([("data", "<b>digits</b>")], [], 0, 0)
+    display.step(0, 5, 100.0, 1.5, {"peer0": 0.5})
+    display.epoch_ended({"epoch": 1.0, "test/peer0/top1_error": 0.25}, 1.5, 3.0)
+    display.step(1, 5, 100.0, 1.5, {"peer0": 0.5})
+"""
+
+
+def test_a_notebook_has_a_live_bar_and_the_lines_stay(tmp_path: Path) -> None:
+    needed = "needs ipykernel, ipywidgets and nbclient"
+    nbclient, _, _ = (pytest.importorskip(name, reason=needed) for name in ("nbclient", "ipywidgets", "ipykernel"))
+    nbformat = pytest.importorskip("nbformat", reason=needed)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(IN_A_NOTEBOOK)])
+    nbclient.NotebookClient(notebook, timeout=120).execute(cwd=str(tmp_path))
+    lines = [output["data"].get("text/html", "") for output in notebook.cells[0].outputs if "data" in output]
+    assert any("&lt;b&gt;digits" in line for line in lines)
+    assert any("epoch 1/4  test accuracy peer0 75.00 %" in line for line in lines)
+    state = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    (bar,) = (widget["state"]["outputs"] for widget in state.values() if widget["model_name"] == "OutputModel")
+    assert "38 %" in bar[0]["data"]["text/html"] and "100 images/s" in bar[0]["data"]["text/html"]
+
+
 def test_parts_of_the_highest_ranks_are_left_out_first() -> None:
     parts = [(0, "epoch 1"), (3, "other"), (1, "loss"), (3, "more")]
     assert fitted(parts, None) == "epoch 1  other  loss  more"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -194,3 +194,23 @@ def restore(
     with folder.translate_misfit():
         learner.load_state_dict(state["learner"])
     return RestoredRun(experiment, fabric, state["epoch"])
+
+
+@consents()
+def restore_peer(peer: nn.Module, config: Mapping[str, Any], data: ClassificationData[Any]) -> RestoredRun:
+    """A trained peer alone as a run of one, to score it on data, which are normalised as its own were.
+
+    Args:
+        peer: see :func:`collegium.load_peer`.
+        config: its description, see :func:`collegium.student.read_config`.
+        data: with its classes and channels.
+    """
+    if "mean" in config and "std" in config:
+        data = data.normalised_like(tuple(config["mean"]), tuple(config["std"]))
+    recipe = Recipe(
+        method={"name": "independent"}, peers=f"python:{config['network']}", data={"name": f"python:{data.name}"}
+    )
+    experiment = build(recipe, peers=[peer], data=data, begun=True)
+    fabric = make_fabric(recipe)
+    move(experiment.learner, fabric.device, channels_last=recipe.channels_last)
+    return RestoredRun(experiment, fabric, 0)
