@@ -3,6 +3,7 @@
 The commands of the command line call these functions, and their options are these parameters, described here.
 """
 
+import copy
 import dataclasses
 import hashlib
 import os
@@ -32,6 +33,7 @@ from collegium.typing import RunEntries, RunResult, StudyEntries
 from collegium.user_code import consents
 
 if TYPE_CHECKING:
+    from collegium.baseline import Baseline
     from collegium.pages.paper_table import Reproduction
     from collegium.pages.rank_table import Ranking
     from collegium.pages.run_table import RunTable
@@ -41,12 +43,20 @@ if TYPE_CHECKING:
 
 
 class TrainedRun(dict[str, Any]):
-    """The content of a run's result.json. A notebook shows its table, a rich console prints it."""
+    """The content of a run's result.json. A notebook shows its table, a rich console prints it.
+
+    Attributes:
+        baseline: the deployed network trained alone, where that was asked for.
+    """
+
+    def __init__(self, result: Mapping[str, Any], baseline: "Baseline | None" = None) -> None:
+        super().__init__(result)
+        self.baseline = baseline
 
     def __rich__(self) -> "RunTable":
         from collegium.pages.run_table import result_table
 
-        return result_table(self)
+        return result_table(self, self.baseline)
 
     def _repr_html_(self) -> str:
         return self.__rich__()._repr_html_()
@@ -61,6 +71,8 @@ def train(
     peers: str | Sequence[nn.Module] | None = None,
     data: str | Mapping[str, Any] | OwnData | None = None,
     teacher: str | Path | nn.Module | None = None,
+    baseline: bool = False,
+    baseline_from: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
     devices: int | None = None,
@@ -81,6 +93,10 @@ def train(
             ImageData; ((train_images, train_labels), (test_images, test_labels)), see :func:`from_arrays`; or
             (train_dataset, test_dataset), torch's or of that kind, see :func:`collegium.data.from_datasets`.
         teacher: for methods that need one: a finished run, a peer's folder, or a trained network of your own.
+        baseline: train the deployed network alone too, with the same recipe and seed, in the folder RUN-baseline, and
+            say both accuracies and the difference, which one seed cannot tell from chance; :func:`compare` has several.
+        baseline_from: a study whose run of that network alone, with the same recipe and seed, is taken where there is
+            one; else it is trained as with ``baseline``.
         overwrite: start over where the folder holds a run.
         quiet: show nothing.
         devices: how many devices of each machine train together, one process each. Unless torchrun or SLURM started
@@ -127,18 +143,62 @@ def train(
     elif teacher is not None:
         values["teacher"] = teacher
     resolved = start_from_config(config, values)
-    result = run_training(
-        resolved,
-        run_folder(resolved, run).path,
-        **own,
-        overwrite=overwrite,
-        quiet=quiet,
-        devices=devices,
-        num_nodes=num_nodes,
-        layout=layout,
-        fastest=fastest,
-    )
-    return TrainedRun(result)  # type: ignore[return-value]  # of that shape
+    folder = run_folder(resolved, run)
+    options: dict[str, Any] = dict(overwrite=overwrite, quiet=quiet, devices=devices, num_nodes=num_nodes)
+    if not baseline and baseline_from is None:
+        result = run_training(resolved, folder.path, **own, **options, layout=layout, fastest=fastest)
+        return TrainedRun(result)  # type: ignore[return-value]  # of that shape
+    _check_baseline(resolved, folder, devices, num_nodes, baseline_from)
+    untrained = copy.deepcopy(own.get("peers"))
+    result = run_training(resolved, folder.path, **own, **options, layout=layout, fastest=fastest)
+    chosen = folder.recipe() if fastest else resolved
+    alone = _baseline(chosen, folder, result, own | {"peers": untrained}, options, baseline_from)
+    return TrainedRun(result, alone)  # type: ignore[return-value]
+
+
+def _check_baseline(
+    recipe: Recipe, folder: RunFolder, devices: int | None, num_nodes: int | None, study: str | Path | None
+) -> None:
+    """Raises UsageError where a run can have no baseline, before anything is trained."""
+    from collegium.baseline import METHOD, folder_alone
+    from collegium.study.study import Study
+    from collegium.training.devices import detect_devices
+
+    if recipe.method_name == METHOD:
+        raise UsageError(f"method {METHOD} is the baseline itself: leave --baseline out")
+    found = detect_devices(devices, num_nodes)
+    if found.started and found.processes > 1:
+        raise UsageError("torchrun and SLURM start one run: train the baseline as another, with --method independent")
+    check_can_make(folder_alone(folder.path))
+    if study is not None:
+        Study.open(study)
+
+
+def _baseline(
+    recipe: Recipe,
+    folder: RunFolder,
+    result: Mapping[str, Any],
+    own: Mapping[str, Any],
+    options: Mapping[str, Any],
+    study: str | Path | None,
+) -> "Baseline":
+    """The deployed network of a complete run alone: of a study, or trained beside the run."""
+    from collegium.baseline import Baseline, folder_alone, known_baseline, recipe_alone
+    from collegium.networks import parse_peers
+    from collegium.student import deployed_peer
+    from collegium.training.run import train as run_training
+
+    index = int(deployed_peer(result).removeprefix("peer"))
+    peers = own["peers"]
+    name = parse_peers(recipe.peers)[index] if peers is None else _describe(peers[index])
+    alone = recipe_alone(recipe, name)
+    known = None if study is None else known_baseline(study, alone, index)
+    if known is not None:
+        return known
+    place = folder_alone(folder.path)
+    given: dict[str, Any] = {"peers": None if peers is None else [peers[index]], "data": own.get("data")}
+    trained = run_training(alone, place, **given, **options)
+    return Baseline(trained["predictors"]["peer0"]["last"]["top1_error"], str(place))
 
 
 def start_from_config(config: str | Path | None, given: Mapping[str, Any]) -> Recipe:

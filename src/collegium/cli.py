@@ -199,7 +199,6 @@ def _train(values: dict[str, Any]) -> None:
 
     from collegium import api
     from collegium.pages.run_page import write_report_if_possible
-    from collegium.pages.run_table import result_table
     from collegium.student import peer_folder
     from collegium.training.devices import first_process
     from collegium.training.recipe import Recipe
@@ -222,7 +221,7 @@ def _train(values: dict[str, Any]) -> None:
         return
     if finished:
         print(f"{folder.path} was complete already; --overwrite starts over.")
-    _show(result_table(result))
+    _show(result)
     if result["reconstructed"]:
         print(printable(f"Reconstructed, for want of a published description: {result['reconstructed']}."))
     if page is not None:

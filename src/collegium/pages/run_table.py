@@ -1,10 +1,11 @@
 """The scores of a run as a table, for a terminal and for a notebook."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console, ConsoleOptions, RenderableType
 
+from collegium.baseline import Baseline
 from collegium.formatting import number, percent
 from collegium.pages.html import Html, element
 from collegium.pages.sheet import Column, Sheet, shown
@@ -21,18 +22,23 @@ class RunTable:
         headline: the score of the deployed network.
         title: of the table.
         sheet: a row for each predictor.
+        baseline: what it is compared with, in a sentence.
     """
 
     headline: str
     title: str
     sheet: Sheet
+    baseline: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         yield shown(self.headline, "bold")
+        if self.baseline:
+            yield shown(self.baseline)
         yield self.sheet.terminal(self.title)
 
     def _repr_html_(self) -> Html:
-        return element("div", element("p", element("b", self.headline)), self.sheet.html(caption=self.title))
+        lines = [element("p", element("b", self.headline)), element("p", self.baseline) if self.baseline else ""]
+        return element("div", lines, self.sheet.html(caption=self.title))
 
 
 def predictor_table(
@@ -71,17 +77,25 @@ def predictor_table(
     return RunTable(headline, title, Sheet([*columns, Column("parameters"), Column("MFLOPs")], rows))
 
 
-def result_table(result: Result) -> RunTable:
-    """One complete run: the last epoch's scores of every predictor."""
+def result_table(result: Result, baseline: Baseline | None = None) -> RunTable:
+    """One complete run: the last epoch's scores of every predictor, and of the deployed network trained alone."""
     scores = {name: values["last"] for name, values in all_predictors(result).items()}
     title = f"{result['method']} on {result['data']}, {networks(result['peers'])}, last of {result['epochs']} epochs"
     title += wrong_labels(result)
     deployed = deployed_peer(result)
-    return predictor_table(
+    table = predictor_table(
         title,
         scores,
         result["cost"],
         result["test_images_per_class"],
         deployed=deployed,
         network=result["peers"][int(deployed.removeprefix("peer"))],
+    )
+    if baseline is None:
+        return table
+    gain = number(100 * (baseline.top1_error - scores[deployed]["top1_error"]), sign=True)
+    return replace(
+        table,
+        baseline=f"The same network alone ({baseline.place}): {percent(1 - baseline.top1_error)} %. The difference, "
+        f"{gain} points, is of one seed, which cannot tell a gain from chance; collegium compare trains several.",
     )
