@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collegium.pages.study_table import StudyTable
     from collegium.results.papers import PaperTable
     from collegium.study.executors.local import Executor
+    from collegium.training.callbacks import Callbacks
 
 
 class TrainedRun(dict[str, Any]):
@@ -79,6 +80,7 @@ def train(
     num_nodes: int | None = None,
     layout: Layout = "data",
     fastest: bool = False,
+    callbacks: "Callbacks | None" = None,
     trust: bool = False,
     **recipe: Unpack[RunEntries],
 ) -> RunResult:
@@ -107,6 +109,9 @@ def train(
             ("peers", for methods that read logits alone).
         fastest: take the precision, fp32 or bf16, and the memory layout of which a few steps are fastest on this
             machine, on a GPU compiled steps and CUDA graphs too; a run that goes on keeps its own.
+        callbacks: functions of your own that are called while it trains, see :class:`collegium.Callbacks`. With several
+            ``devices`` the first process calls them; started here, that is another process than the caller's, to which
+            they must be sent: functions of a module, whose changes to its variables the caller does not see.
         trust: import code of your own that files name, module:package.function: a config, a run, a peer. What the call
             itself names is imported anyway. See SECURITY.md.
         **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:
@@ -121,8 +126,13 @@ def train(
         TrainingError: training cannot go on.
     """
     with quick_imports():
+        from collegium.training.callbacks import Callbacks
         from collegium.training.run import train as run_training
 
+    if not isinstance(callbacks, Callbacks | None):
+        raise UsageError(
+            f"callbacks are given as collegium.Callbacks(on_epoch_end=...), not {type(callbacks).__name__}"
+        )
     values: dict[str, Any] = {**recipe}
     own: dict[str, Any] = {}
     if isinstance(data, str | Mapping):
@@ -144,13 +154,14 @@ def train(
         values["teacher"] = teacher
     resolved = start_from_config(config, values)
     folder = run_folder(resolved, run)
+    trained: dict[str, Any] = dict(own, layout=layout, fastest=fastest, callbacks=callbacks)
     options: dict[str, Any] = dict(overwrite=overwrite, quiet=quiet, devices=devices, num_nodes=num_nodes)
     if not baseline and baseline_from is None:
-        result = run_training(resolved, folder.path, **own, **options, layout=layout, fastest=fastest)
+        result = run_training(resolved, folder.path, **trained, **options)
         return TrainedRun(result)  # type: ignore[return-value]  # of that shape
     _check_baseline(resolved, folder, devices, num_nodes, baseline_from)
     untrained = copy.deepcopy(own.get("peers"))
-    result = run_training(resolved, folder.path, **own, **options, layout=layout, fastest=fastest)
+    result = run_training(resolved, folder.path, **trained, **options)
     chosen = folder.recipe() if fastest else resolved
     alone = _baseline(chosen, folder, result, own | {"peers": untrained}, options, baseline_from)
     return TrainedRun(result, alone)  # type: ignore[return-value]

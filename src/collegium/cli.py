@@ -150,7 +150,7 @@ def _train_parser(arguments: Sequence[str]) -> "Parser":
 
     named = first_look(arguments, "config", "method", "data")
     recipe = _start(named["config"], method=named["method"], data=named["data"])
-    parser = Parser("train", api.train, skip={"peers", "data", "teacher"})
+    parser = Parser("train", api.train, skip={"peers", "data", "teacher", "callbacks"})
     parser.add_switch("--print-config", help="print the recipe, as --config reads it, and train nothing")
     parser.add_option(
         "--method", str, default=recipe.method_name, metavar="NAME", help="one of `collegium list methods`"

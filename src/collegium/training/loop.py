@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from collegium import ranks
 from collegium.distiller import Distiller
-from collegium.errors import Interrupted, TrainingError, UsageError
+from collegium.errors import CollegiumError, Interrupted, TrainingError, UsageError
 from collegium.files import auxiliary, write_whole
 from collegium.method import Progress
 from collegium.seeds import generator
 from collegium.signals import at_first_stop_signal
 from collegium.student import save_peer
+from collegium.training.callbacks import Callbacks, TrainingView
 from collegium.training.checks import check_run
 from collegium.training.devices import Layout
 from collegium.training.display import Display
@@ -49,6 +50,7 @@ class Run:
         folder: where checkpoints, metrics, peers and the result are written.
         fabric: device and precision.
         quiet: show nothing.
+        callbacks: functions of the user's, which the first process calls.
         layout: what the processes divide among themselves.
 
     Raises:
@@ -56,12 +58,20 @@ class Run:
     """
 
     def __init__(
-        self, experiment: Experiment, folder: RunFolder, fabric: Fabric, *, quiet: bool, layout: Layout = "data"
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        fabric: Fabric,
+        *,
+        quiet: bool,
+        callbacks: Callbacks | None = None,
+        layout: Layout = "data",
     ) -> None:
         recipe, data, device = experiment.recipe, experiment.data, fabric.device
         check_run(experiment, fabric.world_size, layout)
         self.experiment, self.recipe, self.folder, self.fabric = experiment, recipe, folder, fabric
         self.quiet = quiet or not fabric.is_global_zero
+        self.callbacks = callbacks if callbacks is not None and fabric.is_global_zero else Callbacks()
         self.partition = make_partition(experiment, layout)
         self.share = self.partition.share
         self.overview = [] if self.quiet else overview(experiment, fabric, folder.path)
@@ -107,7 +117,9 @@ class Run:
                 self.load_state_dict(state)
             ranks.broadcast([*self.learner.parameters(), *self.learner.buffers()], self.fabric.device)
             self._train_epochs()
-        return ranks.on_rank0(self._finish)
+        result = ranks.on_rank0(self._finish)
+        self._call("on_train_end", self.history[-1])
+        return result
 
     def _train_epochs(self) -> None:
         display = Display(
@@ -121,6 +133,7 @@ class Run:
         display.begin(self.overview, notes, self.epoch, self.step)
         events = Events(self.folder.path, self.epoch + 1, write=self.fabric.is_global_zero)
         with display, at_first_stop_signal(self._request_stop), events:
+            self._call("on_train_start", self.history[-1] if self.history else {})
             while self.epoch < self.recipe.epochs:
                 self.train_epoch(display)
                 self.end_epoch(display, events)
@@ -133,6 +146,7 @@ class Run:
         for images, target in self.training_batches.epoch(self.epoch, self.step):
             self.train_step(images, target, (self.epoch + self.step / steps) / self.recipe.epochs)
             self.step += 1
+            self._call("on_step_end")
             now = time.perf_counter()
             read, stop = self.votes.agree(now - shown > DISPLAY_EVERY, self.stop_requested)
             if read or stop or self.step == steps:
@@ -189,6 +203,7 @@ class Run:
             row |= self._evaluate()
         row["seconds"] = self.seconds["training"]
         self.history.append(row)
+        self._call("on_epoch_end", row)
         display.epoch_ended(row, self.tally.loss(), sum(self.seconds.values()))
         self.tally = Tally()
         events.add(row, self.epoch)
@@ -210,7 +225,52 @@ class Run:
             if split == "test":
                 self.class_accuracy = {name: s.class_accuracy() for name, s in found.items()}
         self.seconds["evaluation"] += time.perf_counter() - begun
+        self._call("on_evaluate_end", columns)
         return columns
+
+    def _call(self, name: str, metrics: Mapping[str, float] | None = None) -> None:
+        """Calls a function of the user's, where there is one.
+
+        Args:
+            name: of the callback.
+            metrics: what it is shown; by default the means over the epoch so far.
+
+        Raises:
+            TrainingError: it raised an error.
+        """
+        function = getattr(self.callbacks, name)
+        if function is None:
+            return
+
+        def measured() -> Mapping[str, float]:
+            if metrics is not None:
+                return metrics
+            self.read_tally()
+            return self.tally.row()
+
+        view = TrainingView(
+            run=self.folder.path,
+            epoch=self.epoch,
+            epochs=self.recipe.epochs,
+            step=self.step,
+            steps=len(self.training_batches),
+            cohort=self.learner.cohort,
+            measured=measured,
+        )
+        with own_random_state(self.fabric.device), torch.no_grad():
+            try:
+                answer = function(view)
+            except CollegiumError:
+                raise
+            except Exception as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                saved = self.folder.saved_checkpoints()
+                kept = f"the last saved state is {saved[-1]}" if saved else "nothing had been saved yet"
+                raise TrainingError(
+                    f"the callback {name} failed after epoch {self.epoch}, step {self.step} ({reason}); {kept}"
+                ) from error
+        self.learner.train()  # it may have evaluated
+        self.stop_requested |= answer is False
 
     def read_tally(self) -> None:
         """Adds the steps since the last call to the tally; waits for the device.

@@ -17,6 +17,7 @@ from collegium import ranks
 from collegium.data import ClassificationData
 from collegium.errors import DataError, UsageError
 from collegium.training import probe
+from collegium.training.callbacks import Callbacks
 from collegium.training.devices import Devices, Layout, detect_devices
 from collegium.training.engine import given_back, make_fabric, move
 from collegium.training.evaluation import Evaluator
@@ -44,6 +45,7 @@ def train(
     num_nodes: int | None = None,
     layout: Layout = "data",
     fastest: bool = False,
+    callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Trains a recipe in a folder, or goes on where the same call was interrupted, and returns the result.
 
@@ -68,7 +70,7 @@ def train(
     given: dict[str, Any] = dict(peers=peers, data=data, teacher=teacher)
     if fastest:
         recipe = _fastest_recipe(recipe, folder, found, overwrite=overwrite, quiet=quiet, **given)
-    options: dict[str, Any] = dict(**given, overwrite=overwrite, quiet=quiet, layout=layout)
+    options: dict[str, Any] = dict(**given, overwrite=overwrite, quiet=quiet, layout=layout, callbacks=callbacks)
     if found.devices > 1 and not found.started:
         return launch(partial(train, recipe, run, **options), found.devices)
     own = [*(peers or ()), *([teacher] if teacher is not None else [])]
@@ -107,6 +109,7 @@ def _train_in_this_process(
     overwrite: bool,
     quiet: bool,
     layout: Layout,
+    callbacks: Callbacks | None,
 ) -> dict[str, Any]:
     fabric = make_fabric(recipe, found)
     begun = ranks.on_rank0(lambda: bool(folder.saved_checkpoints()) and not overwrite)
@@ -120,7 +123,7 @@ def _train_in_this_process(
         return experiment
 
     experiment = ranks.rank0_first(prepare, local_rank0=fabric.local_rank == 0, device=fabric.device)
-    training = Run(experiment, folder, fabric, quiet=quiet, layout=layout)
+    training = Run(experiment, folder, fabric, quiet=quiet, callbacks=callbacks, layout=layout)
     with ExitStack() as held:
         if fabric.device.type == "cpu":
             held.enter_context(keep_freed_memory())
