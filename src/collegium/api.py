@@ -81,6 +81,7 @@ def train(
     layout: Layout = "data",
     fastest: bool = False,
     callbacks: "Callbacks | None" = None,
+    loggers: str | None = None,
     trust: bool = False,
     **recipe: Unpack[RunEntries],
 ) -> RunResult:
@@ -112,6 +113,8 @@ def train(
         callbacks: functions of your own that are called while it trains, see :class:`collegium.Callbacks`. With several
             ``devices`` the first process calls them; started here, that is another process than the caller's, to which
             they must be sent: functions of a module, whose changes to its variables the caller does not see.
+        loggers: services that get recipe and metrics besides TensorBoard's files: "wandb", "mlflow", or "wandb,mlflow". One
+            that fails is given up with a warning. See docs/training.md.
         trust: import code of your own that files name, module:package.function: a config, a run, a peer. What the call
             itself names is imported anyway. See SECURITY.md.
         **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:
@@ -127,6 +130,7 @@ def train(
     """
     with quick_imports():
         from collegium.training.callbacks import Callbacks
+        from collegium.training.loggers import parse_loggers
         from collegium.training.run import train as run_training
 
     if not isinstance(callbacks, Callbacks | None):
@@ -156,6 +160,7 @@ def train(
     folder = run_folder(resolved, run)
     trained: dict[str, Any] = dict(own, layout=layout, fastest=fastest, callbacks=callbacks)
     options: dict[str, Any] = dict(overwrite=overwrite, quiet=quiet, devices=devices, num_nodes=num_nodes)
+    options["loggers"] = parse_loggers(loggers)
     if not baseline and baseline_from is None:
         result = run_training(resolved, folder.path, **trained, **options)
         return TrainedRun(result)  # type: ignore[return-value]  # of that shape

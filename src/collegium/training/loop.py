@@ -1,7 +1,7 @@
 """The training loop: the epochs and steps of one run."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -24,9 +24,9 @@ from collegium.training.devices import Layout
 from collegium.training.display import Display
 from collegium.training.engine import move, own_random_state
 from collegium.training.evaluation import Evaluator
-from collegium.training.events import Events
 from collegium.training.experiment import Experiment
 from collegium.training.gradients import Players
+from collegium.training.loggers import Loggers
 from collegium.training.metrics import summary
 from collegium.training.mixing import Mixing
 from collegium.training.optimizers import soften
@@ -51,6 +51,7 @@ class Run:
         fabric: device and precision.
         quiet: show nothing.
         callbacks: functions of the user's, which the first process calls.
+        loggers: where the rows of metrics.csv go besides, see :mod:`collegium.training.loggers`.
         layout: what the processes divide among themselves.
 
     Raises:
@@ -65,12 +66,14 @@ class Run:
         *,
         quiet: bool,
         callbacks: Callbacks | None = None,
+        loggers: Sequence[str] = (),
         layout: Layout = "data",
     ) -> None:
         recipe, data, device = experiment.recipe, experiment.data, fabric.device
         check_run(experiment, fabric.world_size, layout)
         self.experiment, self.recipe, self.folder, self.fabric = experiment, recipe, folder, fabric
         self.quiet = quiet or not fabric.is_global_zero
+        self.loggers = loggers
         self.callbacks = callbacks if callbacks is not None and fabric.is_global_zero else Callbacks()
         self.partition = make_partition(experiment, layout)
         self.share = self.partition.share
@@ -131,12 +134,13 @@ class Run:
         )
         notes = (*self.experiment.notes, *self.partition.describe(self.recipe, self.batch_size))
         display.begin(self.overview, notes, self.epoch, self.step)
-        events = Events(self.folder.path, self.epoch + 1, write=self.fabric.is_global_zero)
-        with display, at_first_stop_signal(self._request_stop), events:
+        config, first = self.recipe.to_dict(), self.fabric.is_global_zero
+        loggers = Loggers(self.loggers, self.folder.path, config, self.epoch + 1, write=first)
+        with display, at_first_stop_signal(self._request_stop), loggers:
             self._call("on_train_start", self.history[-1] if self.history else {})
             while self.epoch < self.recipe.epochs:
                 self.train_epoch(display)
-                self.end_epoch(display, events)
+                self.end_epoch(display, loggers)
 
     def train_epoch(self, display: Display) -> None:
         """The steps of the epoch that have not been taken yet."""
@@ -194,7 +198,7 @@ class Run:
             torch.manual_seed(draws.initial_seed())
             yield
 
-    def end_epoch(self, display: Display, events: Events) -> None:
+    def end_epoch(self, display: Display, loggers: Loggers) -> None:
         """Scores, records and saves what is due after an epoch; stops where a signal has come."""
         row = {"epoch": self.epoch + 1, "learning_rate": self.players.learning_rate, **self.tally.row()}
         self.epoch, self.step = self.epoch + 1, 0
@@ -206,7 +210,7 @@ class Run:
         self._call("on_epoch_end", row)
         display.epoch_ended(row, self.tally.loss(), sum(self.seconds.values()))
         self.tally = Tally()
-        events.add(row, self.epoch)
+        loggers.add(row, self.epoch)
         # One question to all processes: a signal that reaches one of them after it stops the next epoch.
         stop = ranks.any_process(self.stop_requested, self.fabric.device)
         if last or stop or self.epoch % self.recipe.checkpoint_every == 0:

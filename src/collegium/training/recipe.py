@@ -193,9 +193,9 @@ class Recipe:
 
     def differences(self, other: "Recipe") -> list[str]:
         """Where two recipes differ: ``["epochs: 30 here, 40 there", "method.temperature: 3.0 here, absent there"]``."""
-        mine, theirs = _leaves(self.to_dict()), _leaves(other.to_dict())
-        for leaves in (mine, theirs):
-            leaves.pop("data.workers", None)  # how many processes read the images changes none of them
+        mine, theirs = leaves(self.to_dict()), leaves(other.to_dict())
+        for flat in (mine, theirs):
+            flat.pop("data.workers", None)  # how many processes read the images changes none of them
         both = [(key, mine.get(key, "absent"), theirs.get(key, "absent")) for key in mine | theirs]
         return [f"{key}: {here} here, {there} there" for key, here, there in both if here != there]
 
@@ -206,12 +206,12 @@ def told(differences: Sequence[str]) -> str:
     return "; ".join(differences[:3]) + more
 
 
-def _leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"method": {"name": "dml"}}`` -> ``{"method.name": "dml"}``"""
-    leaves: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in plain.items():
-        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return leaves
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
 
 
 _PARTS = Record({}, {"method": (str, {str: object}), "data": (str, {str: object})})

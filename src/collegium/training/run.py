@@ -46,6 +46,7 @@ def train(
     layout: Layout = "data",
     fastest: bool = False,
     callbacks: Callbacks | None = None,
+    loggers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains a recipe in a folder, or goes on where the same call was interrupted, and returns the result.
 
@@ -70,7 +71,9 @@ def train(
     given: dict[str, Any] = dict(peers=peers, data=data, teacher=teacher)
     if fastest:
         recipe = _fastest_recipe(recipe, folder, found, overwrite=overwrite, quiet=quiet, **given)
-    options: dict[str, Any] = dict(**given, overwrite=overwrite, quiet=quiet, layout=layout, callbacks=callbacks)
+    options: dict[str, Any] = dict(
+        **given, overwrite=overwrite, quiet=quiet, layout=layout, callbacks=callbacks, loggers=loggers
+    )
     if found.devices > 1 and not found.started:
         return launch(partial(train, recipe, run, **options), found.devices)
     own = [*(peers or ()), *([teacher] if teacher is not None else [])]
@@ -110,6 +113,7 @@ def _train_in_this_process(
     quiet: bool,
     layout: Layout,
     callbacks: Callbacks | None,
+    loggers: Sequence[str],
 ) -> dict[str, Any]:
     fabric = make_fabric(recipe, found)
     begun = ranks.on_rank0(lambda: bool(folder.saved_checkpoints()) and not overwrite)
@@ -123,7 +127,7 @@ def _train_in_this_process(
         return experiment
 
     experiment = ranks.rank0_first(prepare, local_rank0=fabric.local_rank == 0, device=fabric.device)
-    training = Run(experiment, folder, fabric, quiet=quiet, callbacks=callbacks, layout=layout)
+    training = Run(experiment, folder, fabric, quiet=quiet, callbacks=callbacks, loggers=loggers, layout=layout)
     with ExitStack() as held:
         if fabric.device.type == "cpu":
             held.enter_context(keep_freed_memory())
