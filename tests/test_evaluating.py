@@ -16,9 +16,9 @@ NAMES = ("ant", "bee", "cat")
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
-def arrays(seed: int, count: int = 24, classes: int = 3, channels: int = 3) -> Arrays:
+def arrays(seed: int, count: int = 24, classes: int = 3, channels: int = 3, size: int = 8) -> Arrays:
     generator = np.random.default_rng(seed)
-    images = generator.integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
+    images = generator.integers(0, 256, (count, size, size, channels), dtype=np.uint8)
     return images, np.arange(count, dtype=np.int64) % classes
 
 
@@ -77,6 +77,7 @@ def test_a_peer_alone_has_the_scores_that_it_has_in_its_run(run: Path) -> None:
     (
         (data(arrays(1, classes=4), None), "has 4 classes, and .* was trained with 3: give data that fit"),
         (data(arrays(1, channels=1)), "has 1 channels, and .* was trained with 3"),
+        (data(arrays(1, size=9)), "has images of 9x9, and .* was trained on 8x8"),
         (data(arrays(1), ("ant", "cat", "bee")), "class 1 is 'cat' in .*, and 'bee' where .* was trained"),
     ),
 )

@@ -113,8 +113,8 @@ def train(
         callbacks: functions of your own that are called while it trains, see :class:`collegium.Callbacks`. With several
             ``devices`` the first process calls them; started here, that is another process than the caller's, to which
             they must be sent: functions of a module, whose changes to its variables the caller does not see.
-        loggers: services that get recipe and metrics besides TensorBoard's files: "wandb", "mlflow", or "wandb,mlflow". One
-            that fails is given up with a warning. See docs/training.md.
+        loggers: services that get recipe and metrics besides TensorBoard's files: "wandb", "mlflow", or "wandb,mlflow".
+            One that fails is given up with a warning. See docs/training.md.
         trust: import code of your own that files name, module:package.function: a config, a run, a peer. What the call
             itself names is imported anyway. See SECURITY.md.
         **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:

@@ -72,7 +72,7 @@ def evaluate(
         trust: import code of your own that the run names, module:package.function. See SECURITY.md.
 
     Raises:
-        UsageError: there is no run, it has not been trained yet, or the data have other classes or channels.
+        UsageError: there is no run, it has not been trained yet, or the data have other classes or images of another shape.
         DataError: the data cannot be read.
         StorageError: ``predictions`` cannot be written.
     """
@@ -139,19 +139,19 @@ def _restored(path: Path, data: ClassificationData[Any] | None, **given: Any) ->
         if data is None:
             raise UsageError(f"{path} is a peer, which does not say on what to score it: give data (--data)")
         config = read_config(path)
-        _check_same_classes(path, config, data)
+        _check_fits(path, config, data)
         own = list(given["peers"] or ())
         return restore_peer(load_peer(path, own[0] if own else None), config, data), str(path)
     folder = RunFolder(path)
     result = folder.result() if folder.recipe_file.is_file() else None
     if data is not None and result is not None:
-        _check_same_classes(path, read_config(path / "peers" / deployed_peer(result)), data)
+        _check_fits(path, read_config(path / "peers" / deployed_peer(result)), data)
     trained = restore(path, data=data, **given)
     return trained, f"{path} after {trained.epoch} of {trained.recipe.epochs} epochs"
 
 
-def _check_same_classes(path: Path, config: Mapping[str, Any], data: ClassificationData[Any]) -> None:
-    """Raises UsageError where data have other classes or channels than those on which a peer was trained."""
+def _check_fits(path: Path, config: Mapping[str, Any], data: ClassificationData[Any]) -> None:
+    """Raises UsageError where data have other classes or images of another shape than those of a trained peer."""
     for what, wanted, given in (
         ("classes", config["num_classes"], data.num_classes),
         ("channels", config["in_channels"], data.in_channels),
@@ -160,6 +160,13 @@ def _check_same_classes(path: Path, config: Mapping[str, Any], data: Classificat
             raise UsageError(
                 f"{data.name} has {given} {what}, and {path} was trained with {wanted}: give data that fit"
             )
+    size = tuple(config.get("image_size", data.image_size))
+    if size != data.image_size:
+        theirs, own = ("x".join(map(str, pixels)) for pixels in (data.image_size, size))
+        raise UsageError(
+            f"{data.name} has images of {theirs}, and {path} was trained on {own}: give images of that size "
+            "(--data.image-size where the data set has it)"
+        )
     known, found = list(config.get("class_names") or ()), list(data.class_names)
     numbered = [str(k) for k in range(data.num_classes)]
     if known and numbered not in (known, found) and known != found:

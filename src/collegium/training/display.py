@@ -136,7 +136,7 @@ class Display:
         if peers or len(accuracy) > 2:  # else the ensemble is the one peer
             names += [name for name in accuracy if name not in (*names, *peers)] + peers
         texts = [f"{name} {percent(accuracy[name])} %" for name in names]
-        return [(0 if k == 0 else 3 + k, text if k else f"{split} accuracy {text}") for k, text in enumerate(texts)]
+        return [(1 if k == 0 else 3 + k, text if k else f"{split} accuracy {text}") for k, text in enumerate(texts)]
 
     def _bar(self) -> Group:
         table = Table.grid(expand=True, padding=(0, 2, 0, 0))

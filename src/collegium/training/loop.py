@@ -207,10 +207,10 @@ class Run:
             row |= self._evaluate()
         row["seconds"] = self.seconds["training"]
         self.history.append(row)
-        self._call("on_epoch_end", row)
         display.epoch_ended(row, self.tally.loss(), sum(self.seconds.values()))
         self.tally = Tally()
         loggers.add(row, self.epoch)
+        self._call("on_epoch_end", row)
         # One question to all processes: a signal that reaches one of them after it stops the next epoch.
         stop = ranks.any_process(self.stop_requested, self.fabric.device)
         if last or stop or self.epoch % self.recipe.checkpoint_every == 0:
@@ -273,7 +273,8 @@ class Run:
                 raise TrainingError(
                     f"the callback {name} failed after epoch {self.epoch}, step {self.step} ({reason}); {kept}"
                 ) from error
-        self.learner.train()  # it may have evaluated
+        if name == "on_step_end":
+            self.learner.train()  # it may have evaluated
         self.stop_requested |= answer is False
 
     def read_tally(self) -> None:
