@@ -72,7 +72,8 @@ def evaluate(
         trust: import code of your own that the run names, module:package.function. See SECURITY.md.
 
     Raises:
-        UsageError: there is no run, it has not been trained yet, or the data have other classes or images of another shape.
+        UsageError: there is no run, it has not been trained yet, or the data have other classes or images of
+            another shape.
         DataError: the data cannot be read.
         StorageError: ``predictions`` cannot be written.
     """

@@ -57,3 +57,12 @@ def test_a_notebook_gets_a_table_whose_text_is_escaped() -> None:
     text = result_table(found)._repr_html_()
     assert "<table>" in text and "90.00 % test accuracy" in text and ">87.50<" in text
     assert "&lt;b&gt;net&lt;/b&gt;" in text and "&lt;script&gt;" in text and "<script>" not in text
+
+
+def test_a_narrow_terminal_has_fewer_columns_and_whole_numbers() -> None:
+    found = result_table(result({"peer0": 0.1, "peer1": 0.2, "ensemble": 0.125}))
+    narrow, wide = printed(found, 60), printed(found, 80)
+    assert "1,234" in wide and "MFLOPs" in wide and "MFLOPs" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 60
+    for row in ("90.00", "95.00", "1.000"):
+        assert row in narrow and row in wide

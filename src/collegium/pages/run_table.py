@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.table import Table
 
 from collegium.baseline import Baseline
 from collegium.formatting import number, percent
@@ -34,7 +35,15 @@ class RunTable:
         yield shown(self.headline, "bold")
         if self.baseline:
             yield shown(self.baseline)
-        yield self.sheet.terminal(self.title)
+        yield self._fitted(console, options)
+
+    def _fitted(self, console: Console, options: ConsoleOptions) -> Table:
+        """The table without the columns at its end that a narrow terminal has no room for."""
+        for count in range(len(self.sheet.columns), 1, -1):
+            table = Sheet(self.sheet.columns[:count], [row[:count] for row in self.sheet.rows]).terminal(self.title)
+            if console.measure(table, options=options.update(width=1000)).minimum <= options.max_width:
+                break
+        return table
 
     def _repr_html_(self) -> Html:
         lines = [element("p", element("b", self.headline)), element("p", self.baseline) if self.baseline else ""]
