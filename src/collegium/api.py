@@ -176,12 +176,13 @@ def _check_baseline(
     recipe: Recipe, folder: RunFolder, devices: int | None, num_nodes: int | None, study: str | Path | None
 ) -> None:
     """Raises UsageError where a run can have no baseline, before anything is trained."""
-    from collegium.baseline import METHOD, folder_alone
+    from collegium.baseline import folder_alone
+    from collegium.study.grid import BASELINE
     from collegium.study.study import Study
     from collegium.training.devices import detect_devices
 
-    if recipe.method_name == METHOD:
-        raise UsageError(f"method {METHOD} is the baseline itself: leave --baseline out")
+    if recipe.method_name == BASELINE:
+        raise UsageError(f"method {BASELINE} is the baseline itself: leave --baseline out")
     found = detect_devices(devices, num_nodes)
     if found.started and found.processes > 1:
         raise UsageError("torchrun and SLURM start one run: train the baseline as another, with --method independent")

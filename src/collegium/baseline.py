@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from collegium.networks import parse_peers
+from collegium.study.grid import BASELINE
 from collegium.study.study import Study
 from collegium.training.experiment import resolve
 from collegium.training.recipe import Recipe
 
-METHOD = "independent"
 NO_MATTER = ("device", "evaluate_every", "checkpoint_every", "keep_checkpoints")
 """Entries of a recipe that do not change what a network learns."""
 
@@ -23,7 +23,7 @@ class Baseline(NamedTuple):
 
 def recipe_alone(recipe: Recipe, network: str) -> Recipe:
     """A run's recipe for one of its networks alone."""
-    return dataclasses.replace(recipe, method={"name": METHOD}, peers=network, share_until=None, teacher=None)
+    return dataclasses.replace(recipe, method={"name": BASELINE}, peers=network, share_until=None, teacher=None)
 
 
 def folder_alone(run: Path) -> Path:

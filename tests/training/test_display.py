@@ -83,6 +83,8 @@ def test_a_network_alone_is_not_shown_twice() -> None:
 def test_where_it_goes_on_is_said_with_the_step() -> None:
     text = shown(lambda display: display.begin([("data", "x\x1b[2J")], ["A note."], 11, 4), terminal=False)
     assert text == "data     x[2J\ngoes on  at epoch 12 of 40, step 5 of 10\nA note.\n"
+    assert shown(lambda d: d.begin([], [], 40, 0), terminal=False) == "goes on  after the last epoch\n"
+    assert shown(lambda d: d.begin([], [], 0, 0), terminal=False) == ""
 
 
 def test_quiet_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,9 @@ class Display:
         """
         table = Table.grid(padding=(0, 2))
         rows = list(overview)
-        if epoch or step:
+        if epoch == self.epochs:
+            rows.append(("goes on", "after the last epoch"))
+        elif epoch or step:
             at = f", step {step + 1} of {self.steps}" if step else ""
             rows.append(("goes on", f"at epoch {epoch + 1} of {self.epochs}{at}"))
         for name, text in rows:
