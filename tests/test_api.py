@@ -37,6 +37,9 @@ def test_own_arrays_and_own_networks_train_and_can_be_evaluated_again(tmp_path: 
         collegium.evaluate(tmp_path / "run")
     scores = collegium.evaluate(tmp_path / "run", peers=own(), data=(train, test))
     assert scores["fused"] == result["predictors"]["fused"]["last"]
+    for shown in (result, scores):
+        accuracy = 100 - 100 * scores["fused"]["top1_error"]
+        assert f'<th scope="row">fused</th><td>{accuracy:.2f}</td>' in shown._repr_html_()  # type: ignore[attr-defined]
 
 
 def test_other_data_in_the_same_folder_are_another_run(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import collegium
 from collegium.cli import main
 from collegium.training.recipe import Recipe
 
-SMALL = "--peers 2xresnet8 --epochs 1 --batch-size 20 --data.per-class 8 --device cpu --quiet"
+SMALL = "--peers 2xresnet8 --epochs 1 --batch-size 20 --data.per-class 8 --device cpu"
 
 
 def call(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -32,8 +32,13 @@ def test_train_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert status == 0, err
     assert (run / "report.html").exists()
     result = json.loads((run / "result.json").read_text())
-    fused = f"{100 * result['predictors']['fused']['last']['top1_error']:.2f}"
+    fused, deployed = (
+        f"{100 - 100 * result['predictors'][name]['last']['top1_error']:.2f}" for name in ("fused", "peer0")
+    )
     assert re.search(rf"fused.*{fused}", out)
+    assert out.startswith(f"The deployed network, peer0 (resnet8): {deployed} % test accuracy\n")
+    assert re.search(rf"epoch 1/1  test accuracy peer0 {deployed} %  ensemble .*  total loss \d", err)
+    assert call(f"train --method ffl --share-until stage2 {SMALL} --run {run} --quiet", capsys) == (0, "", "")
     assert f'collegium.load_peer("{run}/peers/peer0")' in out
 
     status, out, _ = call(f"evaluate {run}", capsys)
@@ -103,6 +108,11 @@ def test_lists(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("train --data cifar10 --data.root . --data.download false", 1, "cifar10 is not at"),
         ("train --precision fp16 --device cpu", 2, "fp16 needs a GPU"),
         ("train --compile true --cuda-graphs true --device cpu", 2, "CUDA graphs need a GPU"),
+        ("train --loggers wandd", 2, "no logger 'wandd'; did you mean 'wandb'"),
+        ("train --method independent --baseline", 2, "independent is the baseline itself: leave --baseline out"),
+        ("train --baseline-from nowhere", 2, "nowhere is not a study"),
+        ("evaluate nowhere --predictor fused", 2, "give a file for them, --predictions FILE"),
+        ("evaluate nowhere --predictions answers.txt", 2, "ends in .csv or .jsonl, not as answers.txt"),
         ("list method", 2, "cannot list 'method'; did you mean 'methods'"),
         ("evaluate nowhere", 2, "nowhere is not a run"),
         ("report nowhere", 2, "nowhere"),
@@ -134,7 +144,7 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 def test_general_data_options_of_a_recipe_hold_for_another_data_set(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = "train --config cifar100_50_per_class --data digits --peers 2xresnet8 --epochs 1 --quiet"
+    command = "train --config cifar100_50_per_class --data digits --peers 2xresnet8 --epochs 1"
     command += f" --run {tmp_path / 'a'}"
     status, _, err = call(command, capsys)
     assert status == 0, err

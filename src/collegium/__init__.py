@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collegium.method import Progress as Progress
     from collegium.networks import Network as Network
     from collegium.student import load_peer as load_peer
+    from collegium.training.callbacks import Callbacks as Callbacks
+    from collegium.training.callbacks import TrainingView as TrainingView
 
     __version__: str
 
@@ -51,6 +53,8 @@ _PLACES = {
     "Progress": "method",
     "Network": "networks",
     "load_peer": "student",
+    "Callbacks": "training.callbacks",
+    "TrainingView": "training.callbacks",
 }
 __all__ = sorted(_PLACES)
 

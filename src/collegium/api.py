@@ -3,6 +3,7 @@
 The commands of the command line call these functions, and their options are these parameters, described here.
 """
 
+import copy
 import dataclasses
 import hashlib
 import os
@@ -17,6 +18,8 @@ from torch.nn.parameter import UninitializedParameter
 from collegium import data as datasets
 from collegium.data import OwnData, as_data
 from collegium.errors import UsageError
+from collegium.evaluating import Evaluation as Evaluation
+from collegium.evaluating import evaluate as evaluate
 from collegium.exporting import export as export
 from collegium.files import check_can_make
 from collegium.loading import quick_imports
@@ -31,13 +34,34 @@ from collegium.typing import RunEntries, RunResult, StudyEntries
 from collegium.user_code import consents
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from collegium.baseline import Baseline
     from collegium.pages.paper_table import Reproduction
     from collegium.pages.rank_table import Ranking
+    from collegium.pages.run_table import RunTable
     from collegium.pages.study_table import StudyTable
     from collegium.results.papers import PaperTable
     from collegium.study.executors.local import Executor
+    from collegium.training.callbacks import Callbacks
+
+
+class TrainedRun(dict[str, Any]):
+    """The content of a run's result.json. A notebook shows its table, a rich console prints it.
+
+    Attributes:
+        baseline: the deployed network trained alone, where that was asked for.
+    """
+
+    def __init__(self, result: Mapping[str, Any], baseline: "Baseline | None" = None) -> None:
+        super().__init__(result)
+        self.baseline = baseline
+
+    def __rich__(self) -> "RunTable":
+        from collegium.pages.run_table import result_table
+
+        return result_table(self, self.baseline)
+
+    def _repr_html_(self) -> str:
+        return self.__rich__()._repr_html_()
 
 
 @checked
@@ -49,12 +73,16 @@ def train(
     peers: str | Sequence[nn.Module] | None = None,
     data: str | Mapping[str, Any] | OwnData | None = None,
     teacher: str | Path | nn.Module | None = None,
+    baseline: bool = False,
+    baseline_from: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
     devices: int | None = None,
     num_nodes: int | None = None,
     layout: Layout = "data",
     fastest: bool = False,
+    callbacks: "Callbacks | None" = None,
+    loggers: str | None = None,
     trust: bool = False,
     **recipe: Unpack[RunEntries],
 ) -> RunResult:
@@ -69,6 +97,10 @@ def train(
             ImageData; ((train_images, train_labels), (test_images, test_labels)), see :func:`from_arrays`; or
             (train_dataset, test_dataset), torch's or of that kind, see :func:`collegium.data.from_datasets`.
         teacher: for methods that need one: a finished run, a peer's folder, or a trained network of your own.
+        baseline: train the deployed network alone too, with the same recipe and seed, in the folder RUN-baseline, and
+            say both accuracies and the difference, which one seed cannot tell from chance; :func:`compare` has several.
+        baseline_from: a study whose run of that network alone, with the same recipe and seed, is taken where there is
+            one; else it is trained as with ``baseline``.
         overwrite: start over where the folder holds a run.
         quiet: show nothing.
         devices: how many devices of each machine train together, one process each. Unless torchrun or SLURM started
@@ -79,13 +111,18 @@ def train(
             ("peers", for methods that read logits alone).
         fastest: take the precision, fp32 or bf16, and the memory layout of which a few steps are fastest on this
             machine, on a GPU compiled steps and CUDA graphs too; a run that goes on keeps its own.
+        callbacks: functions of your own that are called while it trains, see :class:`collegium.Callbacks`. With several
+            ``devices`` the first process calls them; started here, that is another process than the caller's, to which
+            they must be sent: functions of a module, whose changes to its variables the caller does not see.
+        loggers: services that get recipe and metrics besides TensorBoard's files: "wandb", "mlflow", or "wandb,mlflow".
+            One that fails is given up with a warning. See docs/training.md.
         trust: import code of your own that files name, module:package.function: a config, a run, a peer. What the call
             itself names is imported anyway. See SECURITY.md.
         **recipe: everything else a :class:`Recipe` says: ``method`` (a name, or a name with options:
             {"name": "ffl", "temperature": 4}), ``epochs``, ``share_until`` and so on.
 
     Returns:
-        The content of the run's result.json.
+        The content of the run's result.json, which a notebook shows as a table.
 
     Raises:
         UsageError: something does not exist or does not fit; nothing is written.
@@ -93,8 +130,14 @@ def train(
         TrainingError: training cannot go on.
     """
     with quick_imports():
+        from collegium.training.callbacks import Callbacks
+        from collegium.training.loggers import parse_loggers
         from collegium.training.run import train as run_training
 
+    if not isinstance(callbacks, Callbacks | None):
+        raise UsageError(
+            f"callbacks are given as collegium.Callbacks(on_epoch_end=...), not {type(callbacks).__name__}"
+        )
     values: dict[str, Any] = {**recipe}
     own: dict[str, Any] = {}
     if isinstance(data, str | Mapping):
@@ -115,17 +158,65 @@ def train(
     elif teacher is not None:
         values["teacher"] = teacher
     resolved = start_from_config(config, values)
-    return run_training(  # type: ignore[return-value]  # what it writes to result.json
-        resolved,
-        run_folder(resolved, run).path,
-        **own,
-        overwrite=overwrite,
-        quiet=quiet,
-        devices=devices,
-        num_nodes=num_nodes,
-        layout=layout,
-        fastest=fastest,
-    )
+    folder = run_folder(resolved, run)
+    trained: dict[str, Any] = dict(own, layout=layout, fastest=fastest, callbacks=callbacks)
+    options: dict[str, Any] = dict(overwrite=overwrite, quiet=quiet, devices=devices, num_nodes=num_nodes)
+    options["loggers"] = parse_loggers(loggers)
+    if not baseline and baseline_from is None:
+        result = run_training(resolved, folder.path, **trained, **options)
+        return TrainedRun(result)  # type: ignore[return-value]  # of that shape
+    _check_baseline(resolved, folder, devices, num_nodes, baseline_from)
+    untrained = copy.deepcopy(own.get("peers"))
+    result = run_training(resolved, folder.path, **trained, **options)
+    chosen = folder.recipe() if fastest else resolved
+    alone = _baseline(chosen, folder, result, own | {"peers": untrained}, options, baseline_from)
+    return TrainedRun(result, alone)  # type: ignore[return-value]
+
+
+def _check_baseline(
+    recipe: Recipe, folder: RunFolder, devices: int | None, num_nodes: int | None, study: str | Path | None
+) -> None:
+    """Raises UsageError where a run can have no baseline, before anything is trained."""
+    from collegium.baseline import folder_alone
+    from collegium.study.grid import BASELINE
+    from collegium.study.study import Study
+    from collegium.training.devices import detect_devices
+
+    if recipe.method_name == BASELINE:
+        raise UsageError(f"method {BASELINE} is the baseline itself: leave --baseline out")
+    found = detect_devices(devices, num_nodes)
+    if found.started and found.processes > 1:
+        raise UsageError("torchrun and SLURM start one run: train the baseline as another, with --method independent")
+    check_can_make(folder_alone(folder.path))
+    if study is not None:
+        Study.open(study)
+
+
+def _baseline(
+    recipe: Recipe,
+    folder: RunFolder,
+    result: Mapping[str, Any],
+    own: Mapping[str, Any],
+    options: Mapping[str, Any],
+    study: str | Path | None,
+) -> "Baseline":
+    """The deployed network of a complete run alone: of a study, or trained beside the run."""
+    from collegium.baseline import Baseline, folder_alone, known_baseline, recipe_alone
+    from collegium.networks import parse_peers
+    from collegium.student import deployed_peer
+    from collegium.training.run import train as run_training
+
+    index = int(deployed_peer(result).removeprefix("peer"))
+    peers = own["peers"]
+    name = parse_peers(recipe.peers)[index] if peers is None else _describe(peers[index])
+    alone = recipe_alone(recipe, name)
+    known = None if study is None else known_baseline(study, alone, index)
+    if known is not None:
+        return known
+    place = folder_alone(folder.path)
+    given: dict[str, Any] = {"peers": None if peers is None else [peers[index]], "data": own.get("data")}
+    trained = run_training(alone, place, **given, **options)
+    return Baseline(trained["predictors"]["peer0"]["last"]["top1_error"], str(place))
 
 
 def start_from_config(config: str | Path | None, given: Mapping[str, Any]) -> Recipe:
@@ -177,50 +268,6 @@ def run_folder(recipe: Recipe, run: str | Path | None = None) -> RunFolder:
         run = Path("runs") / f"{method}-{data}-seed{recipe.seed}"
     check_can_make(run)
     return RunFolder(run)
-
-
-class Evaluation(dict[str, dict[str, float]]):
-    """Scores on test images: predictor -> metric -> value. A rich console prints the table."""
-
-    def __init__(self, scores: Mapping[str, dict[str, float]], table: "Table") -> None:
-        super().__init__(scores)
-        self.table = table
-
-    def __rich__(self) -> "Table":
-        return self.table
-
-
-@checked
-@consents()
-def evaluate(
-    run: str | Path,
-    *,
-    data: OwnData | None = None,
-    peers: Sequence[nn.Module] | None = None,
-    teacher: nn.Module | None = None,
-    trust: bool = False,
-) -> Evaluation:
-    """Scores every predictor of a trained run again on test images.
-
-    Args:
-        run: the run's folder.
-        data: the data, where the run was given data from Python; or other data of the same classes.
-        peers: the untrained networks, where the run was given networks from Python.
-        teacher: the same for the teacher.
-        trust: import code of your own that the run names, module:package.function. See SECURITY.md.
-
-    Raises:
-        UsageError: there is no run, or it has not been trained yet.
-    """
-    from collegium.pages.run_table import predictor_table
-    from collegium.training.cost import costs
-    from collegium.training.run import restore
-
-    trained = restore(run, data=None if data is None else as_data(data), peers=peers, teacher=teacher)
-    scores, used = trained.evaluate(trained.scored["test"]), trained.experiment.data
-    title = f"{run} after {trained.epoch} of {trained.recipe.epochs} epochs, {len(used.test)} test images"
-    counts = used.test.targets.bincount(minlength=used.num_classes).tolist()
-    return Evaluation(scores, predictor_table(title, scores, costs(trained.learner, used.image_shape), counts))
 
 
 @checked

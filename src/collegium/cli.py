@@ -35,8 +35,8 @@ usage: collegium COMMAND [options]        collegium COMMAND --help tells all opt
              collegium reproduce ffl/ablation --scale 0.02        a trial; collegium list tables shows all
   rank       what works best on a data set with a network: all studies beneath a folder and all published values
              collegium rank studies/ --data cifar100 --peers resnet32
-  evaluate   score every predictor of a trained run again
-             collegium evaluate runs/ffl
+  evaluate   score every predictor of a trained run again, on its own test images or on other data of the same classes
+             collegium evaluate runs/ffl [--data folder:new/] [--json] [--predictions answers.csv]
   report     write the page of a finished run
              collegium report runs/ffl
   export     write a trained network as one file for deployment, and check what the file answers
@@ -150,7 +150,7 @@ def _train_parser(arguments: Sequence[str]) -> "Parser":
 
     named = first_look(arguments, "config", "method", "data")
     recipe = _start(named["config"], method=named["method"], data=named["data"])
-    parser = Parser("train", api.train, skip={"peers", "data", "teacher"})
+    parser = Parser("train", api.train, skip={"peers", "data", "teacher", "callbacks"})
     parser.add_switch("--print-config", help="print the recipe, as --config reads it, and train nothing")
     parser.add_option(
         "--method", str, default=recipe.method_name, metavar="NAME", help="one of `collegium list methods`"
@@ -199,7 +199,6 @@ def _train(values: dict[str, Any]) -> None:
 
     from collegium import api
     from collegium.pages.run_page import write_report_if_possible
-    from collegium.pages.run_table import result_table
     from collegium.student import peer_folder
     from collegium.training.devices import first_process
     from collegium.training.recipe import Recipe
@@ -217,10 +216,12 @@ def _train(values: dict[str, Any]) -> None:
     result = api.train(run=folder.path, **values, **recipe.to_dict())
     if not first_process():
         return
+    page = folder.report_file if folder.report_file.exists() else write_report_if_possible(folder.path)
+    if values["quiet"]:
+        return
     if finished:
         print(f"{folder.path} was complete already; --overwrite starts over.")
-    page = folder.report_file if folder.report_file.exists() else write_report_if_possible(folder.path)
-    _show(result_table(result))
+    _show(result)
     if result["reconstructed"]:
         print(printable(f"Reconstructed, for want of a published description: {result['reconstructed']}."))
     if page is not None:
@@ -370,10 +371,32 @@ def _rank(values: dict[str, Any]) -> None:
     print(f"The page, with all that was found: {page}")
 
 
+def _evaluate_parser(arguments: Sequence[str]) -> "Parser":
+    from collegium.parsing import first_look
+
+    parser = _call_parser("evaluate", arguments)
+    name = first_look(arguments, "data")["data"]
+    if name is None:
+        parser.add_option("--data", str, default=None, metavar="NAME", help="other data of the same classes")
+    else:
+        _add_data(parser, name)
+    parser.add_switch("--json", help="print one JSON document with the scores of every predictor")
+    return parser
+
+
 def _evaluate(values: dict[str, Any]) -> None:
     from collegium import api
 
-    _show(api.evaluate(**values))
+    json = values.pop("json")
+    if values["data"] is not None:
+        values["data"] = _folded(values, "data", values["data"])
+    found = api.evaluate(**values)
+    if json:
+        print(found.json())
+        return
+    _show(found)
+    if values["predictions"] is not None:
+        print(f"What {values['predictor'] or found.about['deployed']} says of each: {printable(values['predictions'])}")
 
 
 def _report(values: dict[str, Any]) -> None:
@@ -511,7 +534,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], "Parser"], Callable[[dict[st
     "compare": (_compare_parser, _compare),
     "reproduce": (_reproduce_parser, _reproduce),
     "rank": (partial(_call_parser, "rank"), _rank),
-    "evaluate": (partial(_call_parser, "evaluate"), _evaluate),
+    "evaluate": (_evaluate_parser, _evaluate),
     "report": (partial(_call_parser, "report"), _report),
     "export": (partial(_call_parser, "export"), _export),
     "predict": (_predict_parser, _predict),

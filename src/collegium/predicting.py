@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,16 +36,20 @@ class Predictions:
     """What a network takes images for.
 
     Attributes:
-        files: one path an image.
+        files: what names each image.
         class_names: in the order of the labels.
         probabilities: (N, classes) float32.
         notes: what must be known before the labels are believed.
+        truth: the right label of each image, () where it is not known.
+        named: what ``files`` are: paths, or numbers of images in their split.
     """
 
     files: tuple[str, ...]
     class_names: tuple[str, ...]
     probabilities: Tensor
     notes: tuple[str, ...] = ()
+    truth: tuple[str, ...] = ()
+    named: Literal["file", "index"] = "file"
 
     def __len__(self) -> int:
         return len(self.files)
@@ -62,23 +66,40 @@ class Predictions:
         return [[(self.class_names[k], p) for k, p in zip(*of_image, strict=True)] for of_image in pairs]
 
     def csv(self) -> str:
-        """Columns file, label, probability, and the probability of every class under its name."""
+        """Columns file, true_label where it is known, label, probability, and the probability of every class."""
         columns = [f"p({name})" for name in self.class_names]
-        rows = zip(self.files, self.labels, self.probabilities.tolist(), strict=True)
-        records = [
-            {"file": shown(file), "label": label, "probability": max(p)} | dict(zip(columns, p, strict=True))
-            for file, label, p in rows
-        ]
-        return csv_text(["file", "label", "probability", *columns], records)
+        records = [record | dict(zip(columns, p, strict=True)) for record, p in self._records()]
+        return csv_text([*self._heads, *columns], records)
 
     def json_lines(self) -> str:
-        """An object a line: file, label, probability, and the probabilities of all classes."""
-        lines = []
-        for file, label, p in zip(self.files, self.labels, self.probabilities.tolist(), strict=True):
-            record: dict[str, Any] = {"file": shown(file), "label": label, "probability": max(p)}
-            record["probabilities"] = dict(zip(self.class_names, p, strict=True))
-            lines.append(json.dumps(record) + "\n")
-        return "".join(lines)
+        """An object a line: file, true_label where it is known, label, probability, and those of all classes."""
+        return "".join(
+            json.dumps({**record, "probabilities": dict(zip(self.class_names, p, strict=True))}) + "\n"
+            for record, p in self._records()
+        )
+
+    def write(self, file: str | Path) -> None:
+        """Writes :meth:`csv` or :meth:`json_lines`, by the end of the file's name.
+
+        Raises:
+            UsageError: it has another end.
+            StorageError: it cannot be written.
+        """
+        check_file(file)
+        with storing(Path(file)):
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(file), self.csv() if Path(file).suffix == ".csv" else self.json_lines())
+
+    @property
+    def _heads(self) -> list[str]:
+        return [self.named, *(["true_label"] if self.truth else []), "label", "probability"]
+
+    def _records(self) -> Iterator[tuple[dict[str, Any], list[float]]]:
+        """Of each image what there is but the probabilities, and these."""
+        images = zip(self.files, self.labels, self.probabilities.tolist(), strict=True)
+        for k, (file, label, p) in enumerate(images):
+            truth = [self.truth[k]] if self.truth else []
+            yield dict(zip(self._heads, [shown(file), *truth, label, max(p)], strict=True)), p
 
     def text(self, top: int = 1) -> str:
         """For a terminal: a line for each image, with its most probable classes in percent."""
@@ -139,19 +160,22 @@ def predict(
         StorageError: ``out`` cannot be written.
     """
     if out is not None:
-        if Path(out).suffix not in _FORMATS:
-            raise UsageError(f"the file of labels ends in {' or '.join(_FORMATS)}, not as {out}")
-        check_can_make(Path(out).parent)
+        check_file(out)
     if batch_size < 1:
         raise UsageError(f"a batch has at least one image, not {batch_size}")
     files = image_files([paths] if isinstance(paths, str | Path) else paths)
     asked = _ask(Path(source).expanduser(), predictor, network=network, data=data, peers=peers, teacher=teacher)
     found = _answered(asked, files, batch_size=batch_size, workers=workers, skip_broken=skip_broken)
     if out is not None:
-        with storing(Path(out)):
-            Path(out).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(Path(out), found.csv() if Path(out).suffix == ".csv" else found.json_lines())
+        found.write(out)
     return found
+
+
+def check_file(file: str | Path) -> None:
+    """Raises UsageError where predictions cannot go to a file of this name."""
+    if Path(file).suffix not in _FORMATS:
+        raise UsageError(f"the file of labels ends in {' or '.join(_FORMATS)}, not as {file}")
+    check_can_make(Path(file).parent)
 
 
 def image_files(paths: Sequence[str | Path]) -> list[str]:

@@ -213,3 +213,8 @@ def test_the_page_fits_the_screen(tmp_path: Path, width: int) -> None:
     assert (
         seen == {"found": True, "problems": [], "width": width, "overflow": seen["overflow"]} and seen["overflow"] <= 0
     )
+
+
+def test_a_notebook_gets_a_table(found: Reproduction) -> None:
+    text = found._repr_html_()
+    assert "25.56 ± 0.32" in text and "the loss is nan" in text and text.count("<table") == 1

@@ -66,16 +66,16 @@ def test_the_page_holds_the_numbers_of_the_result(page: str, analysis: RunAnalys
         assert row is not None
         last, best = scores["last"], scores["best"]
         for text in (
-            f"<b>{100 * last['top1_error']:.2f}</b>",
-            f"<td>{100 * last['top5_error']:.2f}</td>",
+            f"<b>{100 - 100 * last['top1_error']:.2f}</b>",
+            f"<td>{100 - 100 * last['top5_error']:.2f}</td>",
             f"<td>{last['nll']:.3f}</td>",
             f"<td>{100 * last['ece']:.2f}</td>",
-            f"{100 * best['top1_error']:.2f} (epoch {best['epoch']})",
+            f"{100 - 100 * best['top1_error']:.2f} (epoch {best['epoch']})",
             f'data-value="{analysis.result["cost"][name]["parameters"]}"',
             f'data-value="{analysis.result["cost"][name]["flops"]}"',
         ):
             assert text in row[0]
-    assert f"<b>{100 * analysis.result['mean_peer']['last']['top1_error']:.2f}</b>" in page
+    assert f"<b>{100 - 100 * analysis.result['mean_peer']['last']['top1_error']:.2f}</b>" in page
     assert "chosen on the test images themselves, which flatters" in page
 
 
@@ -154,14 +154,16 @@ def test_what_was_reconstructed_is_said(page: str, analysis: RunAnalysis):
 
 def test_a_page_whose_predictions_differ_from_the_runs_says_so(analysis: RunAnalysis):
     logits = analysis.logits | {"peer0": analysis.logits["peer1"].roll(1, dims=0)}
-    assert "errors come out as peer0" in render(replace(analysis, logits=logits))
+    assert "accuracies come out as peer0" in render(replace(analysis, logits=logits))
 
 
 def test_a_lone_peer_has_a_page(lone_run: Path):
     page = write_report(lone_run).read_text()
     checked = Checker(page)
     assert "ensemble takes" not in page and "mean of 1" not in page and "kappa" not in page.lower()
-    assert "Top-1 validation error of every predictor over the epochs" in [a["aria-label"] for a in checked.all("svg")]
+    assert "Top-1 validation accuracy of every predictor over the epochs" in [
+        a["aria-label"] for a in checked.all("svg")
+    ]
     assert "chosen on the validation images" in page and "flatters" not in page
 
 

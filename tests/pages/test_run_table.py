@@ -18,6 +18,7 @@ def result(errors: dict[str, float], peers: list[str] | None = None) -> dict[str
         "data": "digits",
         "epochs": 3,
         "peers": peers or ["resnet8", "resnet8"],
+        "deployed_peer": "peer0",
         "predictors": {name: entry(error) for name, error in errors.items()},
         "mean_peer": entry(sum(peer_errors) / len(peer_errors)),
         "test_images_per_class": [10, 14],
@@ -34,7 +35,7 @@ def printed(table: Any, width: int = 80) -> str:
 
 def test_a_result_is_shown_in_percent_with_its_cost() -> None:
     text = printed(result_table(result({"peer0": 0.1, "peer1": 0.2, "ensemble": 0.125, "classifiers_mean": 0.05})))
-    for word in ("10.00", "20.00", "15.00", "12.50", "classifiers_mean", "1,234", "5.6"):
+    for word in ("90.00", "80.00", "85.00", "87.50", "classifiers_mean", "1,234", "5.6"):
         assert word in text
 
 
@@ -43,4 +44,25 @@ def test_where_classes_are_uneven_the_average_over_them_and_kappa_are_shown() ->
     text = printed(result_table(uneven))
     for word in ("90.00", "87.50", "62.50", "43.75", "kappa"):
         assert word in text
-    assert "error" not in text
+    assert "top-5" not in text
+
+
+def test_the_deployed_network_is_the_headline() -> None:
+    found = result({"peer0": 0.1, "peer1": 0.2, "ensemble": 0.125}, ["resnet8", "wrn"]) | {"deployed_peer": "peer1"}
+    assert printed(result_table(found)).splitlines()[0] == "The deployed network, peer1 (wrn): 80.00 % test accuracy"
+
+
+def test_a_notebook_gets_a_table_whose_text_is_escaped() -> None:
+    found = result({"peer0": 0.1, "ensemble": 0.125}, ["<b>net</b>"]) | {"data": "<script>"}
+    text = result_table(found)._repr_html_()
+    assert "<table>" in text and "90.00 % test accuracy" in text and ">87.50<" in text
+    assert "&lt;b&gt;net&lt;/b&gt;" in text and "&lt;script&gt;" in text and "<script>" not in text
+
+
+def test_a_narrow_terminal_has_fewer_columns_and_whole_numbers() -> None:
+    found = result_table(result({"peer0": 0.1, "peer1": 0.2, "ensemble": 0.125}))
+    narrow, wide = printed(found, 60), printed(found, 80)
+    assert "1,234" in wide and "MFLOPs" in wide and "MFLOPs" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 60
+    for row in ("90.00", "95.00", "1.000"):
+        assert row in narrow and row in wide

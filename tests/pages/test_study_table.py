@@ -272,3 +272,16 @@ def test_names_in_files_break_no_format_and_control_no_terminal(tmp_path: Path) 
     assert all(line.startswith("%") for line in after.strip().splitlines())
     (run, *_) = csv.DictReader(io.StringIO(table.runs_csv()))
     assert run["method"] == "'=ffl|x]0;T[/bold] % y"
+
+
+def test_a_notebook_gets_the_table_and_its_caption_escaped(table: StudyTable, tmp_path: Path) -> None:
+    text = table._repr_html_()
+    assert text.count("<tr>") == 1 + len(ACCURACIES) and "94.00 ± 1.00" in text
+    assert "Top-1 accuracy on the" in text
+    wicked = dataclasses.replace(cell("dml"), label="<img src=x> · 2xresnet8")
+    study = Study(tmp_path / "s", [wicked], left_out={"a": "<script>"})
+    study.write()
+    finish(study, wicked, 0.9)
+    text = StudyTable(findings(Study.open(tmp_path / "s")))._repr_html_()
+    assert "&lt;img src=x&gt;" in text and "&lt;script&gt;" in text
+    assert "<img" not in text and "<script" not in text

@@ -180,6 +180,8 @@ def test_the_terminal_shows_what_is_asked_for(tmp_path: Path) -> None:
     assert (
         "cifar100, 50,000 training images · resnet32 · top-1 error of one network" in text and "wrn_40_2 ·" not in text
     )
+    in_a_notebook = Ranking([*ours, *of_papers()])._repr_html_()
+    assert "50,000 training images · resnet32" in in_a_notebook and "<table" in in_a_notebook
     screen.print(Ranking(of_papers(), data="cifar100", network="wrn_40_2"))
     assert "· wrn_40_2 · top-1 error of one network" in screen.export_text()
     with pytest.raises(UsageError, match="--peers resnet33: no value is known of it; did you mean 'resnet32'"):

@@ -91,8 +91,12 @@ def curves(
     unit: str,
     description: str,
     small: bool = False,
+    linear: bool = False,
 ) -> Html:
-    """Values over epochs, one line each. The axis is logarithmic where values span more than a factor of ten."""
+    """Values over epochs, one line each.
+
+    Where values span more than a factor of ten the axis is logarithmic, unless it is to be ``linear``.
+    """
     with drawing(name, *((2.4, 1.7) if small else (5.2, 3.2))) as (figure, axes):
         for label, (x, y) in series.items():
             style = styles[label]
@@ -101,7 +105,7 @@ def curves(
         epochs = [x for xs, _ in series.values() for x in xs]
         axes.set_xlim(0 if max(epochs) > 20 else 0.5, max(epochs) + (1 if max(epochs) > 20 else 0.5))
         _whole_ticks(axes)
-        logarithmic = _value_axis(axes, [y for _, ys in series.values() for y in ys])
+        logarithmic = _value_axis(axes, [y for _, ys in series.values() for y in ys], linear=linear)
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{unit}, log scale" if unit and logarithmic else unit)
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
@@ -114,11 +118,11 @@ def _whole_ticks(axes: "Axes") -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
-def _value_axis(axes: "Axes", values: Sequence[float]) -> bool:
+def _value_axis(axes: "Axes", values: Sequence[float], *, linear: bool) -> bool:
     """Limits and ticks; whether the axis is logarithmic."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-    if min(values) > 0 and max(values) > 10 * min(values):
+    if not linear and min(values) > 0 and max(values) > 10 * min(values):
         axes.set_yscale("log")
         decades = max(values) / min(values)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 200 else (1,), numticks=7))

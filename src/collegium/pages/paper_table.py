@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 
 from collegium.formatting import MISSING, number
+from collegium.pages.html import Html, element
 from collegium.pages.sheet import Column, Sheet, csv_text, markdown, shown
 from collegium.results.papers import PaperTable, mark, peers
 from collegium.results.published import CERTAINTY, Published
@@ -153,6 +154,12 @@ class Reproduction:
             shown(" ".join(self.caption), "dim"),
             *(shown(problem, "yellow") for problem in self.problems),
         )
+
+    def _repr_html_(self) -> Html:
+        """The same for a notebook."""
+        title = " · ".join(filter(None, [self.title, self.cohort]))
+        text = [" ".join(self.caption), *self.problems]
+        return element("div", self.sheet.html(caption=title), [element("p", entry) for entry in text])
 
     def markdown(self) -> str:
         """The table with its caption, in GitHub's Markdown."""

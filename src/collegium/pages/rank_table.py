@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from collegium.errors import UsageError, nearest
 from collegium.formatting import MISSING
+from collegium.pages.html import Html, element
 from collegium.pages.sheet import Cell, Column, Sheet, shown
 from collegium.results.published import CERTAINTY
 from collegium.results.ranking import TRIAL, Standing, ranked
@@ -58,15 +58,28 @@ class Ranking:
         ]
 
     def __rich__(self) -> RenderableType:
-        parts: list[RenderableType] = [_terminal_table(group) for group in self.shown]
+        parts: list[RenderableType] = [_sheet(group).terminal(heading(group[0])) for group in self.shown]
         if not parts:
-            parts.append(shown("No finished run was found; --data and --peers show the published values."))
+            parts.append(shown(_NOTHING))
         else:
-            told = "Whose: ours, or published: " + "; ".join(f"{tag}, {text}" for tag, text in CERTAINTY.items()) + "."
-            parts.append(shown(" ".join([*CAPTION, told]), "dim"))
+            parts.append(shown(self._caption, "dim"))
         parts += [shown(f"left out: {folder}: {why}", "yellow") for folder, why in self.left_out.items()]
         return Group(*parts)
 
+    def _repr_html_(self) -> Html:
+        """The same for a notebook."""
+        tables = [_sheet(group).html(caption=heading(group[0])) for group in self.shown]
+        notes = [self._caption if tables else _NOTHING]
+        notes += [f"left out: {folder}: {why}" for folder, why in self.left_out.items()]
+        return element("div", tables, [element("p", note) for note in notes])
+
+    @property
+    def _caption(self) -> str:
+        told = "Whose: ours, or published: " + "; ".join(f"{tag}, {text}" for tag, text in CERTAINTY.items()) + "."
+        return " ".join([*CAPTION, told])
+
+
+_NOTHING = "No finished run was found; --data and --peers show the published values."
 
 CAPTION = (
     "Values are listed among those of the same data set, number of training images, network and metric; one network "
@@ -88,14 +101,14 @@ COLUMNS = (
 )
 
 
-def _terminal_table(group: Sequence[Standing]) -> Table:
+def _sheet(group: Sequence[Standing]) -> Sheet:
     rows = []
     for s in group:
         method = f"{s.method} (trial)" if s.remark == TRIAL else s.method
         texts = [rank_text(s), method, s.peers, s.predictor.replace("_", " "), value_text(s), *numbers(s)]
         texts.append("ours" if s.origin == "ours" else s.certainty)
         rows.append([Cell(text, strong=s.origin == "ours") for text in texts])
-    return Sheet(COLUMNS, rows).terminal(heading(group[0]))
+    return Sheet(COLUMNS, rows)
 
 
 def heading(s: Standing) -> str:

@@ -15,23 +15,24 @@ from collegium.results.diversity import confusion, most_confused, reliability
 
 
 def learning(analysis: RunAnalysis, styles: Styles) -> Html:
-    """Errors of every predictor over the epochs, and every term of the loss."""
+    """Accuracies of every predictor over the epochs, and every term of the loss."""
     splits = [s for s in ("test", "validation") if any(k.startswith(f"{s}/") for k in analysis.history[-1])]
-    charts = [_error_chart(analysis, styles, split) for split in splits]
+    charts = [_accuracy_chart(analysis, styles, split) for split in splits]
     training = {
-        name: _column(analysis, f"train/accuracy/{name}", lambda v: 100 * (1 - v))
+        name: _column(analysis, f"train/accuracy/{name}", lambda v: 100 * v)
         for name in analysis.predictors
         if f"train/accuracy/{name}" in analysis.history[-1]
     }
     if training:
         picture = figures.curves(
-            "error-train",
+            "accuracy-train",
             training,
             styles,
-            unit="error on training batches (%)",
-            description="Error of the predictors on training batches over the epochs",
+            unit="accuracy on training batches (%)",
+            linear=True,
+            description="Accuracy of the predictors on training batches over the epochs",
         )
-        caption = "Error on augmented training batches, measured while the weights were changing."
+        caption = "Accuracy on augmented training batches, measured while the weights were changing."
         charts.append(figure(picture, caption, key(styles, list(training))))
     return section(
         "Learning curves",
@@ -48,17 +49,20 @@ def learning(analysis: RunAnalysis, styles: Styles) -> Html:
     )
 
 
-def _error_chart(analysis: RunAnalysis, styles: Styles, split: str) -> Html:
-    series = {name: _column(analysis, f"{split}/{name}/top1_error", lambda v: 100 * v) for name in analysis.predictors}
+def _accuracy_chart(analysis: RunAnalysis, styles: Styles, split: str) -> Html:
+    series = {
+        name: _column(analysis, f"{split}/{name}/top1_error", lambda v: 100 * (1 - v)) for name in analysis.predictors
+    }
     picture = figures.curves(
-        f"error-{split}",
+        f"accuracy-{split}",
         series,
         styles,
-        unit=f"{split} error (%)",
-        description=f"Top-1 {split} error of every predictor over the epochs",
+        unit=f"{split} accuracy (%)",
+        linear=True,
+        description=f"Top-1 {split} accuracy of every predictor over the epochs",
     )
     note = " They select nothing: the last epoch counts." if split == "test" else ""
-    return figure(picture, f"Top-1 error on the {split} images after each epoch.{note}", key(styles, list(series)))
+    return figure(picture, f"Top-1 accuracy on the {split} images after each epoch.{note}", key(styles, list(series)))
 
 
 def _terms(analysis: RunAnalysis) -> list[Html]:
@@ -184,7 +188,7 @@ def calibration(analysis: RunAnalysis, styles: Styles) -> Html:
     rows = []
     for name, r in bins.items():
         sure = float((r.confidence * r.count).sum() / r.count.sum())
-        right = 1 - analysis.errors[name]
+        right = analysis.accuracy[name]
         gap = number(100 * (sure - right), sign=True)
         label = html([chip(styles[name]), name])
         rows.append((label, percent(sure), percent(right), gap, percent(r.ece)))

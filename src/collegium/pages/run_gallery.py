@@ -111,7 +111,7 @@ def classification_map(analysis: RunAnalysis, styles: Styles) -> Html:
                 panel,
                 [
                     chip(styles[panel.title]),
-                    f"{panel.title}, error {percent(analysis.errors[panel.title])} %",
+                    f"{panel.title}, accuracy {percent(analysis.accuracy[panel.title])} %",
                 ],
             )
             for panel in scene_maps.predictor_panels(data, analysis.maps, labelled=labelled)
@@ -124,8 +124,8 @@ def classification_map(analysis: RunAnalysis, styles: Styles) -> Html:
         "Classification map",
         element(
             "p",
-            f"What each predictor says of every pixel of the scene ({data.size}), with its error on the test pixels. "
-            "Where a pixel has no label, the map can be looked at, not scored.",
+            f"What each predictor says of every pixel of the scene ({data.size}), with its accuracy on the test pixels."
+            " Where a pixel has no label, the map can be looked at, not scored.",
             class_="soft",
         ),
         element("ul", key, class_="key"),

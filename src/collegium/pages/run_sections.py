@@ -17,7 +17,7 @@ from collegium.training.result import trained_epochs
 
 Styles = dict[str, Style]
 
-SHOWN = [METRICS[key] for key in ("top1_error", "top5_error", "nll", "ece")]
+SHOWN = [METRICS[key] for key in ("top1_accuracy", "top5_accuracy", "nll", "ece")]
 
 
 def chip(style: Style) -> Html:
@@ -59,13 +59,13 @@ def notices(analysis: RunAnalysis) -> list[Html]:
             f"{result['method']}, so the numbers are those of our reading of it."
         )
     changed = [
-        f"{name} {percent(analysis.errors[name])} % instead of {number(last(result, name, 'top1_error'))} %"
+        f"{name} {percent(analysis.accuracy[name])} % instead of {number(last(result, name, 'top1_accuracy'))} %"
         for name, scores in result["predictors"].items()
-        if name in analysis.errors and abs(analysis.errors[name] - scores["last"]["top1_error"]) > 1e-5
+        if name in analysis.accuracy and abs(1 - analysis.accuracy[name] - scores["last"]["top1_error"]) > 1e-5
     ]
     if changed:
         found.append(
-            "Predicted again for this page, on this machine and its test images, errors come out as "
+            "Predicted again for this page, on this machine and its test images, accuracies come out as "
             + ", ".join(changed)
             + ". Tables of scores hold the run's own numbers, pictures the new predictions."
         )
@@ -74,23 +74,23 @@ def notices(analysis: RunAnalysis) -> list[Html]:
 
 def summary(analysis: RunAnalysis) -> Html:
     result = analysis.result
-    mean, cost = last(result, "mean_peer", "top1_error"), result["cost"]
+    mean, cost = last(result, "mean_peer", "top1_accuracy"), result["cost"]
     peers = len(analysis.peers)
     cards = [("one peer" + (f", mean of {peers}" if peers > 1 else ""), mean, cost["peer0"])]
-    cards += [("ensemble", last(result, "ensemble", "top1_error"), cost["ensemble"])] if peers > 1 else []
-    cards += [(name, last(result, name, "top1_error"), cost[name]) for name in analysis.own]
+    cards += [("ensemble", last(result, "ensemble", "top1_accuracy"), cost["ensemble"])] if peers > 1 else []
+    cards += [(name, last(result, name, "top1_accuracy"), cost[name]) for name in analysis.own]
     boxes = [
         element(
             "div",
             element("span", name),
-            element("b", number(error), " %"),
+            element("b", number(accuracy), " %"),
             element("span", count(c["parameters"]), " parameters"),
             element("span", count(c["flops"]), " FLOPs"),
             class_="card",
         )
-        for name, error, c in cards
+        for name, accuracy, c in cards
     ]
-    note = "Test error after the last epoch. FLOPs are for one image, a multiply-add counts as two. "
+    note = "Test accuracy after the last epoch. FLOPs are for one image, a multiply-add counts as two. "
     return html(
         [
             element("p", verdict(analysis), class_="lead"),
@@ -103,13 +103,13 @@ def summary(analysis: RunAnalysis) -> Html:
 def scores(analysis: RunAnalysis, styles: Styles) -> Html:
     result = analysis.result
     chosen = result["best_chosen_on"]
-    best = f"The lowest error of any epoch, chosen on the {chosen} images"
+    best = f"The highest accuracy of any epoch, chosen on the {chosen} images"
     columns = [
         Column("predictor", left=True),
-        *(Column(metric.source, metric.name, metric.unit, metric.meaning) for metric in SHOWN),
+        *(Column(metric.name, metric.name, metric.unit, metric.meaning) for metric in SHOWN),
         Column("parameters", meaning="Numbers learned in training that the predictor needs"),
         Column("FLOPs", meaning="For one image; a multiplication and an addition count as two"),
-        Column("best epoch", unit="top-1 error, %", meaning=best),
+        Column("best epoch", unit="top-1 accuracy, %", meaning=best),
     ]
     rows = [_score_row(analysis, name, s, styles) for name, s in result["predictors"].items()]
     if len(analysis.peers) > 1:
@@ -125,7 +125,7 @@ def scores(analysis: RunAnalysis, styles: Styles) -> Html:
         element(
             "p",
             "All scores are on the test images, after the last epoch: that is the headline. "
-            f"The best epoch beside it was {flatters}. Lower is better in every column. "
+            f"The best epoch beside it was {flatters}. Higher is better for accuracies, lower for NLL and ECE. "
             "A click on a heading sorts by it.",
             class_="soft",
         ),
@@ -154,7 +154,7 @@ def _score_row(analysis: RunAnalysis, name: str, scores: dict[str, Any], styles:
         Cell(label, name),
         *(Cell(text, strong=k == 0) for k, text in enumerate(numbers)),
         *(Cell(count(cost[key]), cost[key]) if cost else Cell() for key in ("parameters", "flops")),
-        Cell(f"{percent(best['top1_error'])} (epoch {best['epoch']})", best["top1_error"], style="aside"),
+        Cell(f"{percent(1 - best['top1_error'])} (epoch {best['epoch']})", 1 - best["top1_error"], style="aside"),
     ]
 
 

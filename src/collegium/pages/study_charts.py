@@ -116,7 +116,7 @@ def _by_parameters(rows: Sequence[Row], look: Mapping[str, Style]) -> Html:
 
 
 def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
-    """A chart a cohort: test error of one network over the epochs, mean over the seeds.
+    """A chart a cohort: test accuracy of one network over the epochs, mean over the seeds.
 
     Rows with a run that has no metrics.csv are left out, and with a warning those with a damaged one.
     """
@@ -136,8 +136,8 @@ def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
             for rows_of_run in measured_by_run:
                 for measured in rows_of_run:
                     if f"test/{ONE_NETWORK}/top1_error" in measured:
-                        error = 100 * measured[f"test/{ONE_NETWORK}/top1_error"]
-                        points.setdefault(int(measured["epoch"]), []).append(error)
+                        accuracy = 100 * (1 - measured[f"test/{ONE_NETWORK}/top1_error"])
+                        points.setdefault(int(measured["epoch"]), []).append(accuracy)
             if points:
                 series[row.method] = list(points), [fmean(values) for values in points.values()]
         if series:
@@ -145,10 +145,13 @@ def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
                 f"curves-{k}",
                 series,
                 look,
-                unit="test error (%)",
-                description=f"Test error of one network over the epochs, {cohort}",
+                unit="test accuracy (%)",
+                linear=True,
+                description=f"Test accuracy of one network over the epochs, {cohort}",
             )
-            caption = f"{cohort}: test error of one network after each epoch, mean over the seeds. It selects nothing."
+            caption = (
+                f"{cohort}: test accuracy of one network after each epoch, mean over the seeds. It selects nothing."
+            )
             drawn = [row for row in rows if row.method in series]
             found.append(figure(picture, caption, _key(look, drawn, {})))
     return found

@@ -17,6 +17,7 @@ from collegium.data import title as data_title
 from collegium.files import write_whole
 from collegium.formatting import MISSING, count, number, plural, printable
 from collegium.networks.names import parse_peers
+from collegium.pages.html import Html, element
 from collegium.pages.sheet import Cell, Column, Sheet, csv_text, latex, markdown, several, shown
 from collegium.results import wording
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
@@ -280,6 +281,18 @@ class StudyTable:
         for problem in self.problems:
             yield shown(problem, "red" if problem.startswith("Failed") else "yellow")
 
+    def _repr_html_(self) -> Html:
+        """The table with its caption, for a notebook."""
+        text = [*self.plan, " ".join(self.caption), *self.problems]
+        return element("div", self._whole.html(caption=self.title), [element("p", entry) for entry in text])
+
+    @property
+    def _whole(self) -> Sheet:
+        """All cohorts in one."""
+        columns = [_METHOD, Column("peers", left=True), *self.columns]
+        rows = [[_row(line, [])[0], Cell(line.row.cohort), *_row(line, self.columns)[1:]] for line in self.lines]
+        return Sheet(columns, rows)
+
     def _of_cohort(self, rows: Sequence[Row], columns: Sequence[Column]) -> RichTable:
         lines = [line for line in self.lines if line.row in rows]
         said = [c for c in columns if any(line.cells[c.key].text != MISSING for line in lines)]
@@ -290,12 +303,10 @@ class StudyTable:
 
     def markdown(self) -> str:
         """The table with its caption, in GitHub's Markdown."""
-        columns = [_METHOD, Column("peers", left=True), *self.columns]
-        rows = [[_row(line, [])[0], Cell(line.row.cohort), *_row(line, self.columns)[1:]] for line in self.lines]
         parts = [
             f"**{markdown(self.title)}**",
             _listed(self.plan),
-            Sheet(columns, rows).markdown(),
+            self._whole.markdown(),
             markdown(" ".join(self.caption)),
             _listed(self.problems),
         ]

@@ -12,37 +12,37 @@ from collegium.training.result import trained_epochs
 def verdict(analysis: RunAnalysis) -> str:
     """What came out, in plain language, from this run's numbers alone."""
     result = analysis.result
-    errors = [last(result, name, "top1_error") for name in analysis.peers]
+    accuracy = [last(result, name, "top1_accuracy") for name in analysis.peers]
     cost, peer = result["cost"], result["cost"][analysis.peers[0]]
     images = result["test_images"]
     sentences = []
     trained = f"{plural(result['training_images'], 'training image')}{wrong_labels(result)}"
     after = f"After {plural(trained_epochs(result), 'epoch')} on {trained}"
-    if len(errors) == 1:
-        sentences.append(f"{after}, the peer gets {number(errors[0])} % of the {images:,} test images wrong.")
+    if len(accuracy) == 1:
+        sentences.append(f"{after}, the peer gets {number(accuracy[0])} % of the {images:,} test images right.")
     else:
-        span = f"from {number(min(errors))} % to {number(max(errors))} %"
-        span = f"each {number(errors[0])} %" if min(errors) == max(errors) else span
+        span = f"from {number(min(accuracy))} % to {number(max(accuracy))} %"
+        span = f"each {number(accuracy[0])} %" if min(accuracy) == max(accuracy) else span
         sentences.append(
-            f"{after}, one peer alone gets {number(fmean(errors))} % of the {images:,} test images wrong "
-            f"(mean of {len(errors)} peers, {span})."
+            f"{after}, one peer alone gets {number(fmean(accuracy))} % of the {images:,} test images right "
+            f"(mean of {len(accuracy)} peers, {span})."
         )
-        joined = number(last(result, "ensemble", "top1_error"))
+        joined = number(last(result, "ensemble", "top1_accuracy"))
         sentences.append(f"Averaging their logits (the ensemble) gives {joined} %.")
     averaged = [name + AVERAGED for name in analysis.peers if name + AVERAGED in result["predictors"]]
     if averaged:
-        error = number(fmean(last(result, name, "top1_error") for name in averaged))
-        sentences.append(f"With averaged weights, one peer alone gets {error} % wrong.")
-    own = [(name, number(last(result, name, "top1_error"))) for name in analysis.own]
+        right = number(fmean(last(result, name, "top1_accuracy") for name in averaged))
+        sentences.append(f"With averaged weights, one peer alone gets {right} % right.")
+    own = [(name, number(last(result, name, "top1_accuracy"))) for name in analysis.own]
     if len(own) == 1:
         sentences.append(f"The method's own predictor, {own[0][0]}, gives {own[0][1]} %.")
     elif own:
-        sentences.append("The method's own predictors give " + ", ".join(f"{e} % ({name})" for name, e in own) + ".")
+        sentences.append("The method's own predictors give " + ", ".join(f"{a} % ({name})" for name, a in own) + ".")
     alike = len({(cost[p]["parameters"], cost[p]["flops"]) for p in analysis.peers}) == 1
     which = "One peer" if alike else f"{analysis.peers[0]} ({result['peers'][0]})"
     text = f"{which} takes {count(peer['parameters'])} parameters and {count(peer['flops'])} FLOPs an image"
     joint = analysis.joint
-    if len(errors) > 1 or analysis.own:
+    if len(accuracy) > 1 or analysis.own:
         more, slower = (cost[joint][key] / peer[key] for key in ("parameters", "flops"))
         text += f"; {joint} takes {more:.1f} times as many parameters and {slower:.1f} times as many FLOPs"
     sentences.append(text + ".")
@@ -52,9 +52,9 @@ def verdict(analysis: RunAnalysis) -> str:
 def doubt(analysis: RunAnalysis) -> str:
     """How far the numbers can be trusted."""
     images = analysis.result["test_images"]
-    percent = fmean(last(analysis.result, name, "top1_error") for name in analysis.peers)
+    percent = fmean(last(analysis.result, name, "top1_accuracy") for name in analysis.peers)
     error = (percent * (100 - percent) / images) ** 0.5
     return (
-        f"With {images:,} test images one such error rate has a standard error of about {error:.2f} points, "
+        f"With {images:,} test images one such accuracy has a standard error of about {error:.2f} points, "
         "and one run does not show how much it changes from seed to seed."
     )

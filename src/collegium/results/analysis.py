@@ -81,9 +81,9 @@ class RunAnalysis:
         return {name: z.argmax(-1) for name, z in self.logits.items()}
 
     @cached_property
-    def errors(self) -> dict[str, float]:
-        """Predictor -> share of test images it gets wrong."""
-        return {name: float((answer != self.targets).double().mean()) for name, answer in self.answers.items()}
+    def accuracy(self) -> dict[str, float]:
+        """Predictor -> share of test images it gets right."""
+        return {name: float((answer == self.targets).double().mean()) for name, answer in self.answers.items()}
 
     @cached_property
     def agreement(self) -> Tensor:

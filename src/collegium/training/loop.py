@@ -1,7 +1,7 @@
 """The training loop: the epochs and steps of one run."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -13,24 +13,26 @@ from torch import Tensor, nn
 from collegium import ranks
 from collegium.cohort import AVERAGED
 from collegium.distiller import Distiller, Gradients
-from collegium.errors import Interrupted, TrainingError, UsageError
+from collegium.errors import CollegiumError, Interrupted, TrainingError, UsageError
 from collegium.files import auxiliary, write_whole
 from collegium.method import Progress
 from collegium.seeds import generator
 from collegium.signals import at_first_stop_signal
 from collegium.student import save_peer
+from collegium.training.callbacks import Callbacks, TrainingView
 from collegium.training.checks import check_run
 from collegium.training.devices import Layout
 from collegium.training.display import Display
 from collegium.training.engine import move, own_random_state, random_state, set_random_state
 from collegium.training.evaluation import Evaluator
-from collegium.training.events import Events
 from collegium.training.experiment import Experiment
 from collegium.training.gradients import Players
+from collegium.training.loggers import Loggers
 from collegium.training.metrics import summary
 from collegium.training.mixing import Mixing
 from collegium.training.notes import run_notes
 from collegium.training.optimizers import soften
+from collegium.training.overview import overview
 from collegium.training.partition import gather_to_rank0, make_partition
 from collegium.training.result import early_stop, make_result
 from collegium.training.run_folder import RunFolder
@@ -50,6 +52,8 @@ class Run:
         folder: where checkpoints, metrics, peers and the result are written.
         fabric: device and precision.
         quiet: show nothing.
+        callbacks: functions of the user's, which the first process calls.
+        loggers: where the rows of metrics.csv go besides, see :mod:`collegium.training.loggers`.
         layout: what the processes divide among themselves.
 
     Raises:
@@ -57,14 +61,25 @@ class Run:
     """
 
     def __init__(
-        self, experiment: Experiment, folder: RunFolder, fabric: Fabric, *, quiet: bool, layout: Layout = "data"
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        fabric: Fabric,
+        *,
+        quiet: bool,
+        callbacks: Callbacks | None = None,
+        loggers: Sequence[str] = (),
+        layout: Layout = "data",
     ) -> None:
         recipe, data, device = experiment.recipe, experiment.data, fabric.device
         check_run(experiment, fabric.world_size, layout)
         self.experiment, self.recipe, self.folder, self.fabric = experiment, recipe, folder, fabric
         self.quiet = quiet or not fabric.is_global_zero
+        self.loggers = loggers
+        self.callbacks = callbacks if callbacks is not None and fabric.is_global_zero else Callbacks()
         self.partition = make_partition(experiment, layout)
         self.share = self.partition.share
+        self.overview = [] if self.quiet else overview(experiment, fabric, folder.path)
         self.learner = move(experiment.learner, device, self.partition.peers, channels_last=experiment.channels_last)
         self.players = Players(self.learner, recipe, fabric, self.partition)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
@@ -108,19 +123,28 @@ class Run:
                 self.load_state_dict(state)
             ranks.broadcast([*self.learner.parameters(), *self.learner.buffers()], self.fabric.device)
             self._train_epochs()
-        return ranks.on_rank0(self._finish)
+        result = ranks.on_rank0(self._finish)
+        self._call("on_train_end", self.history[-1])
+        return result
 
     def _train_epochs(self) -> None:
-        title = f"{self.recipe.method_name} on {self.experiment.data.name}"
-        display = Display(title, self.recipe.epochs, len(self.training_batches), quiet=self.quiet)
+        display = Display(
+            self.recipe.epochs,
+            len(self.training_batches),
+            deployed=self.learner.deployed_peer,
+            split="validation" if "validation" in self.evaluator.scored else "test",
+            quiet=self.quiet,
+        )
         own = run_notes(self.recipe, len(self.training_batches), self.share.size(self.batch_size))
-        for note in (*self.experiment.notes, *own, *self.partition.describe(self.recipe, self.batch_size)):
-            display.note(note)
-        events = Events(self.folder.path, self.epoch + 1, write=self.fabric.is_global_zero)
-        with display, at_first_stop_signal(self._request_stop), events:
+        notes = (*self.experiment.notes, *own, *self.partition.describe(self.recipe, self.batch_size))
+        display.begin(self.overview, notes, self.epoch, self.step)
+        config, first = self.recipe.to_dict(), self.fabric.is_global_zero
+        loggers = Loggers(self.loggers, self.folder.path, config, self.epoch + 1, write=first)
+        with display, at_first_stop_signal(self._request_stop), loggers:
+            self._call("on_train_start", self.history[-1] if self.history else {})
             while not self._ended():
                 self.train_epoch(display)
-                self.end_epoch(display, events)
+                self.end_epoch(display, loggers)
             stopped = early_stop(self.history, self.recipe)
             if stopped is not None:
                 display.note(stopped["reason"])
@@ -131,17 +155,19 @@ class Run:
     def train_epoch(self, display: Display) -> None:
         """The steps of the epoch that have not been taken yet."""
         self.learner.train()
-        steps = len(self.training_batches)
+        first, steps = self.step, len(self.training_batches)
         begun = shown = time.perf_counter()
         for images, target in self.training_batches.epoch(self.epoch, self.step):
             self.train_step(images, target, (self.epoch + self.step / steps) / self.recipe.epochs)
             self.step += 1
+            self._call("on_step_end")
             now = time.perf_counter()
             read, stop = self.votes.agree(now - shown > DISPLAY_EVERY, self.stop_requested)
             if read or stop or self.step == steps:
                 self.read_tally()
-                display.step(self.epoch, self.step, self.tally.loss(), self.tally.accuracy())
-                shown = now
+                shown = time.perf_counter()
+                speed = (self.step - first) * self.batch_size / (shown - begun)
+                display.step(self.epoch, self.step, speed, self.tally.loss(), self.tally.accuracy())
             if stop and self.step < steps:
                 self.seconds["training"] += time.perf_counter() - begun
                 self._interrupt(self.save())
@@ -193,16 +219,18 @@ class Run:
             torch.manual_seed(draws.initial_seed())
             yield
 
-    def end_epoch(self, display: Display, events: Events) -> None:
+    def end_epoch(self, display: Display, loggers: Loggers) -> None:
         """Scores, records and saves what is due after an epoch; stops where a signal has come."""
         row = {"epoch": self.epoch + 1, "learning_rate": self.players.learning_rate, **self.tally.row()}
         self.epoch, self.step = self.epoch + 1, 0
         if self.epoch == self.recipe.epochs or self.epoch % self.recipe.evaluate_every == 0:
-            row |= self._evaluate(display)
+            row |= self._evaluate()
         row["seconds"] = self.seconds["training"]
         self.history.append(row)
+        display.epoch_ended(row, self.tally.loss(), sum(self.seconds.values()))
         self.tally = Tally()
-        events.add(row, self.epoch)
+        loggers.add(row, self.epoch)
+        self._call("on_epoch_end", row)
         # One question to all processes: a signal that reaches one of them after it stops the next epoch.
         last, stop = self._ended(), ranks.any_process(self.stop_requested, self.fabric.device)
         if last or stop or self.epoch % self.recipe.checkpoint_every == 0:
@@ -210,7 +238,7 @@ class Run:
             if stop and not last:
                 self._interrupt(saved)
 
-    def _evaluate(self, display: Display) -> dict[str, float]:
+    def _evaluate(self) -> dict[str, float]:
         """Scores on every split, as columns of metrics.csv."""
         begun = time.perf_counter()
         columns: dict[str, float] = {}
@@ -219,11 +247,55 @@ class Run:
             scores = summary(found)
             columns |= {f"{split}/{name}/{metric}": v for name, s in scores.items() for metric, v in s.items()}
             if split == "test":
-                errors = {name: s["top1_error"] for name, s in scores.items() if name != "mean_peer"}
                 self.class_accuracy = {name: s.class_accuracy() for name, s in found.items()}
         self.seconds["evaluation"] += time.perf_counter() - begun
-        display.evaluated(self.epoch, self.tally.loss(), sum(self.seconds.values()), errors)
+        self._call("on_evaluate_end", columns)
         return columns
+
+    def _call(self, name: str, metrics: Mapping[str, float] | None = None) -> None:
+        """Calls a function of the user's, where there is one.
+
+        Args:
+            name: of the callback.
+            metrics: what it is shown; by default the means over the epoch so far.
+
+        Raises:
+            TrainingError: it raised an error.
+        """
+        function = getattr(self.callbacks, name)
+        if function is None:
+            return
+
+        def measured() -> Mapping[str, float]:
+            if metrics is not None:
+                return metrics
+            self.read_tally()
+            return self.tally.row()
+
+        view = TrainingView(
+            run=self.folder.path,
+            epoch=self.epoch,
+            epochs=self.recipe.epochs,
+            step=self.step,
+            steps=len(self.training_batches),
+            cohort=self.learner.cohort,
+            measured=measured,
+        )
+        with own_random_state(self.fabric.device), torch.no_grad():
+            try:
+                answer = function(view)
+            except CollegiumError:
+                raise
+            except Exception as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                saved = self.folder.saved_checkpoints()
+                kept = f"the last saved state is {saved[-1]}" if saved else "nothing had been saved yet"
+                raise TrainingError(
+                    f"the callback {name} failed after epoch {self.epoch}, step {self.step} ({reason}); {kept}"
+                ) from error
+        if name == "on_step_end":
+            self.learner.train()  # it may have evaluated
+        self.stop_requested |= answer is False
 
     def read_tally(self) -> None:
         """Adds the steps since the last call to the tally; waits for the device.

@@ -16,9 +16,7 @@ def provenance(device: torch.device, devices: int = 1, nodes: int = 1) -> dict[s
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
         "commit": _commit(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else _processor() + " (MPS)" * (device.type == "mps"),
+        "device": device_name(device),
         "devices": devices,
         "nodes": nodes,
         "threads": torch.get_num_threads(),
@@ -26,6 +24,15 @@ def provenance(device: torch.device, devices: int = 1, nodes: int = 1) -> dict[s
         **({"tf32_convolutions": torch.backends.cudnn.allow_tf32} if device.type == "cuda" else {}),
         "platform": platform.platform(),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU or of this machine's processor."""
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else _processor() + " (MPS)" * (device.type == "mps")
+    )
 
 
 def _commit() -> str:

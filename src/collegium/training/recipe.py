@@ -28,8 +28,8 @@ class Recipe:
         teacher: for methods with a frozen teacher: a finished run, or the folder of one of its peers.
         start_from: initial weights, wherever name and shape match: a finished run, whose peers are used in turn, or the
             folder of one of its peers.
-        freeze: parameters of the peers that are not trained, as comma-separated patterns of names: "stem*,stage1*", or of
-            one peer: "peer0.stem*". Batch norms among them keep their running statistics.
+        freeze: parameters of the peers that are not trained, as comma-separated patterns of names: "stem*,stage1*", or
+            of one peer: "peer0.stem*". Batch norms among them keep their running statistics.
         data: the data set's name under "name", and its options.
         epochs: passes over the training images.
         batch_size: images per step, over all devices; an incomplete last batch is left out.
@@ -244,9 +244,9 @@ class Recipe:
 
     def differences(self, other: "Recipe") -> list[str]:
         """Where two recipes differ: ``["epochs: 30 here, 40 there", "method.temperature: 3.0 here, absent there"]``."""
-        mine, theirs = _leaves(self.to_dict()), _leaves(other.to_dict())
-        for leaves in (mine, theirs):
-            leaves.pop("data.workers", None)  # how many processes read the images changes none of them
+        mine, theirs = leaves(self.to_dict()), leaves(other.to_dict())
+        for flat in (mine, theirs):
+            flat.pop("data.workers", None)  # how many processes read the images changes none of them
         both = [(key, mine.get(key, "absent"), theirs.get(key, "absent")) for key in mine | theirs]
         # An option that is not used is absent from runs of before there was one.
         alike = ((None, "absent"), ("absent", None))
@@ -263,12 +263,12 @@ def told(differences: Sequence[str]) -> str:
     return "; ".join(differences[:3]) + more
 
 
-def _leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"method": {"name": "dml"}}`` -> ``{"method.name": "dml"}``"""
-    leaves: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in plain.items():
-        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return leaves
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
 
 
 _PARTS = Record({}, {"method": (str, {str: object}), "data": (str, {str: object})})

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from collegium import ranks
 from collegium.data import ClassificationData
 from collegium.errors import DataError, UsageError
 from collegium.training import probe
+from collegium.training.callbacks import Callbacks
 from collegium.training.devices import Devices, Layout, detect_devices
 from collegium.training.engine import given_back, make_fabric, move
 from collegium.training.evaluation import Evaluator
@@ -44,6 +45,8 @@ def train(
     num_nodes: int | None = None,
     layout: Layout = "data",
     fastest: bool = False,
+    callbacks: Callbacks | None = None,
+    loggers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains a recipe in a folder, or goes on where the same call was interrupted, and returns the result.
 
@@ -68,7 +71,9 @@ def train(
     given: dict[str, Any] = dict(peers=peers, data=data, teacher=teacher)
     if fastest:
         recipe = _fastest_recipe(recipe, folder, found, overwrite=overwrite, quiet=quiet, **given)
-    options: dict[str, Any] = dict(**given, overwrite=overwrite, quiet=quiet, layout=layout)
+    options: dict[str, Any] = dict(
+        **given, overwrite=overwrite, quiet=quiet, layout=layout, callbacks=callbacks, loggers=loggers
+    )
     if found.devices > 1 and not found.started:
         return launch(partial(train, recipe, run, **options), found.devices)
     own = [*(peers or ()), *([teacher] if teacher is not None else [])]
@@ -107,6 +112,8 @@ def _train_in_this_process(
     overwrite: bool,
     quiet: bool,
     layout: Layout,
+    callbacks: Callbacks | None,
+    loggers: Sequence[str],
 ) -> dict[str, Any]:
     fabric = make_fabric(recipe, found)
     begun = ranks.on_rank0(lambda: bool(folder.saved_checkpoints()) and not overwrite)
@@ -125,7 +132,7 @@ def _train_in_this_process(
         return experiment
 
     experiment = ranks.rank0_first(prepare, local_rank0=fabric.local_rank == 0, device=fabric.device)
-    training = Run(experiment, folder, fabric, quiet=quiet, layout=layout)
+    training = Run(experiment, folder, fabric, quiet=quiet, callbacks=callbacks, loggers=loggers, layout=layout)
     with ExitStack() as held:
         if fabric.device.type == "cpu":
             held.enter_context(keep_freed_memory())
@@ -200,3 +207,23 @@ def restore(
     with folder.translate_misfit():
         learner.load_state_dict(state["learner"])
     return RestoredRun(experiment, fabric, state["epoch"])
+
+
+@consents()
+def restore_peer(peer: nn.Module, config: Mapping[str, Any], data: ClassificationData[Any]) -> RestoredRun:
+    """A trained peer alone as a run of one, to score it on data, which are normalised as its own were.
+
+    Args:
+        peer: see :func:`collegium.load_peer`.
+        config: its description, see :func:`collegium.student.read_config`.
+        data: with its classes and channels.
+    """
+    if "mean" in config and "std" in config:
+        data = data.normalised_like(tuple(config["mean"]), tuple(config["std"]))
+    recipe = Recipe(
+        method={"name": "independent"}, peers=f"python:{config['network']}", data={"name": f"python:{data.name}"}
+    )
+    experiment = build(recipe, peers=[peer], data=data, begun=True)
+    fabric = make_fabric(recipe)
+    move(experiment.learner, fabric.device, channels_last=recipe.channels_last)
+    return RestoredRun(experiment, fabric, 0)

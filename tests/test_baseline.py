@@ -1,0 +1,101 @@
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import collegium
+from collegium.baseline import folder_alone, known_baseline, recipe_alone
+from collegium.errors import UsageError
+from collegium.networks import build
+from collegium.study.cell import Cell
+from collegium.study.study import Study
+from collegium.training.recipe import Recipe
+from collegium.training.run_folder import RunFolder
+
+SMALL: dict[str, Any] = dict(
+    data={"name": "digits", "per_class": 5}, epochs=1, batch_size=10, seed=3, device="cpu", quiet=True
+)
+
+
+def printed(what: object) -> str:
+    console = Console(file=io.StringIO(), width=400)
+    console.print(what)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_deployed_network_is_trained_alone_beside_the_run_and_resumes(tmp_path: Path) -> None:
+    call = dict(method="okddip", peers="2xresnet8,resnet14", run=tmp_path / "run", baseline=True, **SMALL)
+    result = collegium.train(**call)
+    alone = RunFolder(tmp_path / "run-baseline")
+    recipe, found = alone.recipe(), alone.result()
+    assert found is not None
+    assert (recipe.method_name, recipe.peers, recipe.share_until, recipe.seed) == ("independent", "resnet14", None, 3)
+    assert result.baseline.top1_error == found["predictors"]["peer0"]["last"]["top1_error"]
+    # The same as the network trained by a command of its own.
+    by_hand = collegium.train(method="independent", peers="resnet14", run=tmp_path / "by_hand", **SMALL)
+    assert by_hand["predictors"] == found["predictors"]
+    first, second, *_ = printed(result).splitlines()
+    ours, theirs = (
+        100 - 100 * error for error in (result["predictors"]["peer2"]["last"]["top1_error"], result.baseline.top1_error)
+    )
+    assert first == f"The deployed network, peer2 (resnet14): {ours:.2f} % test accuracy"
+    gain = f"{ours - theirs:+.2f}".replace("-", "−")
+    assert (
+        f"alone ({tmp_path / 'run-baseline'}): {theirs:.2f} %. The difference, {gain} points, is of one seed" in second
+    )
+    assert second in result._repr_html_()
+    written = alone.result_file.stat().st_mtime_ns
+    assert collegium.train(**call).baseline == result.baseline
+    assert alone.result_file.stat().st_mtime_ns == written
+
+
+def test_own_networks_have_a_baseline_of_their_untrained_weights(tmp_path: Path) -> None:
+    def own() -> list[Any]:
+        return [build("resnet8", num_classes=10, in_channels=1), build("resnet14", num_classes=10, in_channels=1)]
+
+    peers = own()
+    before = {name: tensor.clone() for name, tensor in peers[0].state_dict().items()}
+    collegium.train(method="dml", peers=peers, run=tmp_path / "run", baseline=True, **SMALL)
+    twin = own()[0]
+    twin.load_state_dict(before)
+    by_hand = collegium.train(method="independent", peers=[twin], run=tmp_path / "by_hand", **SMALL)
+    found = RunFolder(tmp_path / "run-baseline").result()
+    assert found is not None and found["predictors"] == by_hand["predictors"]
+
+
+def test_a_study_s_run_is_taken_where_it_is_the_same(tmp_path: Path) -> None:
+    values = {key: value for key, value in SMALL.items() if key != "quiet"}
+    recipe = Recipe.from_dict({**values, "method": "independent", "peers": "2xresnet8"})
+    cells = [Cell("independent", dataclasses.replace(recipe, seed=seed)) for seed in (2, 3)]
+    study = Study(tmp_path / "study", cells)
+    study.write()
+    for cell in cells:
+        collegium.train(run=study.run_folder(cell).path, quiet=True, **cell.recipe.to_dict())
+    call = dict(method="dml", peers="2xresnet8", run=tmp_path / "run", baseline_from=tmp_path / "study", **SMALL)
+    result = collegium.train(**call)
+    wanted = study.run_folder(cells[1]).result()
+    assert wanted is not None and not folder_alone(tmp_path / "run").exists()
+    assert result.baseline.top1_error == wanted["predictors"]["peer0"]["last"]["top1_error"]
+    alone = recipe_alone(dataclasses.replace(recipe, seed=3), "resnet8")
+    assert known_baseline(tmp_path / "study", alone, 1).place.startswith("peer1 of ")
+    for other in (dict(seed=4), dict(epochs=2), dict(peers="resnet14"), dict(learning_rate=0.2)):
+        assert known_baseline(tmp_path / "study", dataclasses.replace(alone, **other), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    (
+        (dict(method="independent", baseline=True), "independent is the baseline itself"),
+        (dict(method="dml", baseline_from="nowhere"), "nowhere is not a study"),
+    ),
+)
+def test_what_can_have_no_baseline_is_told_before_training(
+    changed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        collegium.train(peers="2xresnet8", run=tmp_path / "run", **(SMALL | changed))
+    assert list(tmp_path.iterdir()) == []
