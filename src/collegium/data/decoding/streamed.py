@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -13,24 +13,11 @@ from collegium.seeds import global_state_kept, seed_globally
 from ..batches import Normalisation, check_place
 from ..interface import WHOLE, BatchPlan, ClassificationData, Share, at, described_depth
 from ..order import AUGMENTATION, Order
-from .views import Ready, View, Views
+from ..views import Part, Ready, View, Views
+from .source import Source
 from .workers import Crew, default_workers
 
 Task = tuple[int, list[int]]
-
-
-class Source(Protocol):
-    """Images that are read one by one, wherever they lie."""
-
-    def __len__(self) -> int: ...
-
-    def pixels(self, index: int) -> Tensor:
-        """An image as (C, H, W) uint8, of the same C always."""
-        ...
-
-    def fingerprint(self, indices: Tensor) -> str:
-        """A short text that differs where the images at `indices` (K,) do."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -240,10 +227,15 @@ class _Maker:
     def _views(self, epoch: int, index: int) -> Tensor:
         """(views, H, W, C)"""
         seed_globally(self.seed, AUGMENTATION, epoch, index)
-        pixels = self.split.source.pixels(index)
-        made = [self.view(pixels)]
-        for _ in range(1, self.views):
-            if isinstance(self.view, Ready):  # the source itself draws the view
-                pixels = self.split.source.pixels(index)
-            made.append(self.view(pixels))
-        return torch.stack([view.permute(1, 2, 0) for view in made])
+        # A source that draws the view itself is read for each.
+        readings, views = (self.views, 1) if isinstance(self.view, Ready) else (1, self.views)
+
+        def plan(height: int, width: int) -> list[Part]:
+            return [self.view.part(height, width) for _ in range(views)]
+
+        parts = [part for _ in range(readings) for part in self.split.source.parts(index, plan)]
+        made = []
+        for view, part in enumerate(parts):
+            seed_globally(self.seed, AUGMENTATION, epoch, index, view)  # the first is that of a single one
+            made.append(self.view.finish(part).permute(1, 2, 0))
+        return torch.stack(made)
