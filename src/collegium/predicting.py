@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from collegium.data import OwnData
 from collegium.data.decoding.passes import counted
-from collegium.data.decoding.pixels import read_image
-from collegium.data.decoding.views import described_view
+from collegium.data.decoding.pixels import read_parts
 from collegium.data.decoding.workers import Crew, default_workers
 from collegium.data.plain_files import shown
+from collegium.data.views import Part, described_view
 from collegium.errors import CollegiumError, DataError, UsageError
 from collegium.exporting import SUFFIX, Answer, Program, trained_predictor
 from collegium.extras import how_to_install
@@ -293,23 +293,27 @@ class _Reader:
     def __init__(self, config: dict[str, Any], *, skip_broken: bool) -> None:
         self.channels, self.bit_depth = config["in_channels"], config.get("bit_depth")
         self.size = tuple(config["image_size"])
-        self.view: Callable[[Tensor], Tensor] = described_view(config)
+        self.view = described_view(config)
         self.skip_broken = skip_broken
 
     def __call__(self, files: list[str]) -> _Read:
-        images, resized, broken = [torch.empty(0, self.channels, *self.size, dtype=torch.uint8)], 0, {}
+        images, sizes, broken = [torch.empty(0, self.channels, *self.size, dtype=torch.uint8)], [], {}
+
+        def plan(height: int, width: int) -> list[Part]:
+            sizes.append((height, width))
+            return [self.view.part(height, width)]
+
         for file in files:
             try:
-                pixels = read_image(Path(file), self.channels, self.bit_depth)
+                (part,) = read_parts(Path(file), plan, self.channels, self.bit_depth)
             except CollegiumError as error:
                 if not self.skip_broken:
                     wrong = f"{shown(file)} cannot be decoded ({error}): remove it, or give --skip-broken"
                     raise DataError(wrong) from error
                 broken[file] = str(error)
                 continue
-            resized += tuple(pixels.shape[1:]) != self.size
-            images.append(self.view(pixels)[None])
-        return _Read(torch.cat(images), resized, broken)
+            images.append(self.view.finish(part)[None])
+        return _Read(torch.cat(images), sum(size != self.size for size in sizes), broken)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collegium.data import Augmentation, ClassificationData, StreamedData, StreamedSplit, Views, from_arrays, from_scene
+from collegium.data.decoding.source import Source
 from collegium.data.interface import Share
 from collegium.data.order import Order, times_before
 from collegium.errors import UsageError
@@ -120,7 +121,7 @@ def in_memory() -> ClassificationData:
     return from_arrays(pair, pair, augmentation=Augmentation(1))
 
 
-class Grey:
+class Grey(Source):
     """Sixty images, each of one level."""
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from collegium.data import Augmentation, Batches, Share, Split, StreamedSplit, Views
 from collegium.data.batches import Normalisation
+from collegium.data.decoding.source import Source
 from collegium.data.decoding.streamed import StreamedBatches
 from collegium.data.hyperspectral.patches import PatchBatches, Pixels
 from collegium.data.interface import BatchSource
@@ -17,7 +18,7 @@ IMAGES = torch.randint(256, (27, 3, 8, 8), dtype=torch.uint8, generator=torch.Ge
 TARGETS = torch.arange(27)
 
 
-class Stored:
+class Stored(Source):
     """Images that are asked for one by one."""
 
     def __len__(self) -> int:

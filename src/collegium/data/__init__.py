@@ -16,7 +16,6 @@ from .cinic10 import cinic10
 from .datasets import from_datasets, is_dataset
 from .decoding.reading import Reading
 from .decoding.streamed import StreamedData, StreamedSplit
-from .decoding.views import Views
 from .digits import digits
 from .folder import folder
 from .huggingface import huggingface
@@ -31,6 +30,7 @@ from .tiny_imagenet import tiny_imagenet
 from .torchvision_sets import torchvision
 from .transforms import named_transform
 from .user_data import OwnData, as_data, module
+from .views import Views
 
 __all__ = [
     "WHOLE",

@@ -24,6 +24,7 @@ from .decoding.passes import counted
 from .decoding.pixels import peak as largest
 from .decoding.pixels import to_pixels
 from .decoding.reading import Reading, Shape, Unequal, depth_note, hold_out_test, in_memory, read_all, streamed
+from .decoding.source import Source
 from .decoding.streamed import StreamedSplit
 from .decoding.verify import NOT_PLAIN, looked_up
 from .decoding.workers import Crew, default_workers
@@ -229,7 +230,7 @@ def read_datasets(
 
 
 @dataclass(frozen=True)
-class DatasetImages:
+class DatasetImages(Source):
     """The images of a map-style data set.
 
     Attributes:

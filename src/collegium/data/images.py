@@ -12,10 +12,10 @@ from torch import Tensor
 from collegium.errors import UsageError
 
 from .batches import NO_AUGMENTATION, Augmentation, Batches, Split
-from .decoding.views import Views
 from .interface import BatchPlan, ClassificationData, check_order, describe, described_depth
 from .labels import as_labels, ignored_note, kept, numbered_classes
 from .transforms import Transform, transform_name
+from .views import Views
 
 Array: TypeAlias = "NDArray[Any] | Tensor"
 Pair: TypeAlias = tuple[Array, Array]

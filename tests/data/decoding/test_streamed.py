@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from collegium.data import StreamedData, StreamedSplit, Views, splits
+from collegium.data.decoding.source import Source
 from collegium.errors import DataError, UsageError
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Source):
     """Images of random sizes; each also shows what the global generators give."""
 
     count: int

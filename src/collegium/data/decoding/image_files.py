@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from torch import Tensor
 from collegium.errors import DataError
 
 from ..plain_files import shown
-from .pixels import read_image
+from ..views import Plan
+from .pixels import read_image, read_parts
+from .source import Source
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def named_keys(names: Sequence[str]) -> Tensor:
     return torch.from_numpy(keys)
 
 
-class ImageFiles:
+class ImageFiles(Source):
     """Image files, decoded one by one.
 
     Args:
@@ -129,9 +132,20 @@ class ImageFiles:
         Raises:
             DataError: the file cannot be decoded.
         """
+        with self._told(index) as path:
+            return read_image(path, self.channels, self.bit_depth)
+
+    def parts(self, index: int, plan: Plan) -> list[Tensor]:
+        """Parts of an image in their sizes, each (C, H, W) uint8; errors as for :meth:`pixels`."""
+        with self._told(index) as path:
+            return read_parts(path, plan, self.channels, self.bit_depth)
+
+    @contextmanager
+    def _told(self, index: int) -> Iterator[Path]:
+        """The path of an image, which an error then names."""
         path = self.path(index)
         try:
-            return read_image(path, self.channels, self.bit_depth)
+            yield path
         except Exception as error:
             raise DataError(f"{shown(path)} cannot be decoded ({str(error)[:100]}): repair or remove it") from error
 

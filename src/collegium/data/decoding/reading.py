@@ -17,9 +17,10 @@ from collegium.errors import UsageError
 from ..batches import Augmentation, Split
 from ..images import ImageData, own_statistics
 from ..splits import hold_out
+from ..views import Policy, View, Views
 from .passes import cached, counted
-from .streamed import Source, StreamedData, StreamedSplit
-from .views import Policy, View, Views
+from .source import Source
+from .streamed import StreamedData, StreamedSplit
 from .workers import Crew, default_workers
 
 # Of ImageNet's training images, as everybody uses them.
@@ -250,7 +251,7 @@ def read_all(
 
     # Labels are part of the key: they are kept with the pixels.
     which = hashlib.sha1(split.indices.numpy().tobytes() + split.targets.numpy().tobytes()).hexdigest()
-    return replace(cached(file, f"{key} {which} resized to {size}", read), keys=split.keys)
+    return replace(cached(file, f"{key} {which} reduced to {size}", read), keys=split.keys)
 
 
 def depth_note(name: str, peak: int, bit_depth: int | None) -> tuple[str, ...]:
@@ -280,12 +281,16 @@ class _Chunk:
 
     def __call__(self, indices: list[int]) -> NDArray[np.uint8]:
         """(K, H, W, C)"""
-        images = [self.source.pixels(index) for index in indices]
-        if self.view is not None:
-            images = [self.view(image) for image in images]
+        images = [self._image(index) for index in indices]
         if len(shapes := {tuple(image.shape) for image in images}) > 1:
             raise _unequal(*list(shapes)[:2])
         return torch.stack(images).permute(0, 2, 3, 1).numpy()
+
+    def _image(self, index: int) -> Tensor:
+        if (view := self.view) is None:
+            return self.source.pixels(index)
+        (part,) = self.source.parts(index, lambda height, width: [view.part(height, width)])
+        return view.finish(part)
 
 
 def _gather(source: Source, indices: Tensor, view: View | None, workers: int | None, title: str) -> Tensor:

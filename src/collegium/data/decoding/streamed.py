@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -14,25 +14,12 @@ from ..batches import Normalisation, check_place
 from ..interface import WHOLE, BatchPlan, ClassificationData, Share, at, described_depth
 from ..order import AUGMENTATION, Order, times_before
 from ..transforms import Transform, transform_name, transformed
-from .views import Ready, View, Views
+from ..views import Part, Ready, View, Views
+from .source import Source
 from .workers import Crew, default_workers
 
 Task = tuple[int, list[int], list[int]]
 """An epoch, places of a split, and how often each image has been in that epoch before."""
-
-
-class Source(Protocol):
-    """Images that are read one by one, wherever they lie."""
-
-    def __len__(self) -> int: ...
-
-    def pixels(self, index: int) -> Tensor:
-        """An image as (C, H, W) uint8, of the same C always."""
-        ...
-
-    def fingerprint(self, indices: Tensor) -> str:
-        """A short text that differs where the images at `indices` (K,) do."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -235,14 +222,17 @@ class StreamedBatches:
             yield ready, targets.to(self._device, non_blocking=pinned)
 
 
-class _Then:
+class _Then(View):
     """A view, and then the user's own change of it."""
 
     def __init__(self, view: View, transform: Transform) -> None:
         self.view, self.transform = view, transform
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        return transformed(self.transform, self.view(pixels))
+    def part(self, height: int, width: int) -> Part:
+        return self.view.part(height, width)
+
+    def finish(self, pixels: Tensor) -> Tensor:
+        return transformed(self.transform, self.view.finish(pixels))
 
 
 def _then(view: View, transform: Transform | None) -> View:
@@ -267,10 +257,15 @@ class _Maker:
     def _views(self, epoch: int, index: int, before: int) -> Tensor:
         """(views, H, W, C)"""
         seed_globally(self.seed, AUGMENTATION, epoch, index, *([before] if before else []))
-        pixels = self.split.source.pixels(index)
-        made = [self.view(pixels)]
-        for _ in range(1, self.views):
-            if self.redraws:
-                pixels = self.split.source.pixels(index)
-            made.append(self.view(pixels))
-        return torch.stack([view.permute(1, 2, 0) for view in made])
+        # A source that draws the view itself is read for each.
+        readings, views = (self.views, 1) if self.redraws else (1, self.views)
+
+        def plan(height: int, width: int) -> list[Part]:
+            return [self.view.part(height, width) for _ in range(views)]
+
+        parts = [part for _ in range(readings) for part in self.split.source.parts(index, plan)]
+        made = []
+        for view, part in enumerate(parts):
+            seed_globally(self.seed, AUGMENTATION, epoch, index, before, view)  # the first is that of a single one
+            made.append(self.view.finish(part).permute(1, 2, 0))
+        return torch.stack(made)

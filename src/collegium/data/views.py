@@ -1,15 +1,64 @@
 """How pictures of any size become pictures of one size: with chance for training, without it for scoring."""
 
-from collections.abc import Callable, Mapping
+import abc
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from collegium.errors import UsageError
 
 Policy: TypeAlias = Literal["none", "randaugment", "trivialaugment", "autoaugment", "augmix"]
-View: TypeAlias = Callable[[Tensor], Tensor]
+
+
+class Part(NamedTuple):
+    """A rectangle of an image, in pixels, and the size (H, W) that it is resized to."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    size: tuple[int, int]
+
+
+Plan: TypeAlias = Callable[[int, int], Sequence[Part]]
+"""From an image's height and width to the parts that are read of it."""
+
+
+def cut(pixels: Tensor, part: Part, reduced: int = 1) -> Tensor:
+    """A part of an image (C, H, W) uint8 in its size, resized bilinearly with antialiasing.
+
+    Args:
+        pixels: the image.
+        part: in pixels of the whole image.
+        reduced: how many times larger the whole image's sides are than those of `pixels`.
+    """
+    from torchvision.transforms.v2 import functional
+
+    top, left = part.top // reduced, part.left // reduced
+    height, width = max(1, round(part.height / reduced)), max(1, round(part.width / reduced))
+    inside = pixels[:, top : top + height, left : left + width]
+    resized: Tensor = functional.resize(inside, list(part.size), antialias=True)  # nothing where the size is right
+    return resized
+
+
+class View(abc.ABC):
+    """What becomes of an image of any size. It is said first which part of it is read, so that no more is decoded."""
+
+    @abc.abstractmethod
+    def part(self, height: int, width: int) -> Part:
+        """What is read of an image; a random part is drawn from torch's global generator."""
+
+    @abc.abstractmethod
+    def finish(self, pixels: Tensor) -> Tensor:
+        """From that part in its size, (C, H, W) uint8, to the view, likewise; draws as well."""
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """The view of an image (C, H, W) uint8 that has been read."""
+        height, width = pixels.shape[1:]
+        return self.finish(cut(pixels, self.part(height, width)))
 
 
 @dataclass(frozen=True)
@@ -72,12 +121,12 @@ class Views:
         return {"resize": self.resize, "center_crop": list(self.image_size), "interpolation": "bilinear"}
 
     def training(self, mean: tuple[float, ...]) -> View:
-        """From (C, H, W) uint8 of any size to uint8 of `image_size`, drawing from torch's global generator."""
+        """The training view; `mean` is the colour that is erased with, in [0, 1]."""
         from torchvision.transforms import v2
 
         if self.ready:
             return Ready(self.image_size)
-        steps: list[Any] = [v2.RandomResizedCrop(self.image_size, self.scale, self.ratio, antialias=True)]
+        steps: list[Any] = []
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         policies = {
@@ -91,17 +140,11 @@ class Views:
         if self.erasing:
             # The mean colour is 0 after normalisation.
             steps.append(v2.RandomErasing(self.erasing, value=[round(255 * m) for m in mean]))
-        view: View = v2.Compose(steps)
-        return view
+        return RandomPart(self.image_size, self.scale, self.ratio, v2.Compose(steps) if steps else None)
 
     def scoring(self) -> View:
-        """From (C, H, W) uint8 of any size to uint8 of `image_size`."""
-        from torchvision.transforms import v2
-
-        if self.ready:
-            return Ready(self.image_size)
-        view: View = v2.Compose([v2.Resize(self.resize, antialias=True), v2.CenterCrop(self.image_size)])
-        return view
+        """The scoring view."""
+        return Ready(self.image_size) if self.ready else Centre(self.resize, self.image_size)
 
 
 def described_view(preprocessing: Mapping[str, Any]) -> View:
@@ -110,26 +153,66 @@ def described_view(preprocessing: Mapping[str, Any]) -> View:
     Args:
         preprocessing: has "image_size" (H, W), and perhaps what :meth:`Views.described` says.
     """
-    from torchvision.transforms import v2
-
     height, width = preprocessing["image_size"]
     if "resize" not in preprocessing:
         return Views((height, width), crop_ratio=1.0).scoring()
-    size = preprocessing["resize"]
-    view: View = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop((height, width))])
-    return view
+    return Centre(preprocessing["resize"], (height, width))
 
 
-class Ready:
+class RandomPart(View):
+    """A part of random area and shape, resized and then changed by ``steps``."""
+
+    def __init__(
+        self, size: tuple[int, int], scale: Sequence[float], ratio: Sequence[float], steps: Callable[[Any], Any] | None
+    ) -> None:
+        self.size, self.scale, self.ratio, self.steps = size, list(scale), list(ratio), steps
+
+    def part(self, height: int, width: int) -> Part:
+        from torchvision.transforms import RandomResizedCrop
+
+        blank = torch.empty(1, height, width, device="meta")
+        top, left, part_height, part_width = RandomResizedCrop.get_params(blank, self.scale, self.ratio)
+        return Part(top, left, part_height, part_width, self.size)
+
+    def finish(self, pixels: Tensor) -> Tensor:
+        result: Tensor = pixels if self.steps is None else self.steps(pixels)
+        return result
+
+
+class Centre(View):
+    """The whole image, resized so that its shorter side, or both (H, W), are ``resize``; of it the centre."""
+
+    def __init__(self, resize: int | Sequence[int], size: tuple[int, int]) -> None:
+        self.resize, self.size = resize, size
+
+    def part(self, height: int, width: int) -> Part:
+        if isinstance(self.resize, int):
+            short = min(height, width)
+            size = self.resize * height // short, self.resize * width // short
+        else:
+            size = self.resize[0], self.resize[1]
+        return Part(0, 0, height, width, size)
+
+    def finish(self, pixels: Tensor) -> Tensor:
+        from torchvision.transforms.v2 import functional
+
+        centre: Tensor = functional.center_crop(pixels, list(self.size))
+        return centre
+
+
+class Ready(View):
     """The view of an image that its source has already made."""
 
-    def __init__(self, image_size: tuple[int, int]) -> None:
-        self.image_size = image_size
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
 
-    def __call__(self, image: Tensor) -> Tensor:
-        if image.shape[1:] != self.image_size:
+    def part(self, height: int, width: int) -> Part:
+        return Part(0, 0, height, width, (height, width))
+
+    def finish(self, pixels: Tensor) -> Tensor:
+        if pixels.shape[1:] != self.size:
             raise UsageError(
-                f"an image is {image.shape[1]} x {image.shape[2]} pixels, others {self.image_size[0]} x "
-                f"{self.image_size[1]}: a data set that augments its images itself must give all of them one size"
+                f"an image is {pixels.shape[1]} x {pixels.shape[2]} pixels, others {self.size[0]} x "
+                f"{self.size[1]}: a data set that augments its images itself must give all of them one size"
             )
-        return image
+        return pixels
