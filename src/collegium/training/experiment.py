@@ -106,7 +106,6 @@ def build(
         for k, peer in enumerate(cohort_peers)
         if (loaded := peer.loaded_weights) is not None
     }
-    notes += [told["note"] for told in weights.values()]
     if recipe.start_from is not None and begun:
         notes += [f"The peers started from {recipe.start_from}."]
     elif recipe.start_from is not None:
@@ -116,7 +115,7 @@ def build(
     if recipe.device == "mps":
         notes.append("On device mps torch does not promise the same bits when a run is repeated or goes on.")
     class_weights, told = weigh_classes(recipe, data)
-    notes += told
+    notes += [*told, *(loaded["note"] for loaded in weights.values())]  # last, as where a run goes on
     with _seeded(recipe.resolved_weight_seed, -1):
         learner = Distiller(
             recipe.method,
