@@ -28,8 +28,8 @@ class Recipe:
         teacher: for methods with a frozen teacher: a finished run, or the folder of one of its peers.
         start_from: initial weights, wherever name and shape match: a finished run, whose peers are used in turn, or the
             folder of one of its peers.
-        freeze: parameters of the peers that are not trained, as comma-separated patterns of names: "stem*,stage1*", or of
-            one peer: "peer0.stem*". Batch norms among them keep their running statistics.
+        freeze: parameters of the peers that are not trained, as comma-separated patterns of names: "stem*,stage1*" or
+            "peer0.stem*", of one peer. Batch norms among them keep their running statistics.
         data: the data set's name under "name", and its options.
         epochs: passes over the training images.
         batch_size: images per step, over all devices; an incomplete last batch is left out.
