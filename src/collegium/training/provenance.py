@@ -28,11 +28,9 @@ def provenance(device: torch.device, devices: int = 1, nodes: int = 1) -> dict[s
 
 def device_name(device: torch.device) -> str:
     """The model of a GPU or of this machine's processor."""
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else _processor() + " (MPS)" * (device.type == "mps")
-    )
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _processor() + " (MPS)" * (device.type == "mps")
 
 
 def _commit() -> str:
