@@ -14,7 +14,8 @@ from torchvision.datasets import ImageFolder
 import collegium
 from collegium.api import as_data
 from collegium.data import ImageData, Reading, StreamedData, from_datasets
-from collegium.data.datasets import _spread, file_stamps
+from collegium.data.datasets import _spread
+from collegium.data.labelled import file_stamps
 from collegium.data.splits import hold_out
 from collegium.errors import DataError, UsageError
 

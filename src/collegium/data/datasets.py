@@ -3,7 +3,6 @@ while training."""
 
 import hashlib
 import inspect
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from collegium.errors import CollegiumError, DataError, UsageError
 from collegium.seeds import global_state_kept, seed_globally
 
 from . import labels
+from .columns import columns
 from .decoding.image_files import named_keys
 from .decoding.passes import counted
 from .decoding.pixels import peak as largest
@@ -26,58 +25,14 @@ from .decoding.pixels import to_pixels
 from .decoding.reading import Reading, Shape, Unequal, depth_note, hold_out_test, in_memory, read_all, streamed
 from .decoding.source import Source
 from .decoding.streamed import StreamedSplit
-from .decoding.verify import NOT_PLAIN, looked_up
 from .decoding.workers import Crew, default_workers
 from .images import ImageData
 from .interface import ClassificationData
-from .plain_files import shown
-from .splits import mix
+from .labelled import Labelled, file_stamps
 
 _PROBES = 32  # images of each split that are looked at before it is decided how to read them
 _PRINTS = 256  # images of each split that a fingerprint is made of
 _CHUNK, _FEW = 64, 512
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A map-style data set, and where an item has its image and its label.
-
-    Attributes:
-        dataset: has a length, and gives an item for each index below it.
-        image: the key of the image in an item.
-        label: the key of the label, an integer, in an item.
-        class_names: one name a class, where they are known.
-        labels: (N,) the label of each item, where they are known without reading the items.
-        keys: (N,) int64 of the names of files that may become more, see :class:`collegium.data.splits.Keyed`.
-        stamps: (N,) uint64, numbers that differ where the files of items do, where items are files.
-    """
-
-    dataset: Any
-    image: int | str = 0
-    label: int | str = 1
-    class_names: tuple[str, ...] | None = None
-    labels: Tensor | None = None
-    keys: Tensor | None = None
-    stamps: NDArray[np.uint64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def item(self, index: int) -> tuple[Any, int]:
-        """Image and label."""
-        try:
-            item = self.dataset[index]
-        except CollegiumError:
-            raise
-        except Exception as error:
-            raise DataError(f"item {index} of the data set cannot be read ({type(error).__name__}: {error})") from error
-        try:
-            image, label = item[self.image], item[self.label]
-        except (TypeError, LookupError):
-            raise UsageError(
-                f"item {index} of the data set is a {type(item).__name__}: expected (image, label)"
-            ) from None
-        return image, _integer(label, index)
 
 
 def from_datasets(
@@ -138,8 +93,6 @@ def labelled(dataset: Any) -> Labelled:
     if isinstance(dataset, Labelled):
         return dataset
     if hasattr(dataset, "features") and hasattr(dataset, "column_names"):
-        from .huggingface import columns
-
         return columns(dataset)
     if not is_dataset(dataset):
         raise UsageError(f"a {type(dataset).__name__} is no data set with a length and items: give a map-style one")
@@ -362,15 +315,6 @@ def _spread(count: int, most: int) -> list[int]:
     return sorted({round(k) for k in np.linspace(0, count - 1, min(count, most))})
 
 
-def _integer(label: Any, index: int) -> int:
-    if isinstance(label, Tensor | np.ndarray) and math.prod(label.shape) == 1:
-        label = label.item()
-    if isinstance(label, bool) or not isinstance(label, int | np.integer) or not -(2**63) <= int(label) < 2**63:
-        said = repr(label) if len(repr(label)) <= 80 else f"{repr(label)[:77]}..."
-        raise UsageError(f"item {index} of the data set has the label {said}: expected an integer from 0")
-    return int(label)
-
-
 def _told_labels(dataset: Any) -> Tensor | None:
     from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
@@ -420,29 +364,6 @@ def _published(dataset: Any) -> bool:
     if isinstance(dataset, ConcatDataset):
         return all(map(_published, dataset.datasets))
     return "download" in inspect.signature(type(dataset).__init__).parameters
-
-
-def file_stamps(files: Sequence[str], *, times: bool) -> NDArray[np.uint64]:
-    """(N,) numbers that differ where files differ in name, size or, if asked for, time of change.
-
-    Raises:
-        DataError: one is a pipe, a socket or a device, which would be waited for without end.
-    """
-    found = looked_up(Path(), files)
-    if (found["size"] == NOT_PLAIN).any():
-        index = int((found["size"] == NOT_PLAIN).argmax())
-        raise DataError(f"{shown(files[index])} is no plain file: remove it")
-    if not times:
-        found["time"] = 0
-    return stamps(named_keys(files).numpy(), found["size"], found["time"])
-
-
-def stamps(*numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """(N,) numbers made of several."""
-    made = np.zeros(len(numbers[0]), np.uint64)
-    for part in numbers:
-        made = mix(made ^ part.astype(np.uint64))
-    return made
 
 
 def _as_labels(told: Any, count: int) -> Tensor | None:

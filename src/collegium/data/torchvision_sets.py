@@ -8,10 +8,11 @@ from typing import Any, Literal, Unpack
 from collegium.errors import DataError, UsageError, nearest
 from collegium.options import options_from
 
-from .datasets import Labelled, labelled, read_datasets
+from .datasets import labelled, read_datasets
 from .decoding.reading import Reading, ReadingOptions
 from .download import data_root
 from .interface import ClassificationData
+from .labelled import Labelled
 
 # What is mirrored there means something else.
 _DIRECTED = ("EMNIST", "GTSRB", "KMNIST", "MNIST", "Omniglot", "QMNIST", "RenderedSST2", "SEMEION", "SVHN", "USPS")
