@@ -101,7 +101,7 @@ def test_the_page_is_written(tmp_path: Path) -> None:
         (dict(data={"name": "digits", "per_class": "ten"}), "per_class must be a whole number or nothing, not 'ten'"),
         (dict(data=np.zeros(3)), "data must be a name, an ImageData, "),
         (dict(peers=["resnet8", "resnet8"]), "are torch modules, not str"),
-        (dict(optimizer="lamb"), "optimizer must be one of sgd, adam, adamw"),
+        (dict(optimizer="lam"), "there is no optimizer 'lam' in timm; did you mean 'lamb'"),
         (dict(method={"name": "dml", "temperature": "4"}), "DML's temperature must be a number, not '4'"),
         (dict(method={"name": "dml", "temperature": 0}), "DML's temperature must be more than 0"),
         (dict(method={"name": "ffl", "ramp": -1.0}), "FFL's ramp must be a share from 0 to 1"),

@@ -21,6 +21,7 @@ from collegium.data import (
     from_arrays,
     load,
 )
+from collegium.data.decoding.source import Source
 from collegium.data.transforms import named_transform, transform_name
 from collegium.errors import UsageError
 from collegium.user_code import Untrusted
@@ -46,7 +47,7 @@ def in_memory(**changes: object) -> ClassificationData:
     return from_arrays((images, LABELS.numpy()), (images, LABELS.numpy()), **settings)
 
 
-class Grey:
+class Grey(Source):
     def __len__(self) -> int:
         return 24
 

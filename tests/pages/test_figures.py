@@ -92,3 +92,7 @@ def test_reliability_leaves_out_small_bins():
 def test_every_predictor_has_a_look_of_its_own():
     many = styles([f"peer{k}" for k in range(20)], ["fused", "leader"])
     assert len(set(many.values())) == len(many) == 23
+    averaged = styles(["peer0", "peer1"], ["fused", "peer0_ema", "peer1_ema", "ensemble_ema"])
+    assert len(set(averaged.values())) == len(averaged) == 7
+    assert averaged["peer1_ema"].colour == averaged["peer1"].colour
+    assert averaged["fused"] == styles(["peer0", "peer1"], ["fused"])["fused"]

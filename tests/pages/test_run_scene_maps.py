@@ -88,7 +88,7 @@ def test_the_page_and_the_file_show_every_predictor(run: Path, analysis: RunAnal
     section = page[page.index('<section id="map">') :]
     section = section[: section.index("</section>")]
     assert section.count("<img") == 2 + 2 * len(analysis.predictors)
-    assert "corn &amp; wheat" in section and "fused, error" in section
+    assert "corn &amp; wheat" in section and "fused, accuracy" in section
     assert scene.notes[0] in page
     with Image.open(run / MAP_FILE) as picture:
         assert picture.format == "PNG" and picture.width > 1000

@@ -14,7 +14,7 @@ def test_predictions_from_the_checkpoint_score_as_the_run_did(analysis: RunAnaly
     """The run scored sums, batch by batch, on its device; here the answers to all images are counted again."""
     assert list(analysis.logits) == ["peer0", "peer1", "ensemble", "fused"] == list(analysis.result["predictors"])
     for name, scores in analysis.result["predictors"].items():
-        assert analysis.errors[name] == pytest.approx(scores["last"]["top1_error"], abs=1e-6)
+        assert analysis.accuracy[name] == pytest.approx(1 - scores["last"]["top1_error"], abs=1e-6)
         assert reliability(analysis.logits[name], analysis.targets).ece == pytest.approx(
             scores["last"]["ece"], abs=1e-5
         )
@@ -22,7 +22,9 @@ def test_predictions_from_the_checkpoint_score_as_the_run_did(analysis: RunAnaly
 
 def test_bf16_predictions_score_as_the_run_did(lone_run: Path):
     lone = gather(lone_run)
-    assert lone.errors["peer0"] == pytest.approx(lone.result["predictors"]["peer0"]["last"]["top1_error"], abs=1e-6)
+    assert lone.accuracy["peer0"] == pytest.approx(
+        1 - lone.result["predictors"]["peer0"]["last"]["top1_error"], abs=1e-6
+    )
     assert lone.pairs == [] and lone.own == () and lone.joint == "ensemble"
 
 

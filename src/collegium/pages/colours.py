@@ -28,11 +28,17 @@ class Style:
 
 
 def styles(peers: Sequence[str], own: Sequence[str]) -> dict[str, Style]:
-    """Predictor -> style, in the order peers, ensemble, own; with averaged weights the same colours, dotted."""
+    """Predictor -> style, in the order peers, ensemble, own. Averaged weights have their peer's colour, dotted.
+
+    Args:
+        peers: their names.
+        own: the method's own predictors, and those with averaged weights.
+    """
     result = {name: _pick(PEERS, k) for k, name in enumerate(peers)}
     result["ensemble"] = Style(INK, "dashed")
-    averaged = {name + AVERAGED: Style(style.colour, "dotted") for name, style in result.items()}
-    return result | {name: _pick(OWN, k) for k, name in enumerate(own)} | averaged
+    averaged = {name: result[name.removesuffix(AVERAGED)].colour for name in own if name.endswith(AVERAGED)}
+    result |= {name: _pick(OWN, k) for k, name in enumerate(name for name in own if name not in averaged)}
+    return result | {name: Style(colour, "dotted") for name, colour in averaged.items()}
 
 
 def _pick(colours: Sequence[str], index: int) -> Style:

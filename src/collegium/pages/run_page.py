@@ -59,7 +59,8 @@ def write_report_if_possible(run: str | Path) -> Path | None:
 
 def render(analysis: RunAnalysis) -> str:
     """The whole page."""
-    look = styles(analysis.peers, analysis.own)
+    others = [name for name in analysis.predictors if name not in (*analysis.peers, "ensemble")]
+    look = styles(analysis.peers, others)
     body = element(
         "main",
         element("header", sections.heading(analysis), sections.notices(analysis), sections.summary(analysis)),

@@ -29,7 +29,8 @@ def try_step(peers: Sequence[Network], recipe: Recipe, image_shape: tuple[int, i
     notes = []
     for k, peer in enumerate(peers):
         name = f"peer{k} ({peer.name})"
-        wrong = {str(p.dtype) for p in peer.parameters() if p.is_floating_point() and p.dtype != torch.float32}
+        single = torch.get_default_dtype()
+        wrong = {str(p.dtype) for p in peer.parameters() if p.is_floating_point() and p.dtype != single}
         if wrong:
             raise UsageError(
                 f"{name} has weights of {', '.join(sorted(wrong))}: make it of single precision, module.float(); "
