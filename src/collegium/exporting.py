@@ -72,8 +72,8 @@ def export(
 
     Args:
         run: a finished run, or a peer's folder.
-        predictor: a peer, "ensemble", or one of the method's own ("fused"); by default the peer that the method
-            trains for use.
+        predictor: a peer, "ensemble", or one of the method's own ("fused"), or with averaged weights "peer0_ema"; by
+            default the peer that the method trains for use.
         format: "torch" for a program of :mod:`torch.export` (``torch.export.load(FILE).module()``), "onnx" for ONNX,
             which needs the packages of the extra ``onnx``. Either holds the peer's config.json: for torch
             in ``extra_files``, for ONNX in the metadata's ``collegium``.

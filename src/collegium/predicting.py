@@ -141,8 +141,8 @@ def predict(
     Args:
         source: a finished run, a peer's folder, or a file that `collegium export` wrote.
         paths: image files, and folders that are searched for them.
-        predictor: a peer, "ensemble", or one of the method's own ("fused"); by default the peer that the method
-            trains for use.
+        predictor: a peer, "ensemble", or one of the method's own ("fused"), or with averaged weights "peer0_ema"; by
+            default the peer that the method trains for use.
         out: a file for the labels and the probabilities of all classes: CSV where its name ends in .csv, an object a
             line where it ends in .jsonl.
         batch_size: images that the network is asked about at once.

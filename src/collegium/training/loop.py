@@ -188,12 +188,12 @@ class Run:
         soft = soften(target, self.experiment.spec.num_classes, self.recipe.label_smoothing)
         images, soft = self.mixing(images, soft)
         parts = self.recipe.micro_batches
-        divided = zip(
-            images.tensor_split(parts, dim=int(self.learner.cohort.has_views(images))),
-            soft.tensor_split(parts),
-            target[self.share.before :].tensor_split(parts),
-            strict=True,
-        )
+        dim = int(self.learner.cohort.has_views(images))
+        target = target[self.share.before :]
+        divided = [(images, soft, target)]  # as they are: compiled steps treat views as other inputs
+        if parts > 1:
+            x, y = images.tensor_split(parts, dim), soft.tensor_split(parts)
+            divided = list(zip(x, y, target.tensor_split(parts), strict=True))
         gradients, measured = Gradients(), []
         for part, (some_images, some_soft, some_target) in enumerate(divided):
             with self.fabric.autocast(), self._own_draws(steps_before, part):
