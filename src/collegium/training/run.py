@@ -225,5 +225,5 @@ def restore_peer(peer: nn.Module, config: Mapping[str, Any], data: Classificatio
     )
     experiment = build(recipe, peers=[peer], data=data, begun=True)
     fabric = make_fabric(recipe)
-    move(experiment.learner, fabric.device, channels_last=recipe.channels_last)
+    move(experiment.learner, fabric.device, channels_last=experiment.channels_last)
     return RestoredRun(experiment, fabric, 0)
