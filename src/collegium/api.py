@@ -307,6 +307,7 @@ def compare(
     data: str | Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     vary: Vary = "training",
+    sweep: str | None = None,
     teacher: str | None = None,
     config: str | Path | None = None,
     workers: int | None = None,
@@ -336,6 +337,8 @@ def compare(
         vary: what a run's seed draws: initial weights, order and augmentation ("training"), or the split of the data
             too ("split"): which images are held out and taken, and which labels are made wrong. Every method gets the
             same.
+        sweep: entries of the recipe with several values each, "learning_rate=0.1,0.05; weight_decay=0.0005,0.005":
+            every method has rows with each combination, which are compared with ``independent`` of the same.
         teacher: for methods that learn from one: a network's name, which is trained alone as a run of the study with
             each seed, or the path of a finished run or of a peer's folder.
         config: a recipe that all runs start from: a YAML file, or the name of one that comes with the library.
@@ -376,7 +379,14 @@ def compare(
     values: dict[str, Any] = {**recipe} | ({} if data is None else {"data": data})
     given = start_from_config(config, values)
     grid = make_grid(
-        given, methods, given.peers if peers is None else peers, list(seeds), teacher=teacher, vary=vary, trial=trial
+        given,
+        methods,
+        given.peers if peers is None else peers,
+        list(seeds),
+        teacher=teacher,
+        vary=vary,
+        sweep=sweep,
+        trial=trial,
     )
     whole = Study(
         study,

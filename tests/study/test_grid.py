@@ -166,3 +166,38 @@ def test_other_refusals() -> None:
             parse_seeds(text)
     with pytest.raises(UsageError, match="names 1 twice"):
         parse_seeds("0-2,1")
+
+
+def test_a_sweep_gives_every_method_rows_with_each_combination() -> None:
+    found = grid("independent,dml:temperature=2", seeds=(0, 1), sweep="learning-rate=0.1, 0.05; weight_decay=0,1e-3")
+    pairs = [(0.1, 0), (0.1, 1e-3), (0.05, 0), (0.05, 1e-3)]
+    labels = [
+        f"{method}:learning_rate={rate}:weight_decay={decay:g} · 2xresnet8".replace("1e-03", "0.001")
+        for rate, decay in pairs
+        for method in ("independent", "dml:temperature=2")
+    ]
+    assert [c.label for c in found.cells] == labels * 2
+    assert found.reference == dict(zip(labels[1::2], labels[::2], strict=True))
+    for label, recipe in rows(found).items():
+        rate, decay = pairs[labels.index(label) // 2]
+        assert (recipe.learning_rate, recipe.weight_decay) == (rate, decay)
+    assert rows(found)[labels[1]].method == {"name": "dml", "temperature": 2}
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ("learning_rate", "cannot read 'learning_rate': write a sweep like learning_rate=0.1,0.05"),
+        ("learning_rate=", "cannot read 'learning_rate=': write a sweep like"),
+        ("learning_rat=0.1", "none is called 'learning_rat'; did you mean 'learning_rate'"),
+        ("seed=0,1", "none is called 'seed'"),
+        ("learning_rate=0.1;learning-rate=1", "the sweep names learning_rate twice"),
+        ("learning_rate=0.1,0.1", "--sweep learning_rate names 0.1 twice"),
+        ("learning_rate=fast", "the sweep's learning_rate must be a number, not 'fast'"),
+        ("learning_rate=-1", "learning_rate must be"),
+        ("label_smoothing=0,0.1", "dml:label_smoothing=0.2 has its own label_smoothing, which the sweep gives too"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(sweep: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        grid("independent;dml:label_smoothing=0.2", sweep=sweep)

@@ -4,12 +4,13 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_type_hints
 
 from collegium import data as datasets
 from collegium import methods as registry
-from collegium.errors import UsageError
+from collegium.errors import UsageError, nearest
 from collegium.networks.names import parse_options, parse_peers
 from collegium.options import check_kind, keywords
 from collegium.study.cell import Cell
@@ -34,12 +35,14 @@ class Variant:
         name: the method's.
         options: the method's.
         recipe: entries of the recipe that its rows have for themselves, such as ``share_until``.
+        swept: those of them that a sweep gives to rows of every method.
     """
 
     text: str
     name: str
     options: dict[str, Any]
     recipe: dict[str, Any] = field(default_factory=dict)
+    swept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,42 @@ def parse_methods(text: str) -> list[Variant]:
     return _each_once("methods", variants, [v.text for v in variants])
 
 
+def parse_sweep(text: str) -> list[dict[str, Any]]:
+    """``"learning_rate=0.1,0.05; weight_decay=0,0.001"`` -> the recipe's entries in each of the four combinations.
+
+    Raises:
+        UsageError: it cannot be read, or an entry is none of the recipe's, or has a value of another kind.
+    """
+    values: dict[str, list[Any]] = {}
+    for part in _entries(text, ";"):
+        name, equals, given = part.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not _entries(given, ","):
+            raise UsageError(
+                f"cannot read {part!r}: write a sweep like learning_rate=0.1,0.05; weight_decay=0.001,0.01"
+            )
+        if name not in _OF_A_ROW:
+            raise UsageError(
+                f"a sweep is over entries of the recipe, and none is called {name!r}{nearest(name, _OF_A_ROW)}"
+            )
+        if name in values:
+            raise UsageError(f"the sweep names {name} twice")
+        found = [parse_options(f"{name}={value}")[name] for value in _entries(given, ",")]
+        for value in found:
+            check_kind(f"the sweep's {name}", value, get_type_hints(Recipe)[name])
+        values[name] = _each_once(f"sweep {name}", found, [str(value) for value in found])
+    return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
+
+
+def _swept(variant: Variant, values: dict[str, Any]) -> Variant:
+    """A variant with the values of a sweep, which are told with its name."""
+    twice = [name for name in values if name in variant.recipe]
+    if twice:
+        raise UsageError(f"{variant.text} has its own {twice[0]}, which the sweep gives too; leave one of them out")
+    text = ":".join([variant.text, *(f"{name}={value}" for name, value in values.items())])
+    return dataclasses.replace(variant, text=text, recipe=variant.recipe | values, swept=values)
+
+
 def parse_cohorts(text: str) -> list[str]:
     """``"2xresnet32; resnet32,wrn_16_2"`` -> ``["2xresnet32", "resnet32,wrn_16_2"]``.
 
@@ -126,6 +165,7 @@ def make_grid(
     *,
     teacher: str | None = None,
     vary: Vary = "training",
+    sweep: str | None = None,
     trial: Trial,
 ) -> Grid:
     """Every method with every cohort and seed.
@@ -145,6 +185,8 @@ def make_grid(
         vary: what a run's seed draws: initial weights, order and augmentation ("training"), or the split of the data
             too ("split"): which images are held out and taken, and which labels are made wrong. Every method gets the
             same.
+        sweep: as for :func:`parse_sweep`; every method has rows with each combination, which are compared with
+            ``independent`` of the same.
         trial: finds out what fits.
 
     Raises:
@@ -152,6 +194,8 @@ def make_grid(
         DataError: the data cannot be read.
     """
     variants, cohorts = parse_methods(methods), parse_cohorts(peers)
+    combinations = [{}] if sweep is None else parse_sweep(sweep)
+    variants = [_swept(variant, values) if values else variant for values in combinations for variant in variants]
     for what, entries in (("--methods", variants), ("--peers", cohorts), ("--seeds", seeds)):
         if not entries:
             raise UsageError(f"the grid is empty: {what} names nothing")
@@ -164,6 +208,7 @@ def make_grid(
 
     rows: dict[str, tuple[Recipe, str | None]] = {}
     reasons, owner = {}, {}
+    combination: dict[str, int] = {}  # of each row
     if alone is not None and trained is not None:
         trial.build(alone)
         rows[f"teacher · {trained}"] = (alone, None)
@@ -171,6 +216,7 @@ def make_grid(
         for variant in variants:
             label = f"{variant.text} · {cohort}"
             owner[label] = variant.text, cohort
+            combination[label] = combinations.index(variant.swept)
             recipe = _recipe(dataclasses.replace(base, teacher=None), variant, cohort)
             if variant in taught and trained is None:
                 recipe = dataclasses.replace(recipe, teacher=teacher)
@@ -182,7 +228,13 @@ def make_grid(
     _refuse_what_fits_nothing(reasons, owner)
     if vary == "split":
         _check_split(base)
-    reference, trunk_reference = _references({label: rows[label][0] for label in owner if label in rows}, plain)
+    reference: dict[str, str] = {}
+    trunk_reference: dict[str, str] = {}
+    for number, values in enumerate(combinations):
+        alike = {label: rows[label][0] for label in owner if label in rows and combination[label] == number}
+        first, second = _references(alike, dataclasses.replace(plain, **values))
+        reference |= first
+        trunk_reference |= second
     cells = [
         Cell(label, _seeded(recipe, seed, vary), taught_by)
         for seed in seeds
