@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -285,3 +286,22 @@ def test_a_notebook_gets_the_table_and_its_caption_escaped(table: StudyTable, tm
     text = StudyTable(findings(Study.open(tmp_path / "s")))._repr_html_()
     assert "&lt;img src=x&gt;" in text and "&lt;script&gt;" in text
     assert "<img" not in text and "<script" not in text
+
+
+def test_validation_accuracies_stand_beside_where_images_are_held_out(tmp_path: Path, table: StudyTable) -> None:
+    study = made_up(tmp_path / "s", {"independent": [0.90, 0.92], "ffl": [0.93, 0.95]})
+    for cell_, accuracy in zip(study.cells, (0.85, 0.80, 0.87, 0.82), strict=True):
+        file = study.run_folder(cell_).result_file
+        result = json.loads(file.read_text())
+        result["mean_peer"]["validation"] = result["mean_peer"]["last"] | {"top1_error": 1 - accuracy}
+        file.write_text(json.dumps(result))
+    found = StudyTable(findings(study))
+    cells = {line.row.method: line.cells for line in found.lines}
+    by_row = {cell_.label: [] for cell_ in study.cells}
+    for cell_, accuracy in zip(study.cells, (85, 80, 87, 82), strict=True):
+        by_row[cell_.label].append(accuracy)
+    for method, told in cells.items():
+        values = by_row[f"{method} · {study.cells[0].label.split(' · ')[1]}"]
+        assert told["validation"].value == pytest.approx(sum(values) / 2)
+    assert "by which settings are chosen" in found.markdown()
+    assert "validation" not in [column.key for column in table.columns]

@@ -69,6 +69,9 @@ class StudyTable:
         against = " or ".join(methods) or "the reference"
         compared = self.findings.headline
         found = [Column("n", "n", "", "finished runs, one a seed")]
+        if any(row.validation() for row in finished):
+            meaning = "accuracy of one network on images held out of training, by which settings are chosen"
+            found.append(Column("validation", "validation", "%", meaning))
         found += [Column("one", "one network", "%", "mean over the peers")]
         if len({c.over for c in compared}) > 1:
             found += [Column("over", "over", "", "what the row is compared with")]
@@ -142,6 +145,7 @@ class StudyTable:
         peers = [name for name in row.predictors if is_peer(name)]
         return {
             "n": runs,
+            "validation": _spread(row.validation()),
             "one": _spread(row.spread(ONE_NETWORK)),
             **(_by_class(row) if any(column.key == "average" for column in self.columns) else {}),
             "each": _named(row, peers),
@@ -164,7 +168,8 @@ class StudyTable:
             f"Top-1 accuracy on {where} after the last epoch, mean ± sample standard deviation over n seeds; nothing "
             "was selected on test images."
         ]
-        text += [f"{c.name}: {c.meaning}." for c in self.columns if c.key in ("one", "ensemble", "own", "each")]
+        told = "validation", "one", "ensemble", "own", "each"
+        text += [f"{c.name}: {c.meaning}." for c in self.columns if c.key in told]
         if self.findings.headline:
             text += self._decided
         if any(c.key == "cost" for c in self.columns):
@@ -388,7 +393,7 @@ class StudyTable:
 
 _DISPENSABLE = ("ece", "cost", "wins", "p", "each", "own", "ensemble", "smallest", "n")
 """Columns that a narrow terminal goes without, one after the other."""
-_KEYS = ("n", "one", "average", "kappa", "each", "ensemble", "own", "cost", "ece")
+_KEYS = ("n", "validation", "one", "average", "kappa", "each", "ensemble", "own", "cost", "ece")
 _KEYS_OF_A_GAIN = ("over", "gain", "wins", "smallest", "p", "verdict")
 
 

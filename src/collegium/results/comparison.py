@@ -6,7 +6,7 @@ from typing import Any
 
 from collegium.cohort import AVERAGED, is_peer
 from collegium.errors import UsageError
-from collegium.results.scores import all_predictors, last
+from collegium.results.scores import METRICS, all_predictors, last
 from collegium.results.statistics import Decision, Gain, Interval, Spread, decide, gain, spread
 from collegium.study.cell import Cell
 from collegium.study.plan import MARGIN, Contrast
@@ -73,6 +73,11 @@ class Row:
     def spread(self, predictor: str, metric: str = "top1_accuracy") -> Spread | None:
         values = self.scores(predictor, metric)
         return spread(list(values.values())) if values else None
+
+    def validation(self) -> Spread | None:
+        """Accuracy of one network on validation images after the last epoch, in percent; None where there are none."""
+        scores = [result[ONE_NETWORK].get("validation") for result in self.results.values()]
+        return spread([METRICS["top1_accuracy"].value(s) for s in scores if s]) if any(scores) else None
 
     def cost(self, predictor: str) -> dict[str, float]:
         """Parameters and FLOPs for one image; of one network their mean over the peers."""
