@@ -73,6 +73,7 @@ def options() -> Iterator[Wrong]:
     made |= {f"data {kind}": ("train", "--data", f"{kind}:{rest}") for kind, rest in KINDS_OF_DATA.items()}
     made |= {"compare": ("compare", "--methods", "dml", "--study", "new"), "reproduce": ("reproduce", "ffl/table1a")}
     made |= {name: (name, "run") for name in ("evaluate", "report", "export")} | {"rank": ("rank", ".")}
+    made |= {"predict": ("predict", "run", "run")}
     seen = set()
     for title, (name, *arguments) in made.items():
         for option, kind in cli.COMMANDS[name][0](arguments).kinds.items():
@@ -90,7 +91,7 @@ KINDS_OF_DATA = {"folder": "images", "torchvision": "MNIST", "huggingface": "mni
 
 
 def in_words(*arguments: str) -> Wrong:
-    known = ("train", "compare", "reproduce", "rank", "evaluate", "report", "export", "list")
+    known = ("train", "compare", "reproduce", "rank", "evaluate", "predict", "report", "export", "list")
     kind = arguments[0] if arguments[0] in known else "no command"
     return Wrong(kind, " ".join(arguments)[:120], command(*arguments))
 
@@ -113,6 +114,20 @@ def commands() -> Iterator[Wrong]:
         "--cutmix": ["-1"],
         "--milestones": ["[0]", "[1]", "[2]", "[-1]"],
         "--gradient-clip": ["0", "-1"],
+        "--optimizer": ["lam", "", "adahessian", "bnbadam"],
+        "--optimizer-options": ["x", "{nothing: 1}", "{lr: 1}"],
+        "--min-learning-rate": ["-1", "1000", "0.001"],
+        "--layer-decay": ["0", "2"],
+        "--peer-learning-rates": ["[0.1]", "[0.1, x]", "[0.1, 0]"],
+        "--peer-weight-decays": ["[0.1]", "[0.1, -1]"],
+        "--micro-batches": ["0", "3", "1000"],
+        "--ema": ["0", "1", "-0.5"],
+        "--freeze": ["nothing*", "*", ""],
+        "--patience": ["0", "1"],
+        "--class-weights": ["balance", "[1]", "[-1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"],
+        "--sampling": ["even"],
+        "--loggers": ["nothing", ","],
+        "--baseline-from": ["nowhere", "run", ""],
         "--decay": ["0", "-1"],
         "--seed": ["-1", "9223372036854775808"],
         "--weight-seed": ["-1"],
@@ -164,6 +179,7 @@ def commands() -> Iterator[Wrong]:
         "--data.label-noise": ["-0.1", "1", "2"],
         "--data.padding": ["-1", "10000"],
         "--data.nothing": ["1"],
+        "--data.transform": ["", "x", "module:", "module:os.path", "module:nothing.change"],
         "--peers": [
             "",
             ",",
@@ -184,6 +200,12 @@ def commands() -> Iterator[Wrong]:
             "resnet8:",
             "resnet8:a",
             "resnet8:a=",
+            "resnet8:weights=",
+            "resnet8:weights=nowhere.pt",
+            "resnet8:weights=run/recipe.yaml",
+            "resnet8:weights=run",
+            "resnet8:normalise=x",
+            "timm/resnet18:weights=run/result.json",
             "hybridsn",
             "ssrn",
             "vgg12",
@@ -219,6 +241,36 @@ def commands() -> Iterator[Wrong]:
             yield train(*arguments)
     for first in ("", "trian", "Train", "--run", "-v", "help", "train\n", "\x1b[2J", "x" * 5000):
         yield in_words(first)
+    for arguments in (
+        ("--data", "nothing"),
+        ("--data", "folder:nowhere"),
+        ("--predictor", "x"),
+        ("--predictions", "labels.txt"),
+        ("--predictions", ""),
+        ("--json", "yes"),
+    ):
+        yield in_words("evaluate", "run", *arguments)
+    for arguments in (
+        (),
+        ("run",),
+        ("nowhere", "run"),
+        ("run", "nowhere.png"),
+        ("run", "run"),
+        ("run", "run/recipe.yaml"),
+        ("", "run"),
+        ("run", ""),
+        ("study", "run"),
+        ("unfinished", "run"),
+        ("run/recipe.yaml", "run"),
+        ("run", "run", "--out", "labels.txt"),
+        ("run", "run", "--out", ""),
+        ("run", "run", "--predictor", "peer9"),
+        ("run", "run", "--batch-size", "0"),
+        ("run", "run", "--workers", "-1"),
+        ("run", "run", "--top", "0"),
+        ("run", "run", "--nothing"),
+    ):
+        yield in_words("predict", *arguments)
     for name in ("evaluate", "report", "export"):
         for what in (
             "nowhere",
@@ -293,6 +345,10 @@ def commands() -> Iterator[Wrong]:
         ("--methods", "dml", "--study", "/proc/x"),
         ("--methods", "dml", "--study", "x" * 300),
         ("--methods", "dml", "--study", "new", "--vary", "all"),
+        ("--methods", "dml", "--study", "new", "--sweep", "x"),
+        ("--methods", "dml", "--study", "new", "--sweep", ""),
+        ("--methods", "dml", "--study", "new", "--sweep", "seed=1,2"),
+        ("--methods", "dml", "--study", "new", "--sweep", "learning_rate=0.1,0"),
         ("study", "--methods", "dml"),
         ("study", "study"),
         ("--methods", "ffsd", "--study", "new"),

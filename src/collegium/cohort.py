@@ -156,6 +156,8 @@ class Cohort(nn.Module):
         """
         known: list[str] = []
         matched = dict.fromkeys(filter(None, map(str.strip, patterns.split(","))), 0)
+        if not matched:
+            raise UsageError("freeze names no parameters: give patterns like 'stem*,stage1*', or leave it out")
         for k in range(self.num_peers):
             network = self.peer(k).plain()
             for name, parameter in network.named_parameters():

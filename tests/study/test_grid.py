@@ -187,6 +187,7 @@ def test_a_sweep_gives_every_method_rows_with_each_combination() -> None:
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
+        ("", "the sweep names nothing"),
         ("learning_rate", "cannot read 'learning_rate': write a sweep like learning_rate=0.1,0.05"),
         ("learning_rate=", "cannot read 'learning_rate=': write a sweep like"),
         ("learning_rat=0.1", "none is called 'learning_rat'; did you mean 'learning_rate'"),

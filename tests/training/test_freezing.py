@@ -48,6 +48,7 @@ def test_what_peers_share_is_frozen_once() -> None:
 @pytest.mark.parametrize(
     ("freeze", "sentence"),
     [
+        (" , ", "freeze names no parameters: give patterns like 'stem[*],stage1[*]', or leave it out"),
         ("stam*", "no parameter of the peers is called like 'stam[*]', which was to be frozen; did you mean 'stem'"),
         ("stem*,peer2.stem*", "no parameter of the peers is called like 'peer2.stem[*]'"),
         ("peer1.*", r"peer1 \(resnet8\) would have nothing left to train"),

@@ -152,7 +152,9 @@ def test_what_is_known_of_a_run_is_given_back_and_damage_is_a_warning(
 
 def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loggers, "find_spec", lambda name: True if name == "mlflow" else None)
-    assert parse_loggers(None) == parse_loggers("") == () and parse_loggers(" mlflow,mlflow") == ("mlflow",)
+    assert parse_loggers(None) == () and parse_loggers(" mlflow,mlflow") == ("mlflow",)
+    with pytest.raises(UsageError, match="loggers names nothing: give some of wandb, mlflow, or leave it out"):
+        parse_loggers(",")
     with pytest.raises(UsageError, match=r"the logger wandb needs its package: .*'\.\[wandb\]'"):
         parse_loggers("mlflow,wandb")
     with pytest.raises(UsageError, match="there is no logger 'wandd'; did you mean 'wandb'"):

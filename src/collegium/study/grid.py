@@ -113,6 +113,8 @@ def parse_sweep(text: str) -> list[dict[str, Any]]:
         for value in found:
             check_kind(f"the sweep's {name}", value, get_type_hints(Recipe)[name])
         values[name] = _each_once(f"sweep {name}", found, [str(value) for value in found])
+    if not values:
+        raise UsageError("the sweep names nothing: write it like learning_rate=0.1,0.05; weight_decay=0.001,0.01")
     return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
 
 

@@ -110,6 +110,8 @@ def parse_loggers(text: str | None) -> tuple[str, ...]:
         UsageError: there is no such service, or its package is not installed.
     """
     names = tuple(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
+    if text is not None and not names:
+        raise UsageError(f"loggers names nothing: give some of {', '.join(LOGGERS)}, or leave it out")
     for name in names:
         if name not in LOGGERS:
             raise UsageError(f"there is no logger {name!r}{nearest(name, list(LOGGERS))}")
