@@ -16,9 +16,10 @@ def run_notes(recipe: Recipe, steps: int, images: int) -> list[str]:
     if recipe.freeze is not None:
         named = any(option in recipe.peers for option in (":pretrained", ":weights="))
         trained = recipe.start_from is not None or named or recipe.peers.startswith("python:")
+        random = "; they keep random weights, unless --start-from or a peer's weights=FILE names trained ones"
         notes.append(
             f"Parameters called {recipe.freeze} are not trained, and batch norms among them keep their statistics"
-            + ("." if trained else "; they keep random weights, unless --start-from or a peer's weights=FILE names trained ones.")
+            f"{'' if trained else random}."
         )
     if recipe.micro_batches > 1:
         notes.append(
