@@ -80,10 +80,37 @@ def test_a_study_s_run_is_taken_where_it_is_the_same(tmp_path: Path) -> None:
     wanted = study.run_folder(cells[1]).result()
     assert wanted is not None and not folder_alone(tmp_path / "run").exists()
     assert result.baseline.top1_error == wanted["predictors"]["peer0"]["last"]["top1_error"]
-    alone = recipe_alone(dataclasses.replace(recipe, seed=3), "resnet8")
+    alone = recipe_alone(dataclasses.replace(recipe, seed=3), "resnet8", 0)
     assert known_baseline(tmp_path / "study", alone, 1).place.startswith("peer1 of ")
+    for same in (dict(evaluate_every=2), dict(ema=0.9), dict(device="auto")):
+        assert known_baseline(tmp_path / "study", dataclasses.replace(alone, **same), 0) is not None
     for other in (dict(seed=4), dict(epochs=2), dict(peers="resnet14"), dict(learning_rate=0.2)):
         assert known_baseline(tmp_path / "study", dataclasses.replace(alone, **other), 0) is None
+
+
+def test_peers_that_stop_together_are_not_alone(tmp_path: Path) -> None:
+    values = {key: value for key, value in SMALL.items() if key != "quiet"} | {"patience": 1}
+    values["data"] = {**values["data"], "validation": 0.2}
+    recipe = Recipe.from_dict({**values, "method": "independent", "peers": "2xresnet8"})
+    study = Study(tmp_path / "study", [Cell("independent", recipe)])
+    study.write()
+    collegium.train(run=study.run_folder(study.cells[0]).path, quiet=True, **recipe.to_dict())
+    assert known_baseline(tmp_path / "study", recipe_alone(recipe, "resnet8", 0), 0) is None
+
+
+def test_what_a_recipe_says_of_the_deployed_peer_is_said_of_the_one_that_is_alone(tmp_path: Path) -> None:
+    call = dict(method="okddip", peers="2xresnet8,timm/resnet10t", run=tmp_path / "run", baseline=True, **SMALL)
+    entries: dict[str, Any] = dict(
+        freeze="stem*,peer1.stage1*,conv1*,peer2.bn1*",
+        peer_learning_rates=[0.1, 0.1, 0.05],
+        peer_weight_decays=[0, 0, 1e-3],
+    )
+    assert collegium.train(**call, **entries)["deployed_peer"] == "peer2"
+    recipe = RunFolder(tmp_path / "run-baseline").recipe()
+    assert (recipe.freeze, recipe.peer_learning_rates) == ("conv1*,peer0.bn1*", (0.05,))
+    assert recipe.peer_weight_decays == (1e-3,)
+    whole = Recipe(peers="2xresnet8", freeze="peer0.stem*")
+    assert recipe_alone(whole, "resnet8", 1, ["stages.stem.0.weight"]).freeze is None
 
 
 @pytest.mark.parametrize(

@@ -225,3 +225,14 @@ def test_the_command_prints_a_line_an_image(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit, match="2"):
         main(["predict", source, *files, "--top", "0"])
     assert "--top is 0: give 1 or more" in capsys.readouterr().err
+
+
+def test_a_broken_file_is_not_counted_as_resized(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    for name in ("whole.jpg", "broken.jpg"):
+        Image.fromarray(noise).save(tmp_path / name)
+    content = (tmp_path / "broken.jpg").read_bytes()
+    (tmp_path / "broken.jpg").write_bytes(content[: len(content) // 2])
+    reader = predicting._Reader({"in_channels": 3, "image_size": [8, 8]}, skip_broken=True)
+    read = reader([str(tmp_path / "broken.jpg"), str(tmp_path / "whole.jpg")])
+    assert (len(read.images), read.resized, len(read.broken)) == (1, 1, 1)

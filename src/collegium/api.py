@@ -203,13 +203,14 @@ def _baseline(
     """The deployed network of a complete run alone: of a study, or trained beside the run."""
     from collegium.baseline import Baseline, folder_alone, known_baseline, recipe_alone
     from collegium.networks import parse_peers
-    from collegium.student import deployed_peer
+    from collegium.student import deployed_peer, trained_names
     from collegium.training.run import train as run_training
 
     index = int(deployed_peer(result).removeprefix("peer"))
     peers = own["peers"]
     name = parse_peers(recipe.peers)[index] if peers is None else _describe(peers[index])
-    alone = recipe_alone(recipe, name)
+    frozen = trained_names(folder.peer(f"peer{index}")) if recipe.freeze is not None else ()
+    alone = recipe_alone(recipe, name, index, frozen)
     known = None if study is None else known_baseline(study, alone, index)
     if known is not None:
         return known

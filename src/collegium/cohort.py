@@ -27,6 +27,17 @@ AVERAGED = "_ema"
 """How the names of predictors end that answer with the moving average of the peers' weights: peer0_ema."""
 
 
+def freezes(pattern: str, index: int, name: str) -> bool:
+    """Whether a pattern of :meth:`Cohort.freeze` matches the parameter of this name of peer ``index``."""
+    short = name.removeprefix("stages.")
+    return any(fnmatchcase(form, pattern) for form in (name, short, f"peer{index}.{name}", f"peer{index}.{short}"))
+
+
+def freeze_patterns(text: str) -> list[str]:
+    """``"stem*, peer0.stage1*"`` -> ``["stem*", "peer0.stage1*"]``"""
+    return [pattern.strip() for pattern in text.split(",") if pattern.strip()]
+
+
 def is_peer(predictor: str) -> bool:
     """Whether a predictor's name is that of a peer: peer0, peer1, ..."""
     return re.fullmatch(r"peer\d+", predictor) is not None
@@ -155,16 +166,15 @@ class Cohort(nn.Module):
             UsageError: a pattern matches nothing, or a peer has nothing left to train.
         """
         known: list[str] = []
-        matched = dict.fromkeys(filter(None, map(str.strip, patterns.split(","))), 0)
+        matched = dict.fromkeys(freeze_patterns(patterns), 0)
         if not matched:
             raise UsageError("freeze names no parameters: give patterns like 'stem*,stage1*', or leave it out")
         for k in range(self.num_peers):
             network = self.peer(k).plain()
             for name, parameter in network.named_parameters():
                 short = name.removeprefix("stages.")
-                names = [name, short, f"peer{k}.{name}", f"peer{k}.{short}"]
                 known += (short, short.partition(".")[0])
-                fitting = [p for p in matched if any(fnmatchcase(form, p) for form in names)]
+                fitting = [pattern for pattern in matched if freezes(pattern, k, name)]
                 for pattern in fitting:
                     matched[pattern] += 1
                 if fitting:

@@ -234,9 +234,11 @@ class Distiller(nn.Module):
 
     def statistics(self) -> list[Tensor]:
         """The running statistics of what this process trains, which processes that share a batch average."""
-        frozen = {id(b) for norm in self.cohort.frozen_norms for b in norm.buffers()}  # equal everywhere already
+        equal = {id(b) for norm in self.cohort.frozen_norms for b in norm.buffers()}  # everywhere already
+        for cohort in filter(None, (self.cohort, self.shadow)):
+            equal |= {id(b) for peer in cohort.branches for b in (peer.input_scale, peer.input_shift)}
         found = [b for module in self.local_modules() for b in module.buffers() if b.is_floating_point()]
-        return [b for b in found if id(b) not in frozen]
+        return [b for b in found if id(b) not in equal]
 
     def players(self, *, lr: float, weight_decay: float = 0.0) -> dict[str, list[dict[str, Any]]]:
         """The parameters that each player trains, as groups for its torch optimizer.

@@ -297,10 +297,12 @@ class _Reader:
         self.skip_broken = skip_broken
 
     def __call__(self, files: list[str]) -> _Read:
-        images, sizes, broken = [torch.empty(0, self.channels, *self.size, dtype=torch.uint8)], [], {}
+        images, resized, broken = [torch.empty(0, self.channels, *self.size, dtype=torch.uint8)], 0, {}
+        size = self.size
 
         def plan(height: int, width: int) -> list[Part]:
-            sizes.append((height, width))
+            nonlocal size
+            size = height, width
             return [self.view.part(height, width)]
 
         for file in files:
@@ -313,7 +315,8 @@ class _Reader:
                 broken[file] = str(error)
                 continue
             images.append(self.view.finish(part)[None])
-        return _Read(torch.cat(images), sum(size != self.size for size in sizes), broken)
+            resized += size != self.size
+        return _Read(torch.cat(images), resized, broken)
 
 
 @torch.no_grad()

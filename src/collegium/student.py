@@ -108,6 +108,17 @@ def _read_weights(folder: Path, network: str) -> dict[str, Tensor]:
         raise DataError(f"{file} cannot be loaded as {network}: {reason}") from error
 
 
+def trained_names(path: str | Path) -> list[str]:
+    """The names of a peer's weights and running statistics.
+
+    Raises:
+        UsageError: there is no peer.
+        DataError: the file is unreadable.
+    """
+    folder = peer_folder(path)
+    return list(_read_weights(folder, folder.name))
+
+
 @consents()
 def load_peer(path: str | Path, network: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
     """A trained peer in evaluation mode.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import collegium
 from collegium.cohort import Cohort
+from collegium.distiller import Distiller
 from collegium.errors import UsageError
 from collegium.exporting import export
 from collegium.networks import Network, Statistics, build, check, normalisation_note
@@ -123,3 +124,14 @@ def test_a_run_trains_with_it_and_goes_on_and_is_evaluated_with_it(tmp_path: Pat
     assert collegium.evaluate(tmp_path / "run")["peer1"] == result["predictors"]["peer1"]["last"]
     (tmp_path / "run" / "result.json").unlink()
     assert collegium.train(**call)["notes"] == result["notes"]
+
+
+def test_processes_do_not_average_what_changes_the_normalisation() -> None:
+    name, given = "resnet8:normalise=imagenet", {"num_classes": 4, **DATA._asdict()}
+    for method, options in (("dml", {}), ("okdph", {"steps_per_epoch": 1})):
+        peers = [build(name, **given), build(name, **given)]
+        learner = Distiller(method, peers, image_shape=(3, 16, 16), num_classes=4, **options)
+        shared = {id(tensor) for tensor in learner.statistics()}
+        averaged = {name for name, tensor in learner.named_buffers() if id(tensor) in shared}
+        assert any(name.endswith("running_mean") for name in averaged)
+        assert not any(name.endswith(("input_scale", "input_shift")) for name in averaged)

@@ -66,3 +66,10 @@ def test_a_narrow_terminal_has_fewer_columns_and_whole_numbers() -> None:
     assert max(map(len, narrow.splitlines())) <= 60
     for row in ("90.00", "95.00", "1.000"):
         assert row in narrow and row in wide
+
+
+def test_a_run_that_stopped_early_says_after_how_many_epochs() -> None:
+    found = result({"peer0": 0.1, "peer1": 0.2, "ensemble": 0.125})
+    assert "last of 3 epochs" in printed(result_table(found), 200)
+    found["stopped"] = {"epoch": 1, "reason": "..."}
+    assert "last of 1 epoch (stopped early)" in printed(result_table(found), 200)

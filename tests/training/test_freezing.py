@@ -9,6 +9,7 @@ import torch
 from helpers import assert_same_run, run, tiny, weights
 from many import CASES, prepared, running
 
+import collegium
 from collegium import networks
 from collegium.distiller import Distiller
 from collegium.errors import UsageError
@@ -16,6 +17,8 @@ from collegium.training.devices import Devices
 from collegium.training.engine import own_random_state
 from collegium.training.experiment import build
 from collegium.training.loop import Run
+from collegium.training.notes import run_notes
+from collegium.training.recipe import Recipe
 
 TWO: dict[str, Any] = dict(method={"name": "dml"}, share_until=None)
 
@@ -107,3 +110,19 @@ def test_a_frozen_run_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.Monkey
     state = weights(tmp_path / "run")
     name = "branches.0.stages.stem.0.weight"
     assert torch.equal(state["cohort." + name], state["average." + name])
+
+
+def test_networks_of_the_caller_are_given_back_as_trainable_as_they_were(tmp_path: Path) -> None:
+    peers = [networks.build("resnet8", num_classes=10, in_channels=1) for _ in range(2)]
+    peers[1].classifier.requires_grad_(False)
+    before = [p.requires_grad for peer in peers for p in peer.parameters()]
+    data: dict[str, Any] = {"name": "digits", "per_class": 4}
+    entries: dict[str, Any] = dict(data=data, epochs=1, batch_size=20, device="cpu", quiet=True)
+    collegium.train(method="dml", peers=peers, run=tmp_path / "run", freeze="stem*", **entries)
+    assert [p.requires_grad for peer in peers for p in peer.parameters()] == before
+
+
+def test_a_note_says_whether_what_is_frozen_is_random() -> None:
+    for peers, random in (("2xresnet8", True), ("resnet8:weights=a.pt,resnet8", False), ("2xt:pretrained", False)):
+        (note,) = run_notes(Recipe(peers=peers, freeze="stem*"), steps=5, images=8)
+        assert ("random weights" in note) == random

@@ -7,12 +7,13 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 
 from collegium.baseline import Baseline
-from collegium.formatting import number, percent
+from collegium.formatting import number, percent, plural
 from collegium.pages.html import Html, element
 from collegium.pages.sheet import Column, Sheet, shown
 from collegium.results.scores import METRICS, Result, all_predictors, uneven, wrong_labels
 from collegium.results.wording import networks
 from collegium.student import deployed_peer
+from collegium.training.result import trained_epochs
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def predictor_table(
 def result_table(result: Result, baseline: Baseline | None = None) -> RunTable:
     """One complete run: the last epoch's scores of every predictor, and of the deployed network trained alone."""
     scores = {name: values["last"] for name, values in all_predictors(result).items()}
-    title = f"{result['method']} on {result['data']}, {networks(result['peers'])}, last of {result['epochs']} epochs"
+    title = f"{result['method']} on {result['data']}, {networks(result['peers'])}, last of "
+    title += plural(trained_epochs(result), "epoch") + (" (stopped early)" if result.get("stopped") else "")
     title += wrong_labels(result)
     deployed = deployed_peer(result)
     table = predictor_table(

@@ -161,14 +161,17 @@ def set_random_state(device: torch.device, state: torch.Tensor | None) -> None:
 
 @contextmanager
 def given_back(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Restores mode, device and memory layout of modules at the end; their weights stay as they have become."""
+    """Restores mode, device, memory layout and what is frozen of modules at the end; their weights stay as they are."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     places = [(t, t.device, t.stride()) for module in modules for t in (*module.parameters(), *module.buffers())]
+    trained = [(p, p.requires_grad) for module in modules for p in module.parameters()]
     try:
         yield
     finally:
         for part, training in modes:
             part.training = training
+        for parameter, requires_grad in trained:
+            parameter.requires_grad_(requires_grad)
         for tensor, device, stride in places:
             if (tensor.device, tensor.stride()) != (device, stride):
                 old = tensor.data

@@ -1,5 +1,6 @@
 """What a run does by its recipe's options that a user may not expect, in sentences shown before training."""
 
+from collegium.formatting import plural
 from collegium.training.recipe import Recipe
 
 
@@ -13,10 +14,12 @@ def run_notes(recipe: Recipe, steps: int, images: int) -> list[str]:
     """
     notes = []
     if recipe.freeze is not None:
-        trained = recipe.start_from is not None or "pretrained" in recipe.peers or recipe.peers.startswith("python:")
+        named = any(option in recipe.peers for option in (":pretrained", ":weights="))
+        trained = recipe.start_from is not None or named or recipe.peers.startswith("python:")
+        random = "; they keep random weights, unless --start-from or a peer's weights=FILE names trained ones"
         notes.append(
             f"Parameters called {recipe.freeze} are not trained, and batch norms among them keep their statistics"
-            + ("." if trained else "; they keep random weights, unless --start-from names trained ones.")
+            f"{'' if trained else random}."
         )
     if recipe.micro_batches > 1:
         notes.append(
@@ -29,9 +32,9 @@ def run_notes(recipe: Recipe, steps: int, images: int) -> list[str]:
             f"of {steps * recipe.epochs:,} steps; running statistics of batch norm are averaged like weights."
         )
     if recipe.patience is not None:
-        every = "" if recipe.evaluate_every == 1 else f", one every {recipe.evaluate_every} epochs"
+        every = "" if recipe.evaluate_every == 1 else f" (one every {recipe.evaluate_every} epochs)"
         notes.append(
-            f"Training stops early after {recipe.patience} evaluations{every}, without a lower validation error, with "
-            f"the weights of that epoch; the schedule is that of all {recipe.epochs} epochs."
+            f"Training stops early after {plural(recipe.patience, 'evaluation')}{every} without a lower validation "
+            f"error, with the weights of that epoch; the schedule is that of all {recipe.epochs} epochs."
         )
     return notes

@@ -74,6 +74,21 @@ def test_parts_are_of_the_upright_image(turn: int) -> None:
             assert float((one.int() - cut(whole, part).int()).abs().float().mean()) <= 3
 
 
+@pytest.mark.parametrize("size", [(640, 427), (40, 30)])
+def test_an_orientation_that_xmp_data_tell_is_obeyed(size: tuple[int, int]) -> None:
+    xmp = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    file, seen = saved(CHINA, xmp=xmp), []
+
+    def plan(height: int, width: int) -> list[Part]:
+        seen.append((height, width))
+        return [Part(0, 0, height, width, size)]
+
+    (found,) = read_parts(file, plan)
+    assert seen == [(640, 427)]
+    difference = (found.int() - cut(read_image(file), Part(0, 0, 640, 427, size)).int()).abs().float()
+    assert float(difference.mean()) <= 8  # it may begin within a pixel of the reduced image
+
+
 def test_other_kinds_are_read_whole() -> None:
     deep = Image.fromarray(np.arange(427 * 640, dtype=np.uint16).reshape(427, 640) % 60000)
     files = [saved(CHINA, "PNG"), saved(CHINA.convert("CMYK")), saved(deep, "PNG"), saved(CHINA.convert("P"), "GIF")]

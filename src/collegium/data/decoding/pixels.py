@@ -93,7 +93,8 @@ def read_parts(
 def _jpeg_parts(image: Any, raw: bytes, plan: Plan, channels: int | None) -> list[Tensor]:
     from torchvision.io import ImageReadMode, decode_image
 
-    turn = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+    told = "exif" in image.info or "xmp" in image.info  # PIL reads the orientation of either
+    turn = image.getexif().get(_ORIENTATION, 1) if told else 1
     height, width = (image.width, image.height) if turn in _ON_ITS_SIDE else (image.height, image.width)
     parts = plan(height, width)
     reduced = min(_reduction(part) for part in parts)
