@@ -228,7 +228,7 @@ def _train(values: dict[str, Any]) -> None:
         print(f"The page of this run: {page}")
     print(
         f'A trained peer: collegium.load_peer("{peer_folder(folder.path)}"); '
-        f"as one file: collegium export {folder.path}"
+        f"as one file: collegium export {folder.path}; on images: collegium predict {folder.path} FOLDER"
     )
 
 

@@ -143,7 +143,14 @@ def test_the_student_loads_from_where_the_page_says(page: str):
     place = re.search(r"load_peer\(&#x27;(.+?)&#x27;\)", page)
     assert place is not None
     assert not collegium.load_peer(place[1]).training
-    assert re.search(r"collegium export (\S+) --format onnx", page)[1] == str(Path(place[1]).parents[1])
+    run = str(Path(place[1]).parents[1])
+    assert f"collegium export {run} --format onnx" in page and f"collegium predict {run} photographs/" in page
+
+
+def test_of_five_classes_or_fewer_there_is_no_top_5_accuracy(page: str, analysis: RunAnalysis):
+    assert page.count("top-5 accuracy") > 1
+    told = render(replace(analysis, result=analysis.result | {"test_images_per_class": [90] * 5}))
+    assert told.count("top-1 accuracy") == page.count("top-1 accuracy") and "top-5" not in told
 
 
 def test_what_was_reconstructed_is_said(page: str, analysis: RunAnalysis):

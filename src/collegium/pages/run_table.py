@@ -10,7 +10,7 @@ from collegium.baseline import Baseline
 from collegium.formatting import number, percent
 from collegium.pages.html import Html, element
 from collegium.pages.sheet import Column, Sheet, shown
-from collegium.results.scores import METRICS, Result, all_predictors, uneven, wrong_labels
+from collegium.results.scores import METRICS, Result, accuracies, all_predictors, uneven, wrong_labels
 from collegium.results.wording import networks
 from collegium.student import deployed_peer
 
@@ -61,7 +61,8 @@ def predictor_table(
 ) -> RunTable:
     """One run: predictor -> metric -> value, and predictor -> parameters and FLOPs, as rows.
 
-    Where test classes are uneven, accuracies over all and by class and kappa take the place of the top-5 accuracy.
+    Where test classes are uneven, accuracies over all and by class and kappa take the place of the top-1 and top-5
+    accuracy; of five classes or fewer there is no top-5 accuracy.
 
     Args:
         title: of the table.
@@ -72,7 +73,7 @@ def predictor_table(
         network: its name.
     """
     by_class = "overall_accuracy", "average_accuracy", "kappa"
-    keys = (*(by_class if uneven(images_per_class) else ("top1_accuracy", "top5_accuracy")), "nll", "ece")
+    keys = (*(by_class if uneven(images_per_class) else accuracies(len(images_per_class))), "nll", "ece")
     metrics = [METRICS[key] for key in keys]
     columns = [Column("predictor", left=True)]
     columns += [Column(key, metric.name, metric.unit, wrap=True) for key, metric in zip(keys, metrics, strict=True)]
