@@ -2,13 +2,16 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from collegium.errors import CollegiumError
+from collegium.formatting import number, percent
 from collegium.networks import parse_peers
 from collegium.study.grid import BASELINE
 from collegium.study.study import Study
 from collegium.training.experiment import resolve
 from collegium.training.recipe import Recipe
+from collegium.training.run_folder import RunFolder
 
 NO_MATTER = ("device", "evaluate_every", "checkpoint_every", "keep_checkpoints")
 """Entries of a recipe that do not change what a network learns."""
@@ -20,6 +23,14 @@ class Baseline(NamedTuple):
     top1_error: float  # on the test images after the last epoch, in [0, 1]
     place: str  # of the run
 
+    def compared(self, top1_error: float) -> str:
+        """What it says of the deployed network's error in [0, 1], in sentences."""
+        gain = number(100 * (self.top1_error - top1_error), sign=True)
+        return (
+            f"The same network alone ({self.place}): {percent(1 - self.top1_error)} %. The difference, {gain} points, "
+            "is of one seed, which cannot tell a gain from chance; collegium compare trains several."
+        )
+
 
 def recipe_alone(recipe: Recipe, network: str) -> Recipe:
     """A run's recipe for one of its networks alone."""
@@ -29,6 +40,20 @@ def recipe_alone(recipe: Recipe, network: str) -> Recipe:
 def folder_alone(run: Path) -> Path:
     """Where the baseline of a run is trained: beside it."""
     return run.with_name(f"{run.name}-baseline")
+
+
+def baseline_beside(run: Path, recipe: Recipe, index: int) -> Baseline | None:
+    """What was trained beside a run of this recipe with its network number ``index`` alone; None where nothing was."""
+    folder = RunFolder(folder_alone(run))
+    try:
+        result, found = folder.result(), folder.recipe()
+    except CollegiumError:
+        return None
+    alone = recipe_alone(recipe, parse_peers(recipe.peers)[index])
+    same = dataclasses.replace(found, method=alone.method, **_unimportant(alone)) == alone
+    if result is None or found.method_name != BASELINE or not same:
+        return None
+    return Baseline(float(result["predictors"]["peer0"]["last"]["top1_error"]), str(folder.path))
 
 
 def known_baseline(study: str | Path, alone: Recipe, index: int) -> Baseline | None:
@@ -46,16 +71,19 @@ def known_baseline(study: str | Path, alone: Recipe, index: int) -> Baseline | N
         UsageError: there is no study.
     """
     opened = Study.open(study)
-    unimportant = {name: getattr(alone, name) for name in NO_MATTER}
     for outcome in opened.outcomes():
         recipe = outcome.cell.recipe
         names = parse_peers(recipe.peers)
         if outcome.result is None or alone.peers not in names or (len(names) > 1 and recipe.gradient_clip is not None):
             continue
-        same = dataclasses.replace(recipe, peers=alone.peers, **unimportant)
+        same = dataclasses.replace(recipe, peers=alone.peers, **_unimportant(alone))
         if resolve(same).differences(resolve(alone)):
             continue
         k = index if names[index : index + 1] == [alone.peers] else names.index(alone.peers)
         error = outcome.result["predictors"][f"peer{k}"]["last"]["top1_error"]
         return Baseline(float(error), f"peer{k} of {opened.run_folder(outcome.cell).path}")
     return None
+
+
+def _unimportant(recipe: Recipe) -> dict[str, Any]:
+    return {name: getattr(recipe, name) for name in NO_MATTER}

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import collegium
+from collegium.baseline import Baseline
 from collegium.pages.html import element
 from collegium.pages.run_page import render, write_report, write_report_if_possible
 from collegium.results.analysis import RunAnalysis, gather
@@ -145,6 +146,14 @@ def test_the_student_loads_from_where_the_page_says(page: str):
     assert not collegium.load_peer(place[1]).training
     run = str(Path(place[1]).parents[1])
     assert f"collegium export {run} --format onnx" in page and f"collegium predict {run} photographs/" in page
+
+
+def test_a_baseline_beside_the_run_is_compared_with_the_deployed_network(page: str, analysis: RunAnalysis):
+    assert "The same network alone" not in page
+    error = analysis.result["predictors"]["peer0"]["last"]["top1_error"]
+    told = render(replace(analysis, baseline=Baseline(error + 0.0125, "runs/ffl-baseline")))
+    assert f"peer0, which is deployed: {100 - 100 * error:.2f} %." in told
+    assert "alone (runs/ffl-baseline): " in told and "The difference, +1.25 points, is of one seed" in told
 
 
 def test_of_five_classes_or_fewer_there_is_no_top_5_accuracy(page: str, analysis: RunAnalysis):

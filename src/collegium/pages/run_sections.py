@@ -92,10 +92,19 @@ def summary(analysis: RunAnalysis) -> Html:
     return html(
         [
             element("p", verdict(analysis), class_="lead"),
+            element("p", _beside(analysis)) if analysis.baseline else "",
             element("div", boxes, class_="cards"),
             element("p", note, doubt(analysis), class_="soft"),
         ]
     )
+
+
+def _beside(analysis: RunAnalysis) -> str:
+    """The deployed network and the same one alone."""
+    assert analysis.baseline is not None
+    name = analysis.deployed
+    told = f"{name}, which is deployed: {number(last(analysis.result, name, 'top1_accuracy'))} %. "
+    return told + analysis.baseline.compared(analysis.result["predictors"][name]["last"]["top1_error"])
 
 
 def scores(analysis: RunAnalysis, styles: Styles) -> Html:

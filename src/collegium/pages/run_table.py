@@ -103,9 +103,4 @@ def result_table(result: Result, baseline: Baseline | None = None) -> RunTable:
     )
     if baseline is None:
         return table
-    gain = number(100 * (baseline.top1_error - scores[deployed]["top1_error"]), sign=True)
-    return replace(
-        table,
-        baseline=f"The same network alone ({baseline.place}): {percent(1 - baseline.top1_error)} %. The difference, "
-        f"{gain} points, is of one seed, which cannot tell a gain from chance; collegium compare trains several.",
-    )
+    return replace(table, baseline=baseline.compared(scores[deployed]["top1_error"]))
