@@ -27,9 +27,14 @@ def printed(what: object) -> str:
     return console.file.getvalue()
 
 
-def test_the_deployed_network_is_trained_alone_beside_the_run_and_resumes(tmp_path: Path) -> None:
-    call = dict(method="okddip", peers="2xresnet8,resnet14", run=tmp_path / "run", baseline=True, **SMALL)
+def test_the_deployed_network_is_trained_alone_beside_the_run_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = dict(SMALL, method="okddip", peers="2xresnet8,resnet14", run=tmp_path / "run", baseline=True, quiet=False)
     result = collegium.train(**call)
+    told = capsys.readouterr().err.splitlines()
+    begins = told.index("For comparison, the deployed network alone:")
+    assert told[begins + 1].startswith("data ") and f"folder    {tmp_path / 'run-baseline'}" in told[begins:]
     alone = RunFolder(tmp_path / "run-baseline")
     recipe, found = alone.recipe(), alone.result()
     assert found is not None
@@ -55,6 +60,7 @@ def test_the_deployed_network_is_trained_alone_beside_the_run_and_resumes(tmp_pa
     assert baseline_beside(tmp_path / "by_hand", recipe, 0) is None, "nothing there"
     written = alone.result_file.stat().st_mtime_ns
     assert collegium.train(**call).baseline == result.baseline
+    assert not capsys.readouterr().err
     assert alone.result_file.stat().st_mtime_ns == written
 
 

@@ -101,10 +101,10 @@ class Sheet:
             box=SIMPLE_HEAD,
         )
         for k, column in enumerate(self.columns):
-            name, wrap = printable(column.name), column.wrap and column.left
+            heading, wrap = printable(column.name), column.wrap and column.left
             if column.wrap and not column.left:
-                name = _narrowed(name, [row[k] for _, rows in self._groups for row in rows])
-            head = Text("\n".join(filter(None, (name, printable(column.unit)))))
+                heading = _narrowed(heading, [row[k] for _, rows in self._groups for row in rows])
+            head = Text("\n".join(filter(None, (heading, printable(column.unit)))))
             justify = "left" if column.left else "right"
             made.add_column(head, justify=justify, no_wrap=not wrap, overflow="fold" if wrap else "ellipsis")  # type: ignore[arg-type]
         for group, rows in self._groups:
