@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 import collegium
-from collegium.baseline import folder_alone, known_baseline, recipe_alone
+from collegium.baseline import baseline_beside, folder_alone, known_baseline, recipe_alone
 from collegium.errors import UsageError
 from collegium.networks import build
 from collegium.study.cell import Cell
@@ -27,9 +27,14 @@ def printed(what: object) -> str:
     return console.file.getvalue()
 
 
-def test_the_deployed_network_is_trained_alone_beside_the_run_and_resumes(tmp_path: Path) -> None:
-    call = dict(method="okddip", peers="2xresnet8,resnet14", run=tmp_path / "run", baseline=True, **SMALL)
+def test_the_deployed_network_is_trained_alone_beside_the_run_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = dict(SMALL, method="okddip", peers="2xresnet8,resnet14", run=tmp_path / "run", baseline=True, quiet=False)
     result = collegium.train(**call)
+    told = capsys.readouterr().err.splitlines()
+    begins = told.index("For comparison, the deployed network alone:")
+    assert told[begins + 1].startswith("data ") and f"folder    {tmp_path / 'run-baseline'}" in told[begins:]
     alone = RunFolder(tmp_path / "run-baseline")
     recipe, found = alone.recipe(), alone.result()
     assert found is not None
@@ -48,8 +53,14 @@ def test_the_deployed_network_is_trained_alone_beside_the_run_and_resumes(tmp_pa
         f"alone ({tmp_path / 'run-baseline'}): {theirs:.2f} %. The difference, {gain} points, is of one seed" in second
     )
     assert second in result._repr_html_()
+    ran = RunFolder(tmp_path / "run").recipe()
+    assert baseline_beside(tmp_path / "run", ran, 2) == result.baseline
+    assert baseline_beside(tmp_path / "run", ran, 0) is None, "another network"
+    assert baseline_beside(tmp_path / "run", dataclasses.replace(ran, seed=4), 2) is None, "another seed"
+    assert baseline_beside(tmp_path / "by_hand", recipe, 0) is None, "nothing there"
     written = alone.result_file.stat().st_mtime_ns
     assert collegium.train(**call).baseline == result.baseline
+    assert not capsys.readouterr().err
     assert alone.result_file.stat().st_mtime_ns == written
 
 
@@ -65,6 +76,7 @@ def test_own_networks_have_a_baseline_of_their_untrained_weights(tmp_path: Path)
     by_hand = collegium.train(method="independent", peers=[twin], run=tmp_path / "by_hand", **SMALL)
     found = RunFolder(tmp_path / "run-baseline").result()
     assert found is not None and found["predictors"] == by_hand["predictors"]
+    assert baseline_beside(tmp_path / "run", RunFolder(tmp_path / "run").recipe(), 0) is not None
 
 
 def test_a_study_s_run_is_taken_where_it_is_the_same(tmp_path: Path) -> None:

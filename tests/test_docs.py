@@ -91,6 +91,9 @@ def test_the_page_s_command_for_photographs(folder: Path, write_images) -> None:
     main([*shlex.split(command)[1:], *shlex.split(few)])
     config = read_config(folder / "runs" / "photos")
     assert config["network"] == "timm/mobilenetv3_small_100" and config["resize"] == 37
+    write_images(folder / "new_photos", 2, (40, 60))
+    main(shlex.split(re.search(r"^collegium predict runs/photos new.*", PAGE, re.MULTILINE)[0])[1:])
+    assert (folder / "labels.csv").read_text().startswith("file,label,probability,p(cat),p(dog)\n")
 
 
 def test_the_page_s_command_with_weights_from_a_file(folder: Path, write_images) -> None:

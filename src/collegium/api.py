@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -215,6 +216,8 @@ def _baseline(
     if known is not None:
         return known
     place = folder_alone(folder.path)
+    if not options["quiet"] and RunFolder(place).result() is None:
+        print("For comparison, the deployed network alone:", file=sys.stderr)
     given: dict[str, Any] = {"peers": None if peers is None else [peers[index]], "data": own.get("data")}
     trained = run_training(alone, place, **given, **options)
     return Baseline(trained["predictors"]["peer0"]["last"]["top1_error"], str(place))

@@ -3,14 +3,18 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from collegium.cohort import freeze_patterns, freezes
+from collegium.errors import CollegiumError
+from collegium.formatting import number, percent
 from collegium.networks import parse_peers
+from collegium.student import trained_names
 from collegium.study.grid import BASELINE
 from collegium.study.study import Study
 from collegium.training.experiment import resolve
 from collegium.training.recipe import Recipe
+from collegium.training.run_folder import RunFolder
 
 NO_MATTER = ("device", "ema", "checkpoint_every", "keep_checkpoints")
 """Entries of a recipe that do not change what a network learns, and nor does evaluate_every without patience."""
@@ -21,6 +25,14 @@ class Baseline(NamedTuple):
 
     top1_error: float  # on the test images after the last epoch, in [0, 1]
     place: str  # of the run
+
+    def compared(self, top1_error: float) -> str:
+        """What it says of the deployed network's error in [0, 1], in sentences."""
+        gain = number(100 * (self.top1_error - top1_error), sign=True)
+        return (
+            f"The same network alone ({self.place}): {percent(1 - self.top1_error)} %. The difference, {gain} points, "
+            "is of one seed, which cannot tell a gain from chance; collegium compare trains several."
+        )
 
 
 def recipe_alone(recipe: Recipe, network: str, index: int, parameters: Iterable[str] = ()) -> Recipe:
@@ -53,6 +65,22 @@ def folder_alone(run: Path) -> Path:
     return run.with_name(f"{run.name}-baseline")
 
 
+def baseline_beside(run: Path, recipe: Recipe, index: int) -> Baseline | None:
+    """What was trained beside a run of this recipe with its network number ``index`` alone; None where nothing was."""
+    folder = RunFolder(folder_alone(run))
+    try:
+        result, found = folder.result(), folder.recipe()
+    except CollegiumError:
+        return None
+    names = parse_peers(recipe.peers)
+    frozen = trained_names(RunFolder(run).peer(f"peer{index}")) if recipe.freeze is not None else ()
+    alone = recipe_alone(recipe, names[index], index, frozen)
+    same = dataclasses.replace(found, method=alone.method, **_unimportant(alone)) == alone
+    if result is None or found.method_name != BASELINE or not same:
+        return None
+    return Baseline(float(result["predictors"]["peer0"]["last"]["top1_error"]), str(folder.path))
+
+
 def known_baseline(study: str | Path, alone: Recipe, index: int) -> Baseline | None:
     """A finished run of a study in which the network has learned alone under this recipe; None where there is none.
 
@@ -69,17 +97,20 @@ def known_baseline(study: str | Path, alone: Recipe, index: int) -> Baseline | N
     """
     opened = Study.open(study)
     together = alone.gradient_clip is not None or alone.patience is not None
-    no_matter = NO_MATTER if alone.patience is not None else (*NO_MATTER, "evaluate_every")
-    unimportant = {name: getattr(alone, name) for name in no_matter}
     for outcome in opened.outcomes():
         recipe = outcome.cell.recipe
         names = parse_peers(recipe.peers)
         if outcome.result is None or alone.peers not in names or (len(names) > 1 and together):
             continue
-        same = dataclasses.replace(recipe, peers=alone.peers, **unimportant)
+        same = dataclasses.replace(recipe, peers=alone.peers, **_unimportant(alone))
         if resolve(same).differences(resolve(alone)):
             continue
         k = index if names[index : index + 1] == [alone.peers] else names.index(alone.peers)
         error = outcome.result["predictors"][f"peer{k}"]["last"]["top1_error"]
         return Baseline(float(error), f"peer{k} of {opened.run_folder(outcome.cell).path}")
     return None
+
+
+def _unimportant(recipe: Recipe) -> dict[str, Any]:
+    names = NO_MATTER if recipe.patience is not None else (*NO_MATTER, "evaluate_every")
+    return {name: getattr(recipe, name) for name in names}

@@ -199,7 +199,7 @@ def _train(values: dict[str, Any]) -> None:
 
     from collegium import api
     from collegium.pages.run_page import write_report_if_possible
-    from collegium.student import peer_folder
+    from collegium.student import peer_folder, read_config
     from collegium.training.devices import first_process
     from collegium.training.recipe import Recipe
 
@@ -216,7 +216,8 @@ def _train(values: dict[str, Any]) -> None:
     result = api.train(run=folder.path, **values, **recipe.to_dict())
     if not first_process():
         return
-    page = folder.report_file if folder.report_file.exists() else write_report_if_possible(folder.path)
+    kept = folder.report_file.exists() and not values["baseline"]  # which the page tells of
+    page = folder.report_file if kept else write_report_if_possible(folder.path)
     if values["quiet"]:
         return
     if finished:
@@ -226,10 +227,11 @@ def _train(values: dict[str, Any]) -> None:
         print(printable(f"Reconstructed, for want of a published description: {result['reconstructed']}."))
     if page is not None:
         print(f"The page of this run: {page}")
-    print(
-        f'A trained peer: collegium.load_peer("{peer_folder(folder.path)}"); '
-        f"as one file: collegium export {folder.path}"
-    )
+    peer = peer_folder(folder.path)
+    print(f'A trained peer: collegium.load_peer("{peer}")')
+    print(f"As one file: collegium export {folder.path}")
+    if "bands" not in read_config(peer):  # of a scene
+        print(f"Classes of image files: collegium predict {folder.path} FOLDER")
 
 
 def _show(what: object) -> None:

@@ -105,7 +105,7 @@ def test_without_test_images_a_share_of_each_class_is_held_out(root, write_image
     assert sum(sum(c) for c in counts.values()) == 3 * 42
     assert all(16 - 10 <= count <= 16 + 10 for count in counts["test"])  # three standard deviations
     assert all(0 < count <= 11 for count in counts["validation"])
-    said = f"{sum(counts['test'])} of its 126 images (0.4 of each class on average, by file name, split_seed 0)"
+    said = f"{sum(counts['test'])} of its 126 images (40 % of each class on average, by file name, split_seed 0)"
     assert said in data.notes[0]
     seeds = [load(f"folder:{root / below}", split_seed=seed).test.indices.tolist() for seed in (0, 0, 1)]
     assert seeds[0] == seeds[1] != seeds[2]

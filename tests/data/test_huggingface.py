@@ -121,7 +121,7 @@ def test_what_is_held_out_of_a_local_folder_follows_file_names(pets, write_image
         return {image.numpy().tobytes() for image in split.images}
 
     data = load(f"huggingface:{pets}")
-    assert "0.2 of each class on average, by file name" in data.notes[0]
+    assert "20 % of each class on average, by file name" in data.notes[0]
     for file in write_images(pets.parent / "more", 15, seed=9):
         file.rename(pets / "a" / f"0{file.name}")
     more = load(f"huggingface:{pets}")

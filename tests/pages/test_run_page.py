@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import collegium
+from collegium.baseline import Baseline
 from collegium.pages.html import element
 from collegium.pages.run_page import render, write_report, write_report_if_possible
 from collegium.results.analysis import RunAnalysis, gather
@@ -143,7 +144,22 @@ def test_the_student_loads_from_where_the_page_says(page: str):
     place = re.search(r"load_peer\(&#x27;(.+?)&#x27;\)", page)
     assert place is not None
     assert not collegium.load_peer(place[1]).training
-    assert re.search(r"collegium export (\S+) --format onnx", page)[1] == str(Path(place[1]).parents[1])
+    run = str(Path(place[1]).parents[1])
+    assert f"collegium export {run} --format onnx" in page and f"collegium predict {run} photographs/" in page
+
+
+def test_a_baseline_beside_the_run_is_compared_with_the_deployed_network(page: str, analysis: RunAnalysis):
+    assert "The same network alone" not in page
+    error = analysis.result["predictors"]["peer0"]["last"]["top1_error"]
+    told = render(replace(analysis, baseline=Baseline(error + 0.0125, "runs/ffl-baseline")))
+    assert f"peer0, which is deployed: {100 - 100 * error:.2f} %." in told
+    assert "alone (runs/ffl-baseline): " in told and "The difference, +1.25 points, is of one seed" in told
+
+
+def test_of_five_classes_or_fewer_there_is_no_top_5_accuracy(page: str, analysis: RunAnalysis):
+    assert page.count("top-5 accuracy") > 1
+    told = render(replace(analysis, result=analysis.result | {"test_images_per_class": [90] * 5}))
+    assert told.count("top-1 accuracy") == page.count("top-1 accuracy") and "top-5" not in told
 
 
 def test_what_was_reconstructed_is_said(page: str, analysis: RunAnalysis):

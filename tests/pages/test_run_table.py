@@ -1,6 +1,7 @@
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from collegium.pages.run_table import result_table
@@ -21,7 +22,7 @@ def result(errors: dict[str, float], peers: list[str] | None = None) -> dict[str
         "deployed_peer": "peer0",
         "predictors": {name: entry(error) for name, error in errors.items()},
         "mean_peer": entry(sum(peer_errors) / len(peer_errors)),
-        "test_images_per_class": [10, 14],
+        "test_images_per_class": [10, 14, 10, 10, 10, 10],
         "cost": {name: {"parameters": 1234, "flops": 5_600_000} for name in errors},
     }
 
@@ -45,6 +46,22 @@ def test_where_classes_are_uneven_the_average_over_them_and_kappa_are_shown() ->
     for word in ("90.00", "87.50", "62.50", "43.75", "kappa"):
         assert word in text
     assert "top-5" not in text
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(2, False), (5, False), (6, True)])
+def test_of_five_classes_or_fewer_there_is_no_top_5_accuracy(classes: int, shown: bool) -> None:
+    found = result({"peer0": 0.1, "ensemble": 0.125}) | {"test_images_per_class": [10] * classes}
+    text = printed(result_table(found))
+    assert "top-1" in text and ("top-5" in text) is shown
+
+
+def test_numbers_of_any_length_are_whole() -> None:
+    found = result({"peer0": 0.1, "peer1": 0.2, "ensemble": 0.125}) | {"test_images_per_class": [10, 16]}
+    found["predictors"]["peer0"]["last"]["nll"] = 26073.806
+    found["cost"]["peer0"]["parameters"] = 571_299
+    text = printed(result_table(found))
+    assert "26073.806" in text and "571,299" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_the_deployed_network_is_the_headline() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from chromium import needs_chromium, visit
 from collegium.api import publish
+from collegium.pages.study_charts import in_lines
 from collegium.study.plan import PlanOptions
 from collegium.study.study import Study
 from helpers_study import cell, finish, made_up
@@ -22,8 +23,10 @@ const focused = document.activeElement === head;
 const press = key => head.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
 press("Enter"); sorted.push(column());
 press(" "); sorted.push(column());
+const name = document.querySelector("#comparison tbody th");
+name.append("x".repeat(40));
 const sizes = [...document.querySelectorAll("p, td, th")].map(e => parseFloat(getComputedStyle(e).fontSize));
-return {sorted, focused, aria: head.ariaSort, smallest: Math.min(...sizes),
+return {sorted, focused, name: name.offsetWidth, aria: head.ariaSort, smallest: Math.min(...sizes),
   charts: document.querySelectorAll("#charts svg").length,
   loaded: performance.getEntriesByType("resource").map(entry => entry.name)};
 """
@@ -60,8 +63,19 @@ def test_in_a_browser_it_sorts_fits_and_loads_nothing(width: int, study: Study, 
     up = [means[1], means[0], means[2]]
     for order, expected in zip(found["sorted"], [up, up[::-1], up, up[::-1]], strict=True):  # clicks, then keys
         assert [text for text in order if text != "–"] == expected
+    assert found["name"] < width / 2  # it stays in place while the numbers scroll
     assert found["focused"] and found["aria"] == "descending"
     assert found["loaded"] == [] and found["charts"] == 4 and found["smallest"] >= 12
+
+
+def test_a_chart_has_long_names_in_lines() -> None:
+    assert in_lines("dml · resnet8,wrn_10_1 − independent", 40) == "dml · resnet8,wrn_10_1 − independent"
+    found = in_lines("module:my_method.Surest:ramp=0.5 · 2xresnet8 − dml:temperature=3:divergence=renyi", 30)
+    assert found.splitlines() == [
+        "module:my_method.Surest:",
+        "ramp=0.5 · 2xresnet8 − dml:",
+        "temperature=3:divergence=renyi",
+    ]
 
 
 def test_nothing_in_it_comes_from_the_network(page: str) -> None:

@@ -85,6 +85,23 @@ def test_a_narrow_terminal_leaves_columns_out_and_says_so(table: StudyTable) -> 
     assert re.search(r"In table.md, for want of room: ECE, training", text)
 
 
+def test_a_narrow_terminal_breaks_words_before_numbers(tmp_path: Path) -> None:
+    long = "dml:temperature=3:divergence=renyi:order=2"
+    cells = [
+        dataclasses.replace(cell(method, seed), label=f"{label} · 2xresnet8")
+        for method, label in (("independent", "independent"), ("dml", long))
+        for seed in range(2)
+    ]
+    study = Study(tmp_path / "s", cells, reference={f"{long} · 2xresnet8": "independent · 2xresnet8"})
+    study.write()
+    for one, accuracy in zip(cells, (0.3, 0.9, 0.95, 0.35), strict=True):
+        finish(study, one, accuracy)
+    text = shown(StudyTable(findings(study)), 80)
+    for whole in ("65.00 ± 42.43", "undecided", "verdict", "one network"):
+        assert whole in text
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+
+
 def test_markdown_has_as_many_cells_in_every_line(table: StudyTable) -> None:
     lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
     assert len(lines) == 5 and len({line.count("|") for line in lines}) == 1

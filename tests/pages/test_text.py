@@ -9,6 +9,8 @@ def test_the_verdict_holds_the_runs_numbers_and_compares_with_no_baseline(analys
     for name in ("ensemble", "fused"):
         assert f"{100 - 100 * analysis.result['predictors'][name]['last']['top1_error']:.2f} %" in text
     assert f"{100 - 100 * analysis.result['mean_peer']['last']['top1_error']:.2f} % of the 450 test images" in text
+    used = f"peer0, which is deployed, {100 - 100 * analysis.result['predictors']['peer0']['last']['top1_error']:.2f} %"
+    assert used in text
     assert "better" not in text and "improve" not in text
 
 

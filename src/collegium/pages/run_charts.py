@@ -40,7 +40,7 @@ def learning(analysis: RunAnalysis, styles: Styles) -> Html:
         element("h3", "Terms of the loss"),
         element(
             "p",
-            "Each term as it was descended, its weight applied, mean over the epoch's steps; "
+            "Each term times its weight, mean over the epoch's steps; "
             "and the learning rate. Axes are logarithmic where values span more than a factor of ten.",
             class_="soft",
         ),

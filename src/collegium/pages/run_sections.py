@@ -12,12 +12,10 @@ from collegium.pages.sheet import Cell, Column, Sheet
 from collegium.pages.text import doubt, verdict
 from collegium.results import wording
 from collegium.results.analysis import RunAnalysis
-from collegium.results.scores import METRICS, last, wrong_labels
+from collegium.results.scores import METRICS, Metric, accuracies, last, wrong_labels
 from collegium.training.result import trained_epochs
 
 Styles = dict[str, Style]
-
-SHOWN = [METRICS[key] for key in ("top1_accuracy", "top5_accuracy", "nll", "ece")]
 
 
 def chip(style: Style) -> Html:
@@ -94,26 +92,36 @@ def summary(analysis: RunAnalysis) -> Html:
     return html(
         [
             element("p", verdict(analysis), class_="lead"),
+            element("p", _beside(analysis)) if analysis.baseline else "",
             element("div", boxes, class_="cards"),
             element("p", note, doubt(analysis), class_="soft"),
         ]
     )
 
 
+def _beside(analysis: RunAnalysis) -> str:
+    """The deployed network and the same one alone."""
+    assert analysis.baseline is not None
+    name = analysis.deployed
+    told = f"{name}, which is deployed: {number(last(analysis.result, name, 'top1_accuracy'))} %. "
+    return told + analysis.baseline.compared(analysis.result["predictors"][name]["last"]["top1_error"])
+
+
 def scores(analysis: RunAnalysis, styles: Styles) -> Html:
     result = analysis.result
     chosen = result["best_chosen_on"]
+    metrics = [METRICS[key] for key in (*accuracies(len(result["test_images_per_class"])), "nll", "ece")]
     best = f"The highest accuracy of any epoch, chosen on the {chosen} images"
     columns = [
         Column("predictor", left=True),
-        *(Column(metric.name, metric.name, metric.unit, metric.meaning) for metric in SHOWN),
+        *(Column(metric.name, metric.name, metric.unit, metric.meaning) for metric in metrics),
         Column("parameters", meaning="Numbers learned in training that the predictor needs"),
         Column("FLOPs", meaning="For one image; a multiplication and an addition count as two"),
         Column("best epoch", unit="top-1 accuracy, %", meaning=best),
     ]
-    rows = [_score_row(analysis, name, s, styles) for name, s in result["predictors"].items()]
+    rows = [_score_row(analysis, name, s, metrics, styles) for name, s in result["predictors"].items()]
     if len(analysis.peers) > 1:
-        rows.insert(len(analysis.peers), _score_row(analysis, "mean_peer", result["mean_peer"], styles))
+        rows.insert(len(analysis.peers), _score_row(analysis, "mean_peer", result["mean_peer"], metrics, styles))
     flatters = (
         "chosen on the test images themselves, which flatters; it is here only for comparison with papers that do so"
         if chosen == "test"
@@ -133,7 +141,7 @@ def scores(analysis: RunAnalysis, styles: Styles) -> Html:
             "ul",
             [
                 element("li", element("b", metric.name), ": ", metric.meaning[0].lower() + metric.meaning[1:], ".")
-                for metric in SHOWN
+                for metric in metrics
             ],
             class_="soft",
         ),
@@ -141,8 +149,10 @@ def scores(analysis: RunAnalysis, styles: Styles) -> Html:
     )
 
 
-def _score_row(analysis: RunAnalysis, name: str, scores: dict[str, Any], styles: Styles) -> list[Cell]:
-    numbers = [number(m.value(scores["last"]), m.digits) for m in SHOWN]
+def _score_row(
+    analysis: RunAnalysis, name: str, scores: dict[str, Any], metrics: list[Metric], styles: Styles
+) -> list[Cell]:
+    numbers = [number(m.value(scores["last"]), m.digits) for m in metrics]
     costs = analysis.result["cost"]
     if name == "mean_peer":
         cost = {k: fmean(costs[peer][k] for peer in analysis.peers) for k in ("parameters", "flops")}
@@ -209,8 +219,11 @@ def use(analysis: RunAnalysis) -> Html:
     )
     run = analysis.run.as_posix()
     export = f"collegium export {shlex.quote(run)} --format onnx"
+    predict = f"collegium predict {shlex.quote(run)} photographs/ --out labels.csv"
     if "python:" in analysis.recipe.peers:  # which the command line cannot have
         export = f"collegium.export({run!r}, network=...)  # the untrained network"
+        predict = f"collegium.predict({run!r}, 'photographs', network=...).labels"
+    scene = isinstance(analysis.data, PatchData)
     rest = [name for name in analysis.peers if name != analysis.deployed]
     others = f" Beside it lie{'s' * (len(rest) == 1)} {', '.join(rest)}." if rest else ""
     return section(
@@ -223,11 +236,12 @@ def use(analysis: RunAnalysis) -> Html:
             + (
                 "what is done to a scene before patches are cut: bands, principal components if any, and the mean and "
                 "standard deviation of each channel."
-                if isinstance(analysis.data, PatchData)
+                if scene
                 else "the mean and standard deviation by which pixels scaled to [0, 1] are normalised."
             ),
             class_="soft",
         ),
+        *([] if scene else [element("p", "The classes of image files:"), element("pre", element("code", predict))]),
         element("p", "As one file that runs without Collegium, by torch alone or ONNX Runtime:"),
         element("pre", element("code", export)),
         id="use",

@@ -10,7 +10,7 @@ from collegium.baseline import Baseline
 from collegium.formatting import number, percent, plural
 from collegium.pages.html import Html, element
 from collegium.pages.sheet import Column, Sheet, shown
-from collegium.results.scores import METRICS, Result, all_predictors, uneven, wrong_labels
+from collegium.results.scores import METRICS, Result, accuracies, all_predictors, uneven, wrong_labels
 from collegium.results.wording import networks
 from collegium.student import deployed_peer
 from collegium.training.result import trained_epochs
@@ -62,7 +62,8 @@ def predictor_table(
 ) -> RunTable:
     """One run: predictor -> metric -> value, and predictor -> parameters and FLOPs, as rows.
 
-    Where test classes are uneven, accuracies over all and by class and kappa take the place of the top-5 accuracy.
+    Where test classes are uneven, accuracies over all and by class and kappa take the place of the top-1 and top-5
+    accuracy; of five classes or fewer there is no top-5 accuracy.
 
     Args:
         title: of the table.
@@ -73,7 +74,7 @@ def predictor_table(
         network: its name.
     """
     by_class = "overall_accuracy", "average_accuracy", "kappa"
-    keys = (*(by_class if uneven(images_per_class) else ("top1_accuracy", "top5_accuracy")), "nll", "ece")
+    keys = (*(by_class if uneven(images_per_class) else accuracies(len(images_per_class))), "nll", "ece")
     metrics = [METRICS[key] for key in keys]
     columns = [Column("predictor", left=True)]
     columns += [Column(key, metric.name, metric.unit, wrap=True) for key, metric in zip(keys, metrics, strict=True)]
@@ -104,9 +105,4 @@ def result_table(result: Result, baseline: Baseline | None = None) -> RunTable:
     )
     if baseline is None:
         return table
-    gain = number(100 * (baseline.top1_error - scores[deployed]["top1_error"]), sign=True)
-    return replace(
-        table,
-        baseline=f"The same network alone ({baseline.place}): {percent(1 - baseline.top1_error)} %. The difference, "
-        f"{gain} points, is of one seed, which cannot tell a gain from chance; collegium compare trains several.",
-    )
+    return replace(table, baseline=baseline.compared(scores[deployed]["top1_error"]))

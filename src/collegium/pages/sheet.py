@@ -7,6 +7,7 @@ characters that control a terminal or the direction of writing are left out of a
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Column:
         unit: of its values.
         meaning: in a page it is shown where the pointer rests.
         left: its cells are text, aligned at the left.
-        wrap: a terminal may break its cells into lines.
+        wrap: a terminal may break its cells into lines; of numbers, which stand at the right, the heading alone.
         code: Markdown shows its cells as code.
     """
 
@@ -99,9 +100,12 @@ class Sheet:
             title_justify="left",
             box=SIMPLE_HEAD,
         )
-        for column in self.columns:
-            head = Text("\n".join(printable(part) for part in (column.name, column.unit) if part))
-            justify, wrap = ("left" if column.left else "right"), column.wrap
+        for k, column in enumerate(self.columns):
+            heading, wrap = printable(column.name), column.wrap and column.left
+            if column.wrap and not column.left:
+                heading = _narrowed(heading, [row[k] for _, rows in self._groups for row in rows])
+            head = Text("\n".join(filter(None, (heading, printable(column.unit)))))
+            justify = "left" if column.left else "right"
             made.add_column(head, justify=justify, no_wrap=not wrap, overflow="fold" if wrap else "ellipsis")  # type: ignore[arg-type]
         for group, rows in self._groups:
             if group:
@@ -203,6 +207,12 @@ _FORMULA = tuple("=+-@＝＋－＠")
 
 def _cell(value: Cell | str) -> Cell:
     return value if isinstance(value, Cell) else Cell(value)
+
+
+def _narrowed(heading: str, cells: Sequence[Cell]) -> str:
+    """The heading in lines that are no wider than its longest word, or the cells, need."""
+    texts = [*heading.split(), *(line for cell in cells for line in cell.lines)]
+    return textwrap.fill(heading, max(map(len, texts)))
 
 
 def _terminal(cell: Cell) -> Text:

@@ -1,5 +1,6 @@
 """The charts of a study: accuracy against training time and parameters, gains by method, learning curves."""
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -49,7 +50,11 @@ def _gains(findings: Findings, look: Mapping[str, Style]) -> Html | None:
     contrasts = len({c.over for c in found}) > 1
     found.sort(key=lambda c: list(findings.cohorts()).index(c.row.cohort))
     several = len({c.row.cohort for c in found}) > 1
-    with figures.drawing("gains", 5.2, 0.9 + 0.34 * len(found)) as (drawn, axes):
+    names = [c.row.label if several else c.row.method for c in found]
+    names = [f"{name} − {c.over}" if contrasts else name for name, c in zip(names, found, strict=True)]
+    names = [in_lines(name) for name in names]
+    lines = max(name.count("\n") + 1 for name in names)
+    with figures.drawing("gains", 5.2, 0.9 + max(0.34, 0.17 * lines + 0.08) * len(found)) as (drawn, axes):
         axes.axvline(0, color=INK, linewidth=0.8, alpha=0.5)
         for k, c in enumerate(found):
             y, colour = len(found) - 1 - k, look[c.row.method].colour
@@ -58,8 +63,6 @@ def _gains(findings: Findings, look: Mapping[str, Style]) -> Html | None:
             axes.plot([c.gain.spread.mean] * 2, [y - 0.28, y + 0.28], color=colour, linewidth=2.2)
             if c.interval is not None:
                 axes.plot(c.interval, [y, y], color=colour, linewidth=1, alpha=0.6)
-        names = [c.row.label if several else c.row.method for c in found]
-        names = [f"{name} − {c.over}" if contrasts else name for name, c in zip(names, found, strict=True)]
         axes.set_yticks(range(len(found))[::-1], names)
         axes.set_ylim(-0.6, len(found) - 0.4)
         axes.tick_params(axis="y", length=0)
@@ -73,6 +76,16 @@ def _gains(findings: Findings, look: Mapping[str, Style]) -> Html | None:
         "confidence interval."
     )
     return figure(picture, caption)
+
+
+def in_lines(name: str, width: int = 30) -> str:
+    """A row's name in lines that leave the chart its room, broken between its parts and options."""
+    lines = [""]
+    for part in re.split(r"(?<=:)|(?<= [·−] )", name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _by_time(rows: Sequence[Row], look: Mapping[str, Style]) -> Html | None:

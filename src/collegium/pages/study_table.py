@@ -265,7 +265,7 @@ class StudyTable:
         return rows
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """A table a cohort, without the columns that a narrow terminal has no room for."""
+        """A table a cohort, without the columns that a narrow terminal has no room for; words are broken last."""
         yield shown(self.title, "bold")
         for sentence in self.plan:
             yield shown(sentence)
@@ -301,7 +301,8 @@ class StudyTable:
     def _of_cohort(self, rows: Sequence[Row], columns: Sequence[Column]) -> RichTable:
         lines = [line for line in self.lines if line.row in rows]
         said = [c for c in columns if any(line.cells[c.key].text != MISSING for line in lines)]
-        return Sheet([_METHOD, *said], [_row(line, said) for line in lines]).terminal()
+        heads = [replace(c, left=True, wrap=True) if c.key in ("method", "verdict") else c for c in (_METHOD, *said)]
+        return Sheet(heads, [_row(line, said) for line in lines]).terminal()
 
     def __str__(self) -> str:
         return self.markdown()

@@ -22,9 +22,10 @@ def verdict(analysis: RunAnalysis) -> str:
         sentences.append(f"{after}, the peer gets {number(accuracy[0])} % of the {images:,} test images right.")
     else:
         span = f"from {number(min(accuracy))} % to {number(max(accuracy))} %"
-        span = f"each {number(accuracy[0])} %" if min(accuracy) == max(accuracy) else span
+        used = f"; {analysis.deployed}, which is deployed, {number(last(result, analysis.deployed, 'top1_accuracy'))} %"
+        span = f"each {number(accuracy[0])} %" if min(accuracy) == max(accuracy) else span + used
         sentences.append(
-            f"{after}, one peer alone gets {number(fmean(accuracy))} % of the {images:,} test images right "
+            f"{after}, one peer gets {number(fmean(accuracy))} % of the {images:,} test images right "
             f"(mean of {len(accuracy)} peers, {span})."
         )
         joined = number(last(result, "ensemble", "top1_accuracy"))
@@ -32,7 +33,7 @@ def verdict(analysis: RunAnalysis) -> str:
     averaged = [name + AVERAGED for name in analysis.peers if name + AVERAGED in result["predictors"]]
     if averaged:
         right = number(fmean(last(result, name, "top1_accuracy") for name in averaged))
-        sentences.append(f"With averaged weights, one peer alone gets {right} % right.")
+        sentences.append(f"With averaged weights, one peer gets {right} % right.")
     own = [(name, number(last(result, name, "top1_accuracy"))) for name in analysis.own]
     if len(own) == 1:
         sentences.append(f"The method's own predictor, {own[0][0]}, gives {own[0][1]} %.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from collegium.baseline import Baseline, baseline_beside
 from collegium.cohort import AVERAGED, is_peer
 from collegium.data import ClassificationData, SceneData
 from collegium.errors import DataError, UsageError
@@ -56,6 +57,7 @@ class RunAnalysis:
     own: tuple[str, ...]  # the method's own predictors
     examples: tuple[Example, ...]
     maps: dict[str, Tensor] = field(default_factory=dict)  # of a scene: predictor -> its answer to each pixel (H, W)
+    baseline: Baseline | None = None  # the deployed network alone, where it was trained beside the run
 
     @property
     def predictors(self) -> list[str]:
@@ -162,6 +164,7 @@ def gather(
         own=own,
         examples=_examples(trained, choose(logits, targets, own), logits),
         maps=_maps(trained),
+        baseline=baseline_beside(folder.path, recipe, int(deployed_peer(result).removeprefix("peer"))),
     )
 
 

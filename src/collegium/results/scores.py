@@ -12,6 +12,7 @@ Result = Mapping[str, Any]
 """The content of a run's result.json."""
 
 UNEVEN = 1.5  # times as many test images of one class as of another
+TOP = 5  # classes: where there are no more, the top-5 accuracy says next to nothing
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ def wrong_labels(result: Result) -> str:
 def uneven(images_per_class: Sequence[int]) -> bool:
     """Whether some classes have so many more test images that the average over classes tells something of its own."""
     return max(images_per_class) > UNEVEN * min(images_per_class)
+
+
+def accuracies(classes: int) -> tuple[str, ...]:
+    """The accuracies over all images that a table of a run shows, of so many classes."""
+    return ("top1_accuracy", "top5_accuracy") if classes > TOP else ("top1_accuracy",)
 
 
 def written(found: Spread, *, sign: bool = False, digits: int = 2) -> str:

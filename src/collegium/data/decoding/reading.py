@@ -158,9 +158,9 @@ def hold_out_test(name: str, train: StreamedSplit, share: float, seed: int) -> t
         raise UsageError(f"test_share is {share}: give the share of each class to hold out, between 0 and 1")
     rest, test = hold_out(train, share, seed, "test")
     note = (
-        f"{name} has no test images of its own: {len(test)} of its {len(train)} images ({share:g} of each class"
-        f"{'' if train.keys is None else ' on average, by file name'}, split_seed {seed}) are held out of training and "
-        "score."
+        f"{name} has no test images of its own: {len(test)} of its {len(train)} images ({100 * share:g} % of each class"
+        f"{'' if train.keys is None else ' on average, by file name'}, split_seed {seed}) are held out of training: "
+        "they are the test images."
     )
     return rest, test, note
 
