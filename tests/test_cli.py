@@ -40,6 +40,10 @@ def test_train_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert re.search(rf"epoch 1/1  test accuracy peer0 {deployed} %  ensemble .*  total loss \d", err)
     assert call(f"train --method ffl --share-until stage2 {SMALL} --run {run} --quiet", capsys) == (0, "", "")
     assert f'collegium.load_peer("{run}/peers/peer0")' in out
+    assert f"collegium export {run}\n" in out and f"collegium predict {run} FOLDER\n" in out
+    again = f"train --method ffl --share-until stage2 {SMALL} --run {run} --baseline"
+    assert "The same network alone" not in (run / "report.html").read_text()
+    assert call(again, capsys)[0] == 0 and "The same network alone" in (run / "report.html").read_text()
 
     status, out, _ = call(f"evaluate {run}", capsys)
     assert status == 0

@@ -51,7 +51,7 @@ def test_the_page_s_commands_train_the_page_s_network_on_the_page_s_data(
         assert exit_.value.code == 0, capsys.readouterr().err
     for run in ("own", "trunk"):
         assert (folder / "runs" / run / "report.html").is_file()
-    exports = re.findall(r"^collegium export .*", PAGE, re.MULTILINE)
+    exports = re.findall(r"^collegium export runs/own .*", PAGE, re.MULTILINE)
     for command in exports if find_spec("onnxruntime") else exports[:1]:
         main(shlex.split(command, comments=True)[1:])
     written = {file.name for file in (folder / "runs" / "own" / "exports").iterdir()}

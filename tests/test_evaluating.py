@@ -125,7 +125,7 @@ def test_the_command_prints_json_of_the_numbers_of_the_table(
     accuracy = f"{100 - 100 * found['predictors']['peer0']['top1_error']:.2f}"
     assert text.startswith(f"The deployed network, peer0 (resnet8): {accuracy} % test accuracy\n")
     (row,) = (line.split() for line in text.splitlines() if line.split()[:1] == ["peer0"])
-    assert row[1] == accuracy and row[3] == f"{found['predictors']['peer0']['nll']:.3f}"
+    assert row[1] == accuracy and row[2] == f"{found['predictors']['peer0']['nll']:.3f}"
     with file.open() as opened:
         rows = list(csv.DictReader(opened))
     assert {row["file"] for row in rows} == set(map(str, (tmp_path / "new" / "test").rglob("*.png")))

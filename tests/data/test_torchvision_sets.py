@@ -130,7 +130,7 @@ def test_sets_with_other_splits_and_unequal_images():
 
 def test_sets_without_splits():
     data = load("torchvision:Whole", test_share=0.3)
-    assert sizes(data) == {"train": 14, "test": 6} and "held out of training and score" in data.notes[0]
+    assert sizes(data) == {"train": 14, "test": 6} and "held out of training: they are the test images" in data.notes[0]
     again = load("torchvision:Whole", test_share=0.3, split_seed=1)
     assert not torch.equal(again.test.images, data.test.images)
 
