@@ -13,6 +13,7 @@ from collegium.student import trained_names
 from collegium.study.grid import BASELINE
 from collegium.study.study import Study
 from collegium.training.experiment import resolve
+from collegium.training.optimizers import clips_together
 from collegium.training.recipe import Recipe
 from collegium.training.run_folder import RunFolder
 
@@ -96,7 +97,7 @@ def known_baseline(study: str | Path, alone: Recipe, index: int) -> Baseline | N
         UsageError: there is no study.
     """
     opened = Study.open(study)
-    together = alone.gradient_clip is not None or alone.patience is not None
+    together = clips_together(alone) or alone.patience is not None
     for outcome in opened.outcomes():
         recipe = outcome.cell.recipe
         names = parse_peers(recipe.peers)

@@ -81,7 +81,7 @@ class Distiller(nn.Module):
         teacher: a trained module, for methods that learn from one; it is frozen.
         recompute: whether the backward pass keeps the ends of stages alone and computes what lies between again.
         class_weights: of the cross-entropy with labels, one a class; by default each counts 1. See
-            :func:`collegium.losses.cross_entropy`.
+            :func:`collegium.losses.cross_entropy`. Distillers of other weights must not run in other threads meanwhile.
         ema: decay of an exponential moving average of the peers' weights, between 0 and 1, which :meth:`predict` asks
             too; see :meth:`after_step`.
         freeze: patterns of names of the peers' parameters that are not trained, see :meth:`Cohort.freeze`.

@@ -71,6 +71,14 @@ def test_runs_that_differ_in_the_split_or_in_one_of_the_seeds_all_count(tmp_path
     assert value(values, predictor="mean_peer", metric="top-1 error").n == 5
 
 
+def test_networks_that_started_from_a_file_are_told(tmp_path: Path) -> None:
+    write_run(tmp_path / "scratch", RECIPE, ERRORS)
+    write_run(tmp_path / "file", dataclasses.replace(RECIPE, peers="2xresnet32:weights=w.pt"), ERRORS)
+    values, left_out = of_runs(tmp_path)
+    assert not left_out
+    assert {v.network for v in values if v.predictor == "mean_peer"} == {"resnet32", "resnet32 (weights of a file)"}
+
+
 def test_rows_of_one_method_are_told_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "a", RECIPE, ERRORS)
     write_run(tmp_path / "b", dataclasses.replace(RECIPE, weight_decay=5e-4), ERRORS)

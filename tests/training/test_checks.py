@@ -92,6 +92,11 @@ def test_a_single_process_has_no_norms_to_synchronise(changes: dict[str, Any]) -
             "ffl reads more of its peers than their logits, .*of the methods cl_ilr, codistillation, competitive, ",
         ),
         (
+            {"method": {"name": "dml"}, "optimizer": "lamb"},
+            2,
+            "the optimizer lamb clips by the norm of all peers' gradients, which --layout peers trains in different",
+        ),
+        (
             {"method": {"name": "dml"}},
             2,
             "peers that share stages cannot be .*; leave out --share-until",

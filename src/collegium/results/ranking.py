@@ -12,6 +12,7 @@ from collegium import methods
 from collegium.cohort import AVERAGED, is_peer
 from collegium.errors import CollegiumError, UsageError
 from collegium.files import inside
+from collegium.networks.names import parse_peers
 from collegium.options import keywords
 from collegium.results import papers as tables
 from collegium.results.published import LACKING, Published, published
@@ -315,9 +316,18 @@ def _told_apart(run: Finished, rows: Sequence[Sequence[Finished]]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {entry(run.settings[name])}" for name in differing)
 
 
+def _networks_with_start(run: Finished) -> list[str]:
+    """The peers' networks; of those that started from a file of weights it is said."""
+    asked = parse_peers(run.recipe.peers)
+    return [
+        f"{name.partition(':weights=')[0]} (weights of a file)" if ":weights=" in given else name
+        for name, given in zip(run.result["peers"], asked, strict=True)
+    ]
+
+
 def _of_row(runs: Sequence[Finished], told_apart: str) -> Iterator[Standing]:
     """Every predictor and metric of runs that differ in the seed alone."""
-    first, names = runs[0], runs[0].result["peers"]
+    first, names = runs[0], _networks_with_start(runs[0])
     one_network = _one_network(first.recipe.method_name)
     for predictor in _predictors(first.result):
         base = predictor.removesuffix(AVERAGED)

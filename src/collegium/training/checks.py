@@ -5,6 +5,7 @@ from collegium.data import Share
 from collegium.errors import UsageError
 from collegium.training.devices import Layout
 from collegium.training.experiment import Experiment
+from collegium.training.optimizers import clips_together
 from collegium.training.recipe import Recipe
 
 
@@ -48,6 +49,11 @@ def check_peer_layout(experiment: Experiment, processes: int) -> None:
         raise UsageError(
             f"{recipe.method_name} reads more of its peers than their logits, so --layout peers cannot separate them; "
             f"use --layout data, or one of the methods {able}"
+        )
+    if recipe.gradient_clip is None and clips_together(recipe):
+        raise UsageError(
+            f"the optimizer {recipe.optimizer} clips by the norm of all peers' gradients, which --layout peers trains "
+            "in different processes; use --layout data, or another optimizer"
         )
     if cohort.trunk:
         raise UsageError(

@@ -38,6 +38,17 @@ def _refusal(name: str) -> str | None:
     return None
 
 
+def clips_together(recipe: Recipe) -> bool:
+    """Whether a step depends on the norm of all gradients of a player, so that peers in one do not learn as if alone.
+
+    So it is where gradients are clipped, and with optimizers of timm that clip by themselves, such as lamb.
+    """
+    if recipe.gradient_clip is not None:
+        return True
+    kind = _timm().get_optimizer_class(recipe.optimizer, bind_defaults=False)
+    return "max_grad_norm" in inspect.signature(kind).parameters
+
+
 def check_optimizer(recipe: Recipe) -> None:
     """Whether a run can use the recipe's optimizer, with its options.
 
