@@ -7,8 +7,9 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,10 @@ def parted(devices: Devices, cases: list[str]) -> dict[str, dict[str, Tensor]]:
 def stopped_and_repeated(devices: Devices, whole: Path, stopped: Path, layout: Layout, changes: dict[str, Any]) -> str:
     """A run, and the same stopped by a signal to the last rank, copied, and repeated; the message of the stop."""
     recipe = tiny(**GENTLE, **changes, sync_batchnorm=True)
+    ports = iter(os.environ["FREE_PORTS"].split(","))
+    os.environ["MASTER_PORT"] = next(
+        ports
+    )  # each run's own: a fast process would find the store of the one before
     train(recipe, whole, quiet=True, layout=layout)
     original, message = Run.train_step, ""
 
@@ -218,6 +223,7 @@ def stopped_and_repeated(devices: Devices, whole: Path, stopped: Path, layout: L
             os.kill(os.getpid(), signal.SIGUSR1)
 
     Run.train_step = step  # type: ignore[method-assign]
+    os.environ["MASTER_PORT"] = next(ports)
     try:
         train(recipe, stopped, quiet=True, layout=layout)
     except Interrupted as error:
@@ -225,15 +231,19 @@ def stopped_and_repeated(devices: Devices, whole: Path, stopped: Path, layout: L
     if os.environ["LOCAL_RANK"] == "0":
         shutil.copytree(stopped, stopped.with_name("copy"))
     Run.train_step = original  # type: ignore[method-assign]
+    os.environ["MASTER_PORT"] = next(ports)
     train(recipe, stopped, quiet=True, layout=layout)
     return message
 
 
 def on_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What a function returns in each of so many processes, which find each other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    with ExitStack() as held:
+        free = [held.enter_context(socket.socket()) for _ in range(4)]
+        for one in free:
+            one.bind(("127.0.0.1", 0))
+        port, *others = (str(one.getsockname()[1]) for one in free)
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "FREE_PORTS": ",".join(others), "OMP_NUM_THREADS": "1"}
     devices = Devices(count, started=True)
     context = get_context("spawn")
     crew = []
@@ -244,11 +254,20 @@ def on_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[
         process.start()
         sender.close()
         crew.append((process, receiver))
+    answers: dict[int, Any] = {}
     try:
-        return [pickle.loads(receiver.recv_bytes()) for _, receiver in crew]
+        while len(answers) < count:  # one that fails leaves the others waiting
+            wait([receiver for k, (_, receiver) in enumerate(crew) if k not in answers])
+            for k, (_, receiver) in enumerate(crew):
+                if k not in answers and receiver.poll():
+                    try:
+                        answers[k] = pickle.loads(receiver.recv_bytes())
+                    except EOFError:
+                        raise RuntimeError(f"rank {k} of {count} failed; see its traceback on standard error") from None
+        return [answers[k] for k in range(count)]
     finally:
         for process, _ in crew:
-            process.join(20)
+            process.join(20 if len(answers) == count else 0)
             process.kill()
             process.join()
 
