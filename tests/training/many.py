@@ -211,9 +211,7 @@ def stopped_and_repeated(devices: Devices, whole: Path, stopped: Path, layout: L
     """A run, and the same stopped by a signal to the last rank, copied, and repeated; the message of the stop."""
     recipe = tiny(**GENTLE, **changes, sync_batchnorm=True)
     ports = iter(os.environ["FREE_PORTS"].split(","))
-    os.environ["MASTER_PORT"] = next(
-        ports
-    )  # each run's own: a fast process would find the store of the one before
+    os.environ["MASTER_PORT"] = next(ports)  # each run's own: a fast process would find the store of the one before
     train(recipe, whole, quiet=True, layout=layout)
     original, message = Run.train_step, ""
 
