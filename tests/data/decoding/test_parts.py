@@ -89,6 +89,14 @@ def test_an_orientation_that_xmp_data_tell_is_obeyed(size: tuple[int, int]) -> N
     assert float(difference.mean()) <= 8  # it may begin within a pixel of the reduced image
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0nothing", b"Exif\0\0II*\0\xff\xff\xff\xff", b"x"])
+@pytest.mark.parametrize("size", [(50, 75), (427, 640)])
+def test_damaged_exif_data_are_passed_over(exif: bytes, size: tuple[int, int]) -> None:
+    file = saved(CHINA, exif=exif)
+    found, expected = both(file, WHOLE._replace(size=size))
+    assert float((found.int() - expected.int()).abs().float().mean()) <= 4
+
+
 def test_other_kinds_are_read_whole() -> None:
     deep = Image.fromarray(np.arange(427 * 640, dtype=np.uint16).reshape(427, 640) % 60000)
     files = [saved(CHINA, "PNG"), saved(CHINA.convert("CMYK")), saved(deep, "PNG"), saved(CHINA.convert("P"), "GIF")]

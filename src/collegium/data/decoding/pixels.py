@@ -93,8 +93,7 @@ def read_parts(
 def _jpeg_parts(image: Any, raw: bytes, plan: Plan, channels: int | None) -> list[Tensor]:
     from torchvision.io import ImageReadMode, decode_image
 
-    told = "exif" in image.info or "xmp" in image.info  # PIL reads the orientation of either
-    turn = image.getexif().get(_ORIENTATION, 1) if told else 1
+    turn = _orientation(image)
     height, width = (image.width, image.height) if turn in _ON_ITS_SIDE else (image.height, image.width)
     parts = plan(height, width)
     reduced = min(_reduction(part) for part in parts)
@@ -108,6 +107,16 @@ def _jpeg_parts(image: Any, raw: bytes, plan: Plan, channels: int | None) -> lis
     image.draft(None, (image.width // reduced, image.height // reduced))
     pixels = _converted(_from_pil(image, 16), channels)
     return [cut(pixels, part, reduced).clone() for part in parts]
+
+
+def _orientation(image: Any) -> int:
+    """1 for upright to 8, of EXIF or XMP data; 1 where they are damaged, as the pixels are whole."""
+    if "exif" not in image.info and "xmp" not in image.info:
+        return 1
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return 1
 
 
 def _reduction(part: Part) -> int:
