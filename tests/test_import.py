@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 HEAVY = {
     "jsonargparse",
@@ -93,3 +94,11 @@ def test_every_public_name_can_be_had() -> None:
     assert len(collegium.__all__) >= 11
     for name in collegium.__all__:
         assert getattr(collegium, name).__name__ == name
+
+
+def test_a_run_of_own_networks_does_not_wait_for_timm(tmp_path: Path) -> None:
+    options = "data={'name': 'digits', 'per_class': 2}, epochs=1, batch_size=10, device='cpu', quiet=True"
+    run = (
+        f"import collegium; collegium.train(method='dml', peers='2xresnet8', {options}, run={str(tmp_path / 'run')!r})"
+    )
+    assert "timm" not in heavy_modules(run)

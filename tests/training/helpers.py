@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from collegium.training.loop import Run
 from collegium.training.recipe import Recipe
 from collegium.training.run import train
 from collegium.training.run_folder import RunFolder
@@ -26,6 +28,24 @@ def tiny(**changes: Any) -> Recipe:
 
 def run(folder: Path, **changes: Any) -> dict[str, Any]:
     return train(tiny(**changes), folder, quiet=True)
+
+
+class Killed(BaseException):
+    """The process is gone: no handler may do anything about it."""
+
+
+def killed(folder: Path, at: tuple[int, int], monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """A run that ends as if killed before a step, at (epochs, steps of the next one) that are complete."""
+    original = Run.train_step
+
+    def step(self: Run, *arguments: Any) -> None:
+        if (self.epoch, self.step) == at:
+            raise Killed
+        original(self, *arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Run, "train_step", step)
+        run(folder, **changes)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

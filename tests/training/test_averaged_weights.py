@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same_run, run, weights
+from helpers import assert_same_run, killed, run, weights
 
 import collegium
 from collegium.pages.run_page import write_report
 from collegium.results.ranking import deployed
-from collegium.training.loop import Run
 from collegium.training.run import restore
 from collegium.training.run_folder import RunFolder
 
@@ -65,18 +64,7 @@ def test_the_page_tells_of_them_and_does_not_take_them_for_the_methods_own(folde
 def test_a_killed_run_goes_on_exactly(
     steps: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, done = Run.train_step, []
-
-    def step(self: Run, *arguments: object) -> None:
-        if len(done) == steps:
-            raise KeyboardInterrupt
-        original(self, *arguments)  # type: ignore[arg-type]
-        done.append(1)
-
-    monkeypatch.setattr(Run, "train_step", step)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", **AVERAGED)
-    monkeypatch.undo()
+    killed(tmp_path / "run", divmod(steps, 4), monkeypatch, **AVERAGED)
     run(tmp_path / "run", **AVERAGED)
     assert_same_run(folder, tmp_path / "run")
     assert "average.branches.1.stages.stem.0.weight" in weights(folder)

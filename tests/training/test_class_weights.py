@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import assert_same_run, run, tiny
+from helpers import assert_same_run, killed, run, tiny
 from PIL import Image
 
 import collegium
@@ -14,7 +14,6 @@ from collegium.distiller import Distiller
 from collegium.errors import UsageError
 from collegium.networks import build as network
 from collegium.training.experiment import build, weigh_classes
-from collegium.training.loop import Run
 
 
 def skewed(counts: tuple[int, ...]) -> collegium.data.ImageData:
@@ -88,18 +87,7 @@ def test_a_weighted_and_balanced_run_that_is_stopped_goes_on_bit_for_bit(
 ) -> None:
     result = run(tmp_path / "whole", **OPTIONS)
     assert any("weighted by class" in note for note in result["notes"])
-    original, done = Run.train_step, []
-
-    def step(self: Run, *arguments: object) -> None:
-        if len(done) == 6:
-            raise KeyboardInterrupt
-        original(self, *arguments)  # type: ignore[arg-type]
-        done.append(1)
-
-    monkeypatch.setattr(Run, "train_step", step)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", **OPTIONS)
-    monkeypatch.undo()
+    killed(tmp_path / "run", (1, 2), monkeypatch, **OPTIONS)
     run(tmp_path / "run", **OPTIONS)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import assert_same_run, run, tiny, weights
+from helpers import assert_same_run, killed, run, tiny, weights
 from many import CASES, prepared, running
 
 import collegium
@@ -16,7 +16,6 @@ from collegium.errors import UsageError
 from collegium.training.devices import Devices
 from collegium.training.engine import own_random_state
 from collegium.training.experiment import build
-from collegium.training.loop import Run
 from collegium.training.notes import run_notes
 from collegium.training.recipe import Recipe
 
@@ -94,17 +93,7 @@ def test_a_frozen_run_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.Monkey
         method={"name": "afd"}, share_until=None, freeze="stem*", ema=0.9, layer_decay=0.8, start_from=None
     )
     run(tmp_path / "whole", **entries)
-    original = Run.train_step
-
-    def step(self: Run, *arguments: object) -> None:
-        if (self.epoch, self.step) == (1, 1):
-            raise KeyboardInterrupt
-        original(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Run, "train_step", step)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", **entries)
-    monkeypatch.undo()
+    killed(tmp_path / "run", (1, 1), monkeypatch, **entries)
     run(tmp_path / "run", **entries)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
     state = weights(tmp_path / "run")

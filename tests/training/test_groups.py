@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import assert_same_run, run, tiny
+from helpers import assert_same_run, killed, run, tiny
 from timm.optim import param_groups_layer_decay
 
 from collegium.errors import UsageError
 from collegium.training.experiment import build
 from collegium.training.groups import optimizer_groups
-from collegium.training.loop import Run
 
 
 def settings(**entries: Any) -> dict[str, tuple[float, float]]:
@@ -130,16 +129,6 @@ def test_runs_with_all_of_it_go_on_exactly(tmp_path: Path, monkeypatch: pytest.M
     )
     result = run(tmp_path / "whole", **entries)
     assert result["complete"]
-    original = Run.train_step
-
-    def step(self: Run, *arguments: object) -> None:
-        if (self.epoch, self.step) == (1, 1):
-            raise KeyboardInterrupt
-        original(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Run, "train_step", step)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", **entries)
-    monkeypatch.undo()
+    killed(tmp_path / "run", (1, 1), monkeypatch, **entries)
     run(tmp_path / "run", **entries)
     assert_same_run(tmp_path / "whole", tmp_path / "run")

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import assert_same_run, run, tiny, weights
+from helpers import assert_same_run, killed, run, tiny, weights
 from many import CASES, gradients, in_float64, on_ranks
 from torch import Tensor, nn
 
 from collegium.errors import UsageError
 from collegium.training.devices import Devices
-from collegium.training.loop import Run
 from collegium.training.run import train
 from collegium.training.run_folder import RunFolder
 
@@ -80,17 +79,7 @@ def test_a_run_without_batch_norm_ends_like_that_in_one_go(tmp_path: Path) -> No
 def test_a_killed_run_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries: dict[str, Any] = dict(method={"name": "afd"}, share_until=None, micro_batches=2, mixup=0.4)
     run(tmp_path / "whole", **entries)
-    original = Run.train_step
-
-    def step(self: Run, *arguments: object) -> None:
-        if (self.epoch, self.step) == (1, 1):
-            raise KeyboardInterrupt
-        original(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Run, "train_step", step)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", **entries)
-    monkeypatch.undo()
+    killed(tmp_path / "run", (1, 1), monkeypatch, **entries)
     run(tmp_path / "run", **entries)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same_run, run, tiny
+from helpers import Killed, assert_same_run, killed, run, tiny
 
 from collegium.training import loop
 from collegium.training.loop import Interrupted, Run
@@ -21,10 +21,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     run(folder)
     return folder
-
-
-class Killed(BaseException):
-    """The process is gone: no handler may do anything about it."""
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 4, 6, 11])
@@ -86,17 +82,7 @@ def test_a_run_killed_before_its_result_is_written_trains_no_more(
 def test_a_run_with_mixed_images_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = {"mixup": 0.8, "cutmix": 1.0}
     run(tmp_path / "whole", **mixed)
-    original = Run.train_step
-
-    def step(self: Run, *arguments: object) -> None:
-        if (self.epoch, self.step) == (1, 1):
-            raise Killed
-        original(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Run, "train_step", step)
-    with pytest.raises(Killed):
-        run(tmp_path / "run", **mixed)
-    monkeypatch.undo()
+    killed(tmp_path / "run", (1, 1), monkeypatch, **mixed)
     run(tmp_path / "run", **mixed)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 

@@ -5,20 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import assert_same_run, run, tiny
+from helpers import assert_same_run, killed, run, tiny
 
 from collegium.pages.run_page import write_report
 from collegium.student import load_peer
 from collegium.training.cost import costs
 from collegium.training.experiment import build
-from collegium.training.loop import Run
 from collegium.training.run import restore
 
 TREE: dict[str, Any] = dict(peers="4xresnet8", share_until="stage1,stage2", method="cl_ilr", epochs=2)
-
-
-class Killed(BaseException):
-    """The process is gone: no handler may do anything about it."""
 
 
 def test_a_tree_trains_goes_on_where_it_was_killed_and_saves_whole_peers(
@@ -26,17 +21,7 @@ def test_a_tree_trains_goes_on_where_it_was_killed_and_saves_whole_peers(
 ) -> None:
     result = run(tmp_path / "whole", **TREE)
     assert result["share_until"] == "stage1,stage2"
-    original = Run.train_step
-
-    def step(self: Run, *arguments: object) -> None:
-        if (self.epoch, self.step) == (1, 2):
-            raise Killed
-        original(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Run, "train_step", step)
-    with pytest.raises(Killed):
-        run(tmp_path / "run", **TREE)
-    monkeypatch.undo()
+    killed(tmp_path / "run", (1, 2), monkeypatch, **TREE)
     run(tmp_path / "run", **TREE)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 

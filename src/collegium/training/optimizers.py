@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from collegium.errors import UsageError, nearest
 from collegium.training.recipe import Recipe
+
+_TORCH: Mapping[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+"""What timm's factory would make too; without it a run need not wait until timm is imported."""
 
 _OWN = frozenset({"params", "lr", "weight_decay", "momentum", "nesterov", "fused"})
 """What the recipe and this library set themselves, and ``optimizer_options`` may not."""
@@ -45,8 +48,23 @@ def clips_together(recipe: Recipe) -> bool:
     """
     if recipe.gradient_clip is not None:
         return True
-    kind = _timm().get_optimizer_class(recipe.optimizer, bind_defaults=False)
-    return "max_grad_norm" in inspect.signature(kind).parameters
+    return "max_grad_norm" in inspect.signature(_kind(recipe.optimizer)).parameters
+
+
+def _kind(name: str) -> type[Optimizer]:
+    """The class of an optimizer.
+
+    Raises:
+        UsageError: timm has none of this name, or runs cannot use it.
+    """
+    if name in _TORCH:
+        return _TORCH[name]
+    if name not in _timm().list_optimizers():
+        raise UsageError(f"there is no optimizer {name!r} in timm{nearest(name, list(optimizer_names()))}")
+    reason = _refusal(name)
+    if reason is not None:
+        raise UsageError(f"the optimizer {name} {reason}; take another of `collegium list optimizers`")
+    return cast(type[Optimizer], _timm().get_optimizer_class(name, bind_defaults=False))
 
 
 def check_optimizer(recipe: Recipe) -> None:
@@ -68,12 +86,7 @@ def make_optimizer(recipe: Recipe, groups: Sequence[Mapping[str, Any]], kind: st
         UsageError: timm has no such optimizer, runs cannot use it, or it does not take the options.
     """
     name, options = (recipe.optimizer, dict(recipe.optimizer_options)) if kind is None else (kind, {})
-    if name not in _timm().list_optimizers():
-        raise UsageError(f"there is no optimizer {name!r} in timm{nearest(name, list(optimizer_names()))}")
-    reason = _refusal(name)
-    if reason is not None:
-        raise UsageError(f"the optimizer {name} {reason}; take another of `collegium list optimizers`")
-    known = inspect.signature(_timm().get_optimizer_class(name, bind_defaults=False)).parameters
+    known = inspect.signature(_kind(name)).parameters
     for option in options:
         if option in _OWN or option not in known:
             able = [other for other in known if other not in _OWN]
@@ -86,10 +99,13 @@ def make_optimizer(recipe: Recipe, groups: Sequence[Mapping[str, Any]], kind: st
         # clipping. None lets torch choose; False would update one parameter at a time.
         fused = recipe.precision != "fp16" and groups[0]["params"][0].device.type in ("cpu", "cuda")
         options["fused"] = fused or None
-    resolved = [{**group, "base": group["lr"]} for group in groups]
-    options |= {"lr": recipe.learning_rate, "momentum": recipe.momentum}
+    resolved: list[Any] = [{**group, "base": group["lr"]} for group in groups]
+    options["lr"] = recipe.learning_rate
     try:
-        return cast(Optimizer, _timm().create_optimizer_v2(resolved, name, **options))
+        if name in _TORCH:
+            momentum = {"momentum": recipe.momentum} if "momentum" in known else {}
+            return cast(Any, _TORCH[name])(resolved, **momentum, **options)  # type: ignore[no-any-return]
+        return cast(Optimizer, _timm().create_optimizer_v2(resolved, name, momentum=recipe.momentum, **options))
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise UsageError(f"the optimizer {name} cannot be made with these options: {reason}") from error

@@ -132,16 +132,16 @@ class ImageFiles(Source):
         Raises:
             DataError: the file cannot be decoded.
         """
-        with self._told(index) as path:
+        with self._named_in_errors(index) as path:
             return read_image(path, self.channels, self.bit_depth)
 
     def parts(self, index: int, plan: Plan) -> list[Tensor]:
         """Parts of an image in their sizes, each (C, H, W) uint8; errors as for :meth:`pixels`."""
-        with self._told(index) as path:
+        with self._named_in_errors(index) as path:
             return read_parts(path, plan, self.channels, self.bit_depth)
 
     @contextmanager
-    def _told(self, index: int) -> Iterator[Path]:
+    def _named_in_errors(self, index: int) -> Iterator[Path]:
         """The path of an image, which an error then names."""
         path = self.path(index)
         try:

@@ -65,9 +65,14 @@ def read_image(file: Path | str | Any, channels: int | None = 3, bit_depth: int 
         UsageError: it has larger values than `bit_depth` allows.
     """
     with _opened(file) as (image, raw):
-        if bit_depth not in (None, 16) and _deep_colour(image):
-            return _converted(_from_16_bit_colour(raw, image.format, bit_depth), channels)
-        return to_pixels(image, channels, bit_depth)
+        return _whole(image, raw, channels, bit_depth)
+
+
+def _whole(image: Any, raw: bytes, channels: int | None, bit_depth: int | None) -> Tensor:
+    """All pixels of an open file."""
+    if bit_depth not in (None, 16) and _deep_colour(image):
+        return _converted(_from_16_bit_colour(raw, image.format, bit_depth), channels)
+    return to_pixels(image, channels, bit_depth)
 
 
 def read_parts(
@@ -86,8 +91,9 @@ def read_parts(
     with _opened(file) as (image, raw):
         if image.format == "JPEG" and image.mode in ("L", "RGB"):
             return _jpeg_parts(image, raw, plan, channels)
-    pixels = read_image(io.BytesIO(raw), channels, bit_depth)
-    return [cut(pixels, part) for part in plan(*pixels.shape[1:])]
+        pixels = _whole(image, raw, channels, bit_depth)
+    height, width = pixels.shape[1:]
+    return [cut(pixels, part) for part in plan(height, width)]
 
 
 def _jpeg_parts(image: Any, raw: bytes, plan: Plan, channels: int | None) -> list[Tensor]:
