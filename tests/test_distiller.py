@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -517,7 +518,8 @@ def _process(rank: int, work: Callable[[int], dict[str, Tensor]], folder: Path) 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
     torch.save(work(rank), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    dist.barrier()  # nobody leaves while another still needs this process
+    os._exit(0)  # DDP keeps the group's threads beyond its destruction, and they may abort Python's own end
 
 
 def wrapped(rank: int) -> dict[str, Tensor]:
