@@ -15,6 +15,7 @@ from collegium.cli import main
 from collegium.errors import UsageError
 from collegium.study.executors.worker import _wait_for as wait_for
 from collegium.study.study import Study
+from collegium.training.run import train
 from collegium.training.run_folder import RunFolder
 
 SMALL = "--peers 2xresnet8 --data.per-class 4 --batch-size 20 --device cpu"
@@ -127,11 +128,16 @@ def test_a_study_is_trained_added_to_and_told_again(
     for name in ("report.html", "table.md", "table.tex", "summary.csv", "runs.csv", "study.yaml"):
         assert (tmp_path / "studies" / "first" / name).is_file()
 
-    status, out, err = call([*command, "0,1"], capsys)
+    status, out, err = call([*command, "0,1,2", "--workers", "1"], capsys)
     assert status == 0, err
     after = {key: study.runs.joinpath(key, "result.json").stat().st_mtime_ns for key in before}
     assert after == before, "finished runs are left as they are"
-    assert len(Study.open("studies/first").cells) == 2
+    study = Study.open("studies/first")
+    assert len(study.cells) == 3
+    for cell in study.cells:  # seed 2 after seed 1 in processes that one has forked
+        train(study.recipe(cell), cell.key, quiet=True)
+        weights = [folder / "peers/peer0/model.safetensors" for folder in (study.run_folder(cell).path, Path(cell.key))]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
 
     status, again, err = call(["compare", "studies/first"], capsys)
     assert status == 0 and again == out

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,39 +14,50 @@ import pytest
 from collegium.study.executors import local as module
 from collegium.study.executors.local import Event, Job, LocalExecutor
 from collegium.study.executors.machine import Host, Place
+from collegium.study.executors.worker import FORKS
 from helpers_study import cell
 
 PRETENDED = """
-import json, os, pathlib, signal, sys, threading, time
-job = json.loads(sys.stdin.readline())
-folder = pathlib.Path(job["folder"])
-folder.mkdir(parents=True, exist_ok=True)
-tries = folder / "tries"
-tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
-started = folder / "started"
-started.write_text(str(time.time()))
-what = job["recipe"]["peers"]
-def say(**outcome): print(json.dumps(outcome), end="")
-if what == "fails": say(state="failed", error="no", trace="Traceback")
-elif what == "killed" or what == "killed_once" and len(tries.read_text()) == 1:
-    print("the last words", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-elif what == "wordy": say(state="failed", error="no", trace="x" * 200_000)
-elif what == "long":
-    def save(*_):
-        (folder / "saved").touch()
-        sys.exit(0)
-    signal.signal(signal.SIGTERM, save)
-    (folder / "ready").touch()
-    while True: time.sleep(0.01)
-elif what == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    (folder / "ready").touch()
-    while True: time.sleep(0.01)
-else:
-    time.sleep(0.2)
-    say(state="done")
-(folder / "ended").write_text(str(time.time()))
+import os, pathlib, signal, sys, time
+from collegium.study.executors import worker
+
+def work(recipe, folder):
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tries = folder / "tries"
+    tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+    (folder / "started").write_text(str(time.time()))
+    (folder / "processes").write_text(f"{os.getpid()} {os.getppid()}")
+    what = recipe["peers"]
+    outcome = {"state": "done"}
+    if what == "fails":
+        outcome = dict(state="failed", error="no", trace="Traceback")
+    elif what == "killed" or what == "killed_once" and len(tries.read_text()) == 1:
+        print("the last words", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "wordy":
+        outcome = dict(state="failed", error="no", trace="x" * 200_000)
+    elif what == "long":
+        def save(*_):
+            (folder / "saved").touch()
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, save)
+        (folder / "ready").touch()
+        while True: time.sleep(0.01)
+    elif what == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (folder / "ready").touch()
+        while True: time.sleep(0.01)
+    elif what == "kills_the_server":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    else:
+        time.sleep(0.2)
+    (folder / "ended").write_text(str(time.time()))
+    return outcome
+
+worker.work, worker.load = work, lambda: None
+worker.main()
 """
 
 
@@ -108,6 +120,12 @@ def wait_for(file: Path) -> None:
         time.sleep(0.01)
 
 
+def gone(process: int) -> bool:
+    """Whether a process has ended; one that nobody has waited for yet has."""
+    status = Path(f"/proc/{process}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_an_interruption_lets_every_run_save_its_state(local: LocalExecutor, tmp_path: Path) -> None:
     with closing(local.run([job(tmp_path, "a", "long"), job(tmp_path, "b", "long")])) as events:
         assert [next(events).state, next(events).state] == ["started", "started"]
@@ -134,12 +152,54 @@ def test_a_second_interruption_ends_runs_that_do_not_stop(local: LocalExecutor, 
     events = local.run([job(tmp_path, "a", "stubborn")])
     next(events)
     wait_for(tmp_path / "a" / "ready")
-    process = local.running[0].process
+    process, server = processes(tmp_path / "a")
     again = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
     again.start()
     events.close()
     again.join()
-    assert process.returncode == -signal.SIGKILL and local.running == []
+    assert gone(process) and gone(server) and local.running == []
+
+
+def processes(folder: Path) -> tuple[int, int]:
+    """Of a run, and of what forked it."""
+    run, server = map(int, (folder / "processes").read_text().split())
+    return run, server
+
+
+@pytest.mark.skipif(not FORKS, reason="a run has a Python of its own where processes cannot fork")
+def test_each_run_is_a_process_forked_from_one_that_lives_on(local: LocalExecutor, tmp_path: Path) -> None:
+    list(local.run([job(tmp_path, name) for name in "abc"]))
+    found = [processes(tmp_path / name) for name in "abc"]
+    assert len({run for run, _ in found}) == 3 and len({server for _, server in found}) == 1
+    assert all(map(gone, {process for pair in found for process in pair})), "none outlives the study"
+
+
+@pytest.mark.skipif(not FORKS, reason="a run has a Python of its own where processes cannot fork")
+def test_runs_save_their_states_when_what_forked_them_is_killed(local: LocalExecutor, tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "long", "long"), job(tmp_path, "bad", "kills_the_server"), job(tmp_path, "later")]
+    events = []
+    with closing(local.run(jobs)) as running:
+        for event in running:
+            events.append(event)
+            if event.key == "long" and event.state == "broken":
+                wait_for(tmp_path / "long" / "saved")
+            if event == Event("later", "done"):
+                break
+    assert "killed by SIGKILL" in next(e.error for e in events if e.key == "long" and e.error)
+    assert processes(tmp_path / "later")[1] != processes(tmp_path / "bad")[1]
+
+
+def test_loading_leaves_cuda_alone() -> None:
+    """A process that has asked for GPUs cannot give them to those that it forks."""
+    code = (
+        "import torch\n"
+        "def no(*_): raise SystemExit('asked')\n"
+        "for name in ('is_available', 'device_count', 'init', '_lazy_init'): setattr(torch.cuda, name, no)\n"
+        "from collegium.study.executors import worker; worker.load()\n"
+        "import sys; assert 'collegium.training.run' in sys.modules\n"
+        "import os; assert not os.path.exists('/proc/self/task') or len(os.listdir('/proc/self/task')) == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 class Room(Place):

@@ -12,10 +12,12 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, Protocol
 
 from collegium.files import open_log
 from collegium.study.executors.machine import Host, Place, places
+from collegium.study.executors.worker import FORKS
 from collegium.training.recipe import Recipe
 from collegium.user_code import current
 
@@ -79,20 +81,67 @@ class Executor(Protocol):
         ...
 
 
+class _Server:
+    """A process that computes runs; see :mod:`collegium.study.executors.worker`."""
+
+    def __init__(self, command: Sequence[str], threads: int, log: Path, said: "SimpleQueue[_Message]") -> None:
+        self.log = log
+        with open(log, "w") as errors:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,  # its end tells the process that this one is gone
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={"TORCHINDUCTOR_COMPILE_THREADS": str(threads)}  # else every run that compiles takes all cores
+                | os.environ
+                | {"OMP_NUM_THREADS": str(threads)},
+                start_new_session=True,  # Ctrl-C on the terminal reaches this process only
+            )
+        self.said = said
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self.said.put((self, json.loads(line)))
+        self.process.wait()
+        self.said.put((self, None))
+
+    def start(self, **job: Any) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # one that died at once is seen by its listener
+            self.process.stdin.write(json.dumps(job) + "\n")
+            self.process.stdin.flush()
+
+    def close(self) -> None:
+        """It lets every run save its state, and ends."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+
+_Message = tuple[_Server, dict[str, Any] | None]
+"""What a server said; None: it has ended."""
+
+
 @dataclass
 class _Running:
     """A job in its process."""
 
     job: Job
     place: Place
-    process: "subprocess.Popen[str]"
-    output: IO[str]
-    log: IO[str]
+    server: _Server
+    outcome: Path
     again: bool
     used_before: int | None  # bytes in use at the place when it started
     alone: bool  # no other run had yet to settle when it started
     began: float = field(default_factory=time.time)
     settled: bool = False
+    process: int | None = None
+    status: int | None = None  # of its process, once that has ended
 
 
 class LocalExecutor:
@@ -108,7 +157,7 @@ class LocalExecutor:
     """
 
     command: Sequence[str] = (sys.executable, "-m", "collegium.study.executors.worker")
-    """What computes a run: it reads recipe and folder from its input, and says what became of it."""
+    """What computes runs, see :mod:`collegium.study.executors.worker`."""
 
     def __init__(self, workers: int | None = None, threads: int | None = None) -> None:
         self.workers = workers
@@ -116,6 +165,8 @@ class LocalExecutor:
         self.threads = threads or max(1, self.host.cores // (workers or self.host.cores))
         self.places: list[Place] = []
         self.running: list[_Running] = []
+        self.servers: list[_Server] = []
+        self.said: SimpleQueue[_Message] = SimpleQueue()
         self.need: dict[str, int] = {}  # place -> bytes that the largest run so far has taken
 
     def run(self, jobs: Sequence[Job]) -> Generator[Event]:
@@ -124,7 +175,8 @@ class LocalExecutor:
         again: list[Job] = []  # broken jobs, for a second try when nothing else is running
         asked = {job.key for job in jobs}
         done: set[str] = set()
-        with terminated_as_interrupted():
+        with terminated_as_interrupted(), tempfile.TemporaryDirectory() as scratch:
+            self.scratch = Path(scratch)
             try:
                 while waiting or again or self.running:
                     ready = [job for job in waiting if job.after not in asked or job.after in done]
@@ -140,10 +192,10 @@ class LocalExecutor:
                         yield Event(job.key, "started")
                     if not self.running:
                         break  # what is left waits for something that did not finish
-                    time.sleep(POLL)
+                    self._listen(POLL)
                     for running in list(self.running):
                         self._measure(running)
-                        if running.process.poll() is not None:
+                        if running.status is not None:
                             event = self._end(running)
                             if event.state == "done":
                                 done.add(event.key)
@@ -181,55 +233,62 @@ class LocalExecutor:
         return free - growing * need >= ROOM * need
 
     def _start(self, job: Job, place: Place, *, again: bool) -> None:
-        log = open_log(job.log)
+        open_log(job.log).close()  # what cannot be written ends the study here
         alone = all(r.settled for r in self.running if r.place is place)
         used = place.used()
-        output = tempfile.TemporaryFile("w+")  # a pipe that nobody reads before the end holds 64 kB and no more
-        process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE,  # stays open: its end tells the run that this process is gone
-            stdout=output,
-            stderr=log,
-            text=True,
-            env={"TORCHINDUCTOR_COMPILE_THREADS": str(self.threads)}  # else every run that compiles takes all cores
-            | os.environ
-            | {"OMP_NUM_THREADS": str(self.threads)}
-            | place.environment,
-            start_new_session=True,  # Ctrl-C on the terminal reaches this process only
+        if not self.servers or not FORKS:
+            log = self.scratch / f"{job.key}.txt"
+            self.servers.append(_Server(self.command, self.threads, log, self.said))
+        running = _Running(job, place, self.servers[-1], self.scratch / f"{job.key}.json", again, used, alone)
+        running.outcome.unlink(missing_ok=True)
+        running.server.start(
+            key=job.key,
+            recipe=job.recipe.to_dict(),
+            folder=str(job.folder),
+            log=str(job.log),
+            outcome=str(running.outcome),
+            environment=place.environment,
+            consent=current().to_dict(),
         )
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a worker that dies at once is seen when it is polled
-            told = {"recipe": job.recipe.to_dict(), "folder": str(job.folder), "consent": current().to_dict()}
-            process.stdin.write(json.dumps(told) + "\n")
-            process.stdin.flush()
-        self.running.append(_Running(job, place, process, output, log, again, used, alone))
+        self.running.append(running)
+
+    def _listen(self, seconds: float) -> None:
+        """Takes what servers say, and waits for it for so many seconds."""
+        with contextlib.suppress(Empty):
+            while True:
+                server, line = self.said.get(timeout=seconds)
+                seconds = 0
+                if line is None:
+                    server.close()
+                    self.servers.remove(server)
+                for running in self.running:
+                    if running.server is server and line is None and running.status is None:
+                        running.status = server.process.returncode
+                    elif line is not None and running.job.key == line["key"]:
+                        running.process = line.get("process", running.process)
+                        running.status = line.get("status")
 
     def _measure(self, running: _Running) -> None:
         """Learns the memory that a run takes, once it has settled."""
-        if running.settled:
+        if running.settled or running.process is None:
             return
         metrics = running.job.folder / "metrics.csv"
         trained = metrics.exists() and metrics.stat().st_mtime > running.began
         if not trained and time.time() - running.began < SETTLED:
             return
         running.settled = True
-        taken = running.place.taken(running.process.pid, running.used_before if running.alone else None)
+        taken = running.place.taken(running.process, running.used_before if running.alone else None)
         if taken is not None:
             self.need[running.place.name] = max(taken, self.need.get(running.place.name, 0))
 
     def _end(self, running: _Running) -> Event:
         self.running.remove(running)
-        assert running.process.stdin is not None
-        running.output.seek(0)
-        output = running.output.read()
-        with contextlib.suppress(BrokenPipeError):
-            running.process.stdin.close()
-        running.output.close()
-        running.log.close()
-        key, status = running.job.key, running.process.returncode
-        if output:
-            return Event(key, **json.loads(output))
-        tail = running.job.log.read_text(errors="replace")[-4000:]
+        key, status = running.job.key, running.status
+        assert status is not None
+        if running.outcome.exists():
+            return Event(key, **json.loads(running.outcome.read_text()))
+        printed = running.job.log.read_text(errors="replace") or running.server.log.read_text(errors="replace")
+        tail = printed[-4000:]
         if status < 0:
             name = signal.Signals(-status).name
             why = ", for which the usual reason is that memory ran out" if name == "SIGKILL" else ""
@@ -239,25 +298,27 @@ class LocalExecutor:
     def _stop(self) -> None:
         """Lets every run save its state and end; at a second interruption ends them as they are."""
         try:
-            for running in self.running:
-                running.process.terminate()
-            for running in self.running:
-                running.process.wait()
+            for server in self.servers:
+                server.close()
+            while self.servers:
+                self._listen(POLL)
         except KeyboardInterrupt:
-            for running in self.running:
-                _kill(running.process)
-        for running in list(self.running):
-            running.process.wait()
-            self._end(running)
+            self._listen(0)
+            for process in (*(r.process for r in self.running), *(server.process.pid for server in self.servers)):
+                if process is not None:
+                    _kill(process)
+            while self.servers:
+                self._listen(POLL)
+        self.running.clear()
 
 
-def _kill(process: "subprocess.Popen[str]") -> None:
+def _kill(process: int) -> None:
     """Ends a process and those that it has started."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process, signal.SIGKILL)
+        else:
+            os.kill(process, signal.SIGTERM)
 
 
 @contextlib.contextmanager
