@@ -128,13 +128,13 @@ def test_a_study_is_trained_added_to_and_told_again(
     for name in ("report.html", "table.md", "table.tex", "summary.csv", "runs.csv", "study.yaml"):
         assert (tmp_path / "studies" / "first" / name).is_file()
 
-    status, out, err = call([*command, "0,1,2", "--workers", "1"], capsys)
+    status, out, err = call([*command, "0,1,2"], capsys)
     assert status == 0, err
     after = {key: study.runs.joinpath(key, "result.json").stat().st_mtime_ns for key in before}
     assert after == before, "finished runs are left as they are"
     study = Study.open("studies/first")
     assert len(study.cells) == 3
-    for cell in study.cells:  # seed 2 after seed 1 in processes that one has forked
+    for cell in study.cells:  # processes that one has forked, of which one came later
         train(study.recipe(cell), cell.key, quiet=True)
         weights = [folder / "peers/peer0/model.safetensors" for folder in (study.run_folder(cell).path, Path(cell.key))]
         assert weights[0].read_bytes() == weights[1].read_bytes()
