@@ -23,9 +23,10 @@ check: $(TEST_READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 
-# The documentation with search and API, in site/; a link or an anchor that does not hold is an error.
+# The documentation with search and API, in site/; a link or an anchor that does not hold is an error (not with --quiet,
+# which hides the warnings that --strict counts).
 site: $(SITE_READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(LOWEST_READY)
