@@ -58,7 +58,7 @@ def on_config(config: MkDocsConfig) -> None:
     config.mdx_configs["pymdownx.superfences"] = {
         "custom_fences": [{"name": "math", "class": "math", "format": _displayed}]
     }
-    config.markdown_extensions.append(InlineFormulas())  # type: ignore[arg-type]
+    config.markdown_extensions.append(InlineFormulas())
 
 
 def _expanded(nav: Any) -> Any:
