@@ -5,15 +5,16 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 DEMO_READY := $(VENV)/.demo-ready
 TEST_READY := $(VENV)/.test-ready
+SITE_READY := $(VENV)/.site-ready
 LOWEST := .venv-lowest
 LOWEST_READY := $(LOWEST)/.ready
 
-.PHONY: demo test test-lowest check results clean
+.PHONY: demo test test-lowest check site results clean
 
 demo: $(DEMO_READY)
 	$(BIN)/python examples/demo.py
 
-test: check
+test: check site
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto   # a process for each core, one thread each
 
 check: $(TEST_READY)
@@ -21,6 +22,11 @@ check: $(TEST_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+
+# The documentation with search and API, in site/; a link or an anchor that does not hold is an error (not with --quiet,
+# which hides the warnings that --strict counts).
+site: $(SITE_READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The tests with the lowest versions that pyproject.toml allows.
 test-lowest: $(LOWEST_READY)
@@ -38,6 +44,10 @@ $(TEST_READY): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[lint,test]'
 	touch $@ $(DEMO_READY)   # all that the demo needs is there too
 
+$(SITE_READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[docs]'
+	touch $@
+
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Collegium needs Python 3.11 or newer; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -50,4 +60,4 @@ $(LOWEST_READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist
+	rm -rf $(VENV) $(LOWEST) build dist site

@@ -20,13 +20,14 @@ from collegium.training.recipe import Recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "own_network_and_data.md").read_text()
+PHOTOGRAPHS = (DOCS / "photographs.md").read_text()
 OWN_METHOD = (DOCS / "own_method.md").read_text()
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's files, in a folder of their own."""
-    for code in re.findall(r"```python\n(.*?)```", PAGE + OWN_METHOD, re.DOTALL):
+    for code in re.findall(r"```python\n(.*?)```", PAGE + PHOTOGRAPHS + OWN_METHOD, re.DOTALL):
         (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code)
     monkeypatch.chdir(tmp_path)
     for name in ("my_network", "my_data", "my_method", "my_fusion", "my_changes"):
@@ -86,13 +87,13 @@ def test_the_page_s_command_for_photographs(folder: Path, write_images) -> None:
     for split, count in (("train", 6), ("test", 2)):
         for k, name in enumerate(("cat", "dog")):
             write_images(folder / "photos" / split / name, count, (40, 60), seed=k)
-    command = re.search(r"^collegium train .*folder:photos.*", PAGE, re.MULTILINE)[0]
+    command = re.search(r"^collegium train .*folder:photos.*", PHOTOGRAPHS, re.MULTILINE)[0]
     few = "--epochs 1 --data.image-size 32 --batch-size 4 --data.validation 0.2 --data.workers 0 --quiet --device cpu"
     main([*shlex.split(command)[1:], *shlex.split(few)])
     config = read_config(folder / "runs" / "photos")
     assert config["network"] == "timm/mobilenetv3_small_100" and config["resize"] == 37
     write_images(folder / "new_photos", 2, (40, 60))
-    main(shlex.split(re.search(r"^collegium predict runs/photos new.*", PAGE, re.MULTILINE)[0])[1:])
+    main(shlex.split(re.search(r"^collegium predict runs/photos new.*", PHOTOGRAPHS, re.MULTILINE)[0])[1:])
     assert (folder / "labels.csv").read_text().startswith("file,label,probability,p(cat),p(dog)\n")
 
 
@@ -112,7 +113,7 @@ def test_the_page_s_transform_changes_the_photographs(folder: Path, write_images
     for k, name in enumerate(("cat", "dog")):
         for split, count in (("train", 6), ("test", 2)):
             write_images(folder / "photos" / split / name, count, (40, 60), seed=k)
-    command = re.search(r"^collegium train .*--data.transform.*", PAGE, re.MULTILINE)[0]
+    command = re.search(r"^collegium train .*--data.transform.*", PHOTOGRAPHS, re.MULTILINE)[0]
     few = "--epochs 1 --data.image-size 32 --batch-size 4 --data.workers 1 --quiet --device cpu --peers 2xresnet8"
     main([*shlex.split(command)[1:], *shlex.split(few)])
     notes = json.loads((folder / "runs" / "colours" / "result.json").read_text())["notes"]
