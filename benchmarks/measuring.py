@@ -1,13 +1,15 @@
 """What the benchmarks of speed share: taking turns, counting bytes, keeping rows, and tables."""
 
 import json
+import resource
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +55,36 @@ def median_seconds(
                 if turn:
                     seconds[name].append(told if isinstance(told, float) else time.perf_counter() - begun)
     return {name: median(times) for name, times in seconds.items()}
+
+
+class Taken(NamedTuple):
+    """Seconds that processes took, and those of the CPUs."""
+
+    clock: float
+    cpu: float
+
+    def __add__(self, other: "Taken") -> "Taken":  # type: ignore[override]  # not a longer tuple
+        return Taken(self.clock + other.clock, self.cpu + other.cpu)
+
+
+def taken_by(command: Sequence[str]) -> Taken:
+    """A process from its start to its end, with what it starts itself. What it prints is dropped unless it fails."""
+    begun, used = time.perf_counter(), _cpu_of_children()
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    taken = Taken(time.perf_counter() - begun, _cpu_of_children() - used)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout}")
+    return taken
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def described() -> Row:
+    """The machine and the versions, as a file of results has them."""
+    return {"provenance": provenance(torch.device("cpu"))}
 
 
 def training_state(module: nn.Module, optimizers: Iterable[Optimizer]) -> int:

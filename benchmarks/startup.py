@@ -15,14 +15,13 @@ first step        `collegium train` on the CPU, without torch.compile, until its
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
+
+from measuring import Taken, taken_by
 
 END = "; import os; os._exit(0)"  # what the interpreter tidies up at its end is no part of starting
 IMPORTS = {
@@ -51,28 +50,14 @@ main(sys.argv[1:])
 """
 
 
-class Seconds(NamedTuple):
-    """What a process took."""
-
-    clock: float
-    cpu: float
-
-
-def measure(code: str, *arguments: str) -> Seconds:
+def measure(code: str, *arguments: str) -> Taken:
     """A process that runs some code, from its start to its end."""
-    begun, used = time.perf_counter(), _cpu_of_children()
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
-    return Seconds(time.perf_counter() - begun, _cpu_of_children() - used)
+    return taken_by([sys.executable, "-c", code, *arguments])
 
 
-def _cpu_of_children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def measure_all(train: list[str], rounds: int) -> dict[str, list[Seconds]]:
+def measure_all(train: list[str], rounds: int) -> dict[str, list[Taken]]:
     """What is measured -> each round's seconds."""
-    taken: dict[str, list[Seconds]] = {name: [] for name in (*IMPORTS, "first step")}
+    taken: dict[str, list[Taken]] = {name: [] for name in (*IMPORTS, "first step")}
     for turn in range(rounds + 1):
         found = {name: measure(code + END) for name, code in IMPORTS.items()}
         with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +67,7 @@ def measure_all(train: list[str], rounds: int) -> dict[str, list[Seconds]]:
     return taken
 
 
-def markdown(taken: dict[str, list[Seconds]]) -> list[str]:
+def markdown(taken: dict[str, list[Taken]]) -> list[str]:
     """Seconds, and how many more than `import torch` of the same round."""
     lines = ["| until | seconds | CPU seconds | more than torch: seconds | CPU seconds |", "|" + "---|" * 5]
     for name, rounds in taken.items():

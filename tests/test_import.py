@@ -4,7 +4,6 @@ import statistics
 import subprocess
 import sys
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 HEAVY = {
@@ -82,9 +81,9 @@ def test_a_network_of_this_package_needs_no_library_of_networks() -> None:
 
 
 def test_the_training_loop_imports_torch_s_compiler_with_fabric_and_nothing_else_heavy() -> None:
-    # Fabric itself imports torchmetrics, where that is installed, which imports these: no need of ours.
-    theirs = {"matplotlib", "scipy", "torchvision"} if find_spec("torchmetrics") else set()
-    assert heavy_modules("import collegium.training.run") <= {"lightning_fabric", "sympy", "torch._dynamo"} | theirs
+    _, modules = seconds_and_modules("import collegium.training.run")
+    assert HEAVY & (modules - modules_of_torch()) <= {"lightning_fabric", "sympy", "torch._dynamo"}
+    assert "torchmetrics" not in modules  # which Fabric would import, where it is installed
 
 
 def test_every_public_name_can_be_had() -> None:

@@ -9,16 +9,13 @@ from datetime import timedelta
 from typing import Any, cast
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.precision.amp import MixedPrecision
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from collegium.data.decoding.workers import cpus
 from collegium.distiller import Distiller
 from collegium.errors import UsageError
 from collegium.training.devices import Devices
+from collegium.training.fabric import DDPStrategy, Fabric, LightningEnvironment, MixedPrecision
 from collegium.training.recipe import Recipe
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}

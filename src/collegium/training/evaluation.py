@@ -3,11 +3,11 @@
 from typing import TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from collegium.data import WHOLE, BatchSource, Samples, Share
 from collegium.training.experiment import Experiment
+from collegium.training.fabric import Fabric
 from collegium.training.metrics import Scores, score, summary
 
 EVALUATION_BATCH = 500

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import Optimizer
 
 from collegium import ranks
 from collegium.distiller import Distiller, DistillerOutput, Gradients, accumulate
 from collegium.training.checks import check_players
+from collegium.training.fabric import Fabric
 from collegium.training.groups import optimizer_groups
 from collegium.training.optimizers import make_optimizer, set_learning_rate
 from collegium.training.partition import Partition

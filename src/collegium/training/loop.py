@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from collegium import ranks
@@ -26,6 +25,7 @@ from collegium.training.display import Display
 from collegium.training.engine import move, own_random_state, random_state, set_random_state
 from collegium.training.evaluation import Evaluator
 from collegium.training.experiment import Experiment
+from collegium.training.fabric import Fabric
 from collegium.training.gradients import Players
 from collegium.training.loggers import Loggers
 from collegium.training.metrics import summary

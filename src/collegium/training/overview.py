@@ -4,12 +4,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-
 from collegium.data import ClassificationData
 from collegium.formatting import count, plural
 from collegium.training.cost import peer_costs
 from collegium.training.experiment import Experiment
+from collegium.training.fabric import Fabric
 from collegium.training.provenance import device_name
 from collegium.training.recipe import Recipe
 

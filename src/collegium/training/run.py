@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
@@ -22,6 +21,7 @@ from collegium.training.devices import Devices, Layout, detect_devices
 from collegium.training.engine import given_back, make_fabric, move
 from collegium.training.evaluation import Evaluator
 from collegium.training.experiment import Experiment, build
+from collegium.training.fabric import Fabric
 from collegium.training.launch import call_in_subprocess, launch
 from collegium.training.loop import Run
 from collegium.training.memory import keep_freed_memory
