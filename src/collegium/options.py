@@ -4,7 +4,7 @@ import inspect
 import os
 import types
 from collections.abc import Callable, Collection, Mapping
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -19,7 +19,12 @@ _LARGEST = 1e15
 
 def keywords(function: Callable[..., object], *, skip: str) -> dict[str, inspect.Parameter]:
     """The options of a class or function: its parameters but ``skip``."""
-    return {name: p for name, p in inspect.signature(function).parameters.items() if name != skip}
+    return {name: p for name, p in _signature(function).parameters.items() if name != skip}
+
+
+@cache
+def _signature(function: Callable[..., object]) -> inspect.Signature:
+    return inspect.signature(function)
 
 
 def options_from(source: Callable[..., object], *, skip: Collection[str] = (), **defaults: Any) -> Callable[[F], F]:

@@ -5,6 +5,7 @@ A method of the user's own is called ``module:package.Class``, and found from th
 
 import importlib
 import pkgutil
+from functools import cache
 
 from collegium.errors import UsageError, nearest
 from collegium.method import Method
@@ -13,7 +14,12 @@ from collegium.user_code import PREFIX, consents, find
 
 def names() -> list[str]:
     """The names of all methods."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return list(_names())
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 @consents("name")
@@ -25,7 +31,7 @@ def get(name: str) -> type[Method]:
     """
     if name.startswith(PREFIX):
         return _own(name.removeprefix(PREFIX))
-    if name not in names():
+    if name not in _names():
         raise UsageError(f"no method is called {name!r}{nearest(name, names())}")
     module = importlib.import_module(f"{__name__}.{name}")
     found = [

@@ -166,8 +166,7 @@ class Study:
         """The cell's recipe with its teacher's folder; a run that has begun stays where it is computed."""
         folder = self.run_folder(cell)
         if folder.recipe_file.exists():
-            begun = folder.recipe()
-            return dataclasses.replace(cell.recipe, teacher=begun.teacher, device=begun.device)
+            return _where(cell, folder.recipe())
         if cell.teacher is None:
             return cell.recipe
         return dataclasses.replace(cell.recipe, teacher=str(self.run_folder(self._teacher(cell)).path.resolve()))
@@ -220,7 +219,8 @@ class Study:
         """
         folder = self.run_folder(cell)
         if folder.recipe_file.exists():
-            changed = resolve(folder.recipe()).differences(resolve(self.recipe(cell)))
+            begun = folder.recipe()
+            changed = resolve(begun).differences(resolve(_where(cell, begun)))
             if changed:
                 raise UsageError(f"{folder.path} holds a run of another recipe ({told(changed)}); move it away")
         result = folder.result()
@@ -377,6 +377,11 @@ class Study:
 
 
 _OF_THE_CELL = ("label", "taught_by", "key")
+
+
+def _where(cell: Cell, begun: Recipe) -> Recipe:
+    """The cell's recipe, with the place and the teacher of a run that has begun."""
+    return dataclasses.replace(cell.recipe, teacher=begun.teacher, device=begun.device)
 
 
 def _holds_something(folder: Path) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -135,8 +136,9 @@ class Recipe:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(Recipe).items():
-            check_kind(name, getattr(self, name), hint)
+        for name, (default, hint) in _kinds().items():
+            if (value := getattr(self, name)) is not default:
+                check_kind(name, value, hint)
         for name in ("epochs", "batch_size", "micro_batches", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("learning_rate", "decay"):
@@ -255,6 +257,13 @@ class Recipe:
             for key, here, there in both
             if here != there and (here, there) not in alike
         ]
+
+
+@cache
+def _kinds() -> dict[str, tuple[Any, Any]]:
+    """Of every entry: its default and its annotation."""
+    hints = get_type_hints(Recipe)
+    return {f.name: (f.default, hints[f.name]) for f in dataclasses.fields(Recipe)}
 
 
 def told(differences: Sequence[str]) -> str:
