@@ -18,6 +18,7 @@ from statistics import median
 import numpy as np
 from measuring import Taken, described, taken_by
 from PIL import Image
+from speed import write_page
 
 from collegium.files import write_checked
 from collegium.study.cell import Cell
@@ -107,6 +108,7 @@ def main() -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "answers.json").write_text(json.dumps({"rows": rows, **described()}, indent=2) + "\n")
+        write_page(options.out)
 
 
 if __name__ == "__main__":

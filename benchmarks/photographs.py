@@ -1,6 +1,6 @@
 """How fast photographs are read: by Collegium, by timm's loader, and by torchvision's transforms in torch's DataLoader.
 
-python benchmarks/photographs.py [--megapixels 0.1 0.5 2 12] [--workers 1 2] [--rounds 5] [--out results/photographs]
+python benchmarks/photographs.py [--megapixels 0.1 0.5 2 12] [--workers 1 2] [--rounds 5] [--out results/speed]
 
 JPEG files of each size are made of scikit-learn's two photographs: random parts, enlarged, with a camera's grain. All
 read the same files in batches of 64 at 224 x 224 pixels, and give normalised float32: for training a random part,
@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import table, write_readme
+from measuring import described, table
+from speed import write_page
 from torch.utils.data import DataLoader
 
 from collegium import data
-from collegium.training.provenance import provenance
 
 BATCH, SIDE = 64, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -163,13 +163,11 @@ def main() -> None:
                     found = measure(Path(folder), count, workers, options.rounds, training=task == "training")
                     rows.append({"task": task, "megapixels": megapixels, "workers": workers, "found": found})
                     print(" | ".join(line(rows[-1])), flush=True)
-    lines = table(heads, map(line, rows))
+    print("\n".join(table(heads, map(line, rows))))
     if options.out:
-        where = provenance(torch.device("cpu"))
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "photographs.json").write_text(json.dumps({"provenance": where, "rows": rows}, indent=2) + "\n")
-        machine = f"{where['device']}, torch {where['torch']}, commit {where['commit']}."
-        write_readme(options.out, ["# Reading photographs", "", machine, "", *lines])
+        (options.out / "photographs.json").write_text(json.dumps({"rows": rows, **described()}, indent=2) + "\n")
+        write_page(options.out)
 
 
 if __name__ == "__main__":

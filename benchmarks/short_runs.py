@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from measuring import Taken, described, taken_by
+from speed import write_page
 
 from collegium.study.study import Study
 
@@ -62,6 +63,7 @@ def main() -> None:
         content = {"runs": options.runs, "seconds a run": {n: t._asdict() for n, t in per_run.items()}, **described()}
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "short_runs.json").write_text(json.dumps(content, indent=2) + "\n")
+        write_page(options.out)
 
 
 if __name__ == "__main__":
