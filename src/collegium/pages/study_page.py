@@ -8,6 +8,7 @@ from collegium.formatting import count, number, plural
 from collegium.pages.document import document
 from collegium.pages.html import Html, element, html, section
 from collegium.pages.html import table as pairs
+from collegium.pages.run_charts import HINT
 from collegium.pages.run_sections import chip
 from collegium.pages.sheet import Cell, Column, Sheet
 from collegium.pages.study_charts import charts, styles
@@ -35,7 +36,9 @@ def render(table: StudyTable) -> str:
         "main",
         element("header", element("h1", table.title), _facts(findings), _plan(table), _notices(table), _verdict(table)),
         _comparison(table),
-        section("Charts", element("div", drawn, class_="grid"), id="charts") if drawn else "",
+        section("Charts", element("p", HINT, class_="soft"), element("div", drawn, class_="grid"), id="charts")
+        if drawn
+        else "",
         _predictors(findings),
         _runs(findings),
         _made(findings),
