@@ -114,7 +114,11 @@ def test_pictures_decode_and_have_descriptions(checked: Checker, analysis: RunAn
     for attributes in images:
         picture = Image.open(io.BytesIO(base64.b64decode(attributes["src"].partition(",")[2])))
         picture.load()
-        assert picture.size == (int(attributes["width"]), int(attributes["height"]))
+        enlarged = int(attributes["width"]) // picture.width
+        assert (enlarged * picture.width, enlarged * picture.height) == (
+            int(attributes["width"]),
+            int(attributes["height"]),
+        )
         assert attributes["alt"]
     assert all(a["role"] == "img" and a["aria-label"] for a in checked.all("svg"))
 
@@ -176,10 +180,14 @@ def test_a_page_whose_predictions_differ_from_the_runs_says_so(analysis: RunAnal
 def test_a_lone_peer_has_a_page(lone_run: Path):
     page = write_report(lone_run).read_text()
     checked = Checker(page)
-    assert "ensemble takes" not in page and "mean of 1" not in page and "kappa" not in page.lower()
-    assert "Top-1 validation accuracy of every predictor over the epochs" in [
-        a["aria-label"] for a in checked.all("svg")
-    ]
+    assert "ensemble" not in page and "mean of 1" not in page and "kappa" not in page.lower()
+    assert not [a for a in checked.all("svg") if "over the epochs" in a["aria-label"]], "there is no curve of one epoch"
+    (measured,) = gather(lone_run).history
+    assert (
+        f"validation accuracy of peer0, %</th><td>{100 - 100 * measured['validation/peer0/top1_error']:.2f}</td>"
+        in page
+    )
+    assert f"ce, term of the loss</th><td>{measured['train/peers/ce']:.4g}</td>" in page
     assert "chosen on the validation images" in page and "flatters" not in page
 
 
