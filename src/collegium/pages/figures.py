@@ -108,6 +108,7 @@ def to_svg(
     return element(
         "svg",
         Html(svg[svg.index(">") + 1 : svg.rindex("</svg>")]),
+        class_="curves" if curves else None,
         viewBox=box[1],
         role="img",
         aria_label=description,
@@ -218,7 +219,9 @@ def confusion_matrix(name: str, matrix: Tensor, classes: Sequence[str], *, descr
     share = matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)
     share.fill_diagonal_(0)
     labelled = len(classes) <= LABELLED_CLASSES
-    size = 5.2 if 12 < len(classes) <= LABELLED_CLASSES else 4.2 if len(classes) > 4 else 1.4 + 0.7 * len(classes)
+    size = 4.2 if len(classes) > 4 else 1.4 + 0.7 * len(classes)
+    if labelled and len(classes) > 10:
+        size = 5.2
     with drawing(name, size, size) as (figure, axes):
         strength = (share / share.max().clamp_min(FULL)).sqrt()
         _shade(axes, strength)
@@ -226,7 +229,12 @@ def confusion_matrix(name: str, matrix: Tensor, classes: Sequence[str], *, descr
         axes.set_ylabel("true class" if labelled else f"true class (0 to {len(classes) - 1})")
         if labelled:
             _name_cells(axes, [_short(c) for c in classes], size)
-            _write_cells(axes, [[str(int(n)) if n else "" for n in row] for row in matrix], strength, 8)
+            _write_cells(
+                axes,
+                [[str(int(n)) if n else "" for n in row] for row in matrix],
+                strength,
+                8 if matrix.max() < 1000 else 7,
+            )
         else:
             axes.plot([0, len(classes) - 1], [0, len(classes) - 1], color=INK, alpha=0.3, linewidth=0.6)
             _whole_ticks(axes)

@@ -40,8 +40,8 @@ def changes(analysis: RunAnalysis) -> Html:
         "Together and alone",
         element("p", told),
         element("div", cards, class_="cards"),
-        *_strip(f"Right only in {name}", found.gained, gained, analysis.data.class_names),
-        *_strip("Right only in the network alone", found.lost, lost, analysis.data.class_names),
+        *_strip(f"Only {name} is right", found.gained, gained, analysis.data.class_names),
+        *_strip("Only the network alone is right", found.lost, lost, analysis.data.class_names),
         element("p", caution, class_="soft"),
         id="changes",
     )
@@ -62,8 +62,7 @@ def _frame(example: Example, classes: Sequence[str]) -> Html:
         element(
             "div",
             element("span", name, ": ", class_="soft"),
-            "✓ " if answer.label == example.target else "✗ ",
-            classes[answer.label],
+            "✓ right" if answer.label == example.target else f"✗ {classes[answer.label]}",
             element("span", f", {100 * answer.confidence:.0f}\N{NO-BREAK SPACE}%", class_="soft"),
         )
         for name, answer in example.answers.items()

@@ -43,7 +43,7 @@ def learning(analysis: RunAnalysis, styles: Styles) -> Html:
     return section(
         "Learning curves",
         element("p", HINT, class_="soft"),
-        element("div", charts, class_="grid"),
+        element("div", charts, class_="grid three" if len(charts) == 3 else "grid"),
         element("h3", "Terms of the loss"),
         element(
             "p",

@@ -111,7 +111,7 @@ def classification_map(analysis: RunAnalysis, styles: Styles) -> Html:
                 panel,
                 [
                     chip(styles[panel.title]),
-                    f"{panel.title}, accuracy {percent(analysis.accuracy[panel.title])} %",
+                    f"{panel.title}, accuracy {percent(analysis.accuracy[panel.title])}\N{NO-BREAK SPACE}%",
                 ],
             )
             for panel in scene_maps.predictor_panels(data, analysis.maps, labelled=labelled)

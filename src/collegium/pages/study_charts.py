@@ -55,26 +55,26 @@ def _gains(findings: Findings, look: Mapping[str, Style]) -> Html | None:
     names = [c.row.label if several else c.row.method for c in found]
     names = [f"{name} − {c.over}" if contrasts else name for name, c in zip(names, found, strict=True)]
     names = [in_lines(name) for name in names]
-    lines = max(name.count("\n") + 1 for name in names)
+    heights = [max(0.34, 0.17 * (name.count("\n") + 1) + 0.08) for name in names]  # inches
+    places = [sum(heights[k:]) - height / 2 for k, height in enumerate(heights)]
     points: list[figures.Point] = []
-    with figures.drawing("gains", 5.2, 0.9 + max(0.34, 0.17 * lines + 0.08) * len(found)) as (drawn, axes):
+    with figures.drawing("gains", 5.2, 0.9 + sum(heights)) as (drawn, axes):
         axes.axvline(0, color=INK, linewidth=0.8, alpha=0.5)
-        for k, c in enumerate(found):
-            y, colour = len(found) - 1 - k, look[c.row.method].colour
-            mean = c.gain.spread.mean
+        for y, c in zip(places, found, strict=True):
+            colour, mean = look[c.row.method].colour, c.gain.spread.mean
             values = list(c.gain.by_seed.values())
             axes.scatter(values, [y] * len(values), s=22, color=colour, alpha=0.75, linewidths=0)
-            axes.plot([mean] * 2, [y - 0.28, y + 0.28], color=colour, linewidth=2.2)
+            axes.plot([mean] * 2, [y - 0.1, y + 0.1], color=colour, linewidth=2.2)
             style = list(look).index(c.row.method)
             points += [
                 figures.Point(gain, y, style, (f"{c.row.label}, seed {seed}", f"{number(gain, sign=True)} points"))
                 for seed, gain in c.gain.by_seed.items()
             ]
-            points.append(figures.Point(mean, y + 0.28, style, (f"{c.row.label}, mean", f"{gain_text(c)} points")))
+            points.append(figures.Point(mean, y + 0.1, style, (f"{c.row.label}, mean", f"{gain_text(c)} points")))
             if c.interval is not None:
                 axes.plot(c.interval, [y, y], color=colour, linewidth=1, alpha=0.6)
-        axes.set_yticks(range(len(found))[::-1], names)
-        axes.set_ylim(-0.6, len(found) - 0.4)
+        axes.set_yticks(places, names)
+        axes.set_ylim(-0.05, sum(heights) + 0.05)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("gain in accuracy (points)")
@@ -101,7 +101,7 @@ def in_lines(name: str, width: int = 30) -> str:
 
 
 def _by_time(rows: Sequence[Row], look: Mapping[str, Style]) -> Html | None:
-    if len({row.device for row in rows}) > 1 or rows[0].device is None:
+    if len(rows) == 1 or len({row.device for row in rows}) > 1 or rows[0].device is None:
         return None  # seconds of different machines do not compare
     with figures.drawing("time", 5.2, 3.4) as (drawn, axes):
         markers = dict(zip(dict.fromkeys(row.cohort for row in rows), _endless(MARKERS), strict=False))
@@ -122,7 +122,9 @@ def _by_time(rows: Sequence[Row], look: Mapping[str, Style]) -> Html | None:
     return figure(picture, caption, key)
 
 
-def _by_parameters(rows: Sequence[Row], look: Mapping[str, Style]) -> Html:
+def _by_parameters(rows: Sequence[Row], look: Mapping[str, Style]) -> Html | None:
+    if len(rows) == 1:
+        return None
     shown: dict[str, str] = {}
     points: list[figures.Point] = []
     with figures.drawing("parameters", 5.2, 3.4) as (drawn, axes):
@@ -172,7 +174,7 @@ def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
                         points.setdefault(int(measured["epoch"]), []).append(accuracy)
             if points:
                 series[row.method] = list(points), [fmean(values) for values in points.values()]
-        if series:
+        if any(len(epochs) > 1 for epochs, _ in series.values()):
             picture = figures.curves(
                 f"curves-{k}",
                 series,
