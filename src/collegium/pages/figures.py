@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
@@ -29,6 +30,7 @@ LABELLED_CLASSES = 20  # a confusion matrix of more classes has no class names b
 
 _SETTINGS: Any = {
     "svg.fonttype": "none",
+    "savefig.bbox": None,  # whatever the user's own settings say
     "text.parse_math": False,
     "font.size": 9.5,
     "axes.labelsize": 9.5,
@@ -184,7 +186,7 @@ def _values(series: Mapping[str, Points], styles: Mapping[str, Style], *, linear
     every = sorted({x for xs, _ in series.values() for x in xs})
     values = {}
     for label, points in series.items():
-        known = {x: round(y, 2) if linear else float(f"{y:.4g}") for x, y in zip(*points, strict=True)}
+        known = {x: round(y, 2) if linear else float(f"{y:.4g}") for x, y in zip(*points, strict=True) if isfinite(y)}
         values[list(styles).index(label)] = [known.get(x) for x in every]
     return {"x": every, "y": values, "digits": 2 if linear else None}
 

@@ -42,7 +42,7 @@ def learning(analysis: RunAnalysis, styles: Styles) -> Html:
         charts.append(figure(picture, caption, key(styles, list(training))))
     return section(
         "Learning curves",
-        element("p", HINT, class_="soft"),
+        element("p", HINT, class_="soft hint"),
         element("div", charts, class_="grid three" if len(charts) == 3 else "grid"),
         element("h3", "Terms of the loss"),
         element(

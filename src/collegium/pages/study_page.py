@@ -36,7 +36,7 @@ def render(table: StudyTable) -> str:
         "main",
         element("header", element("h1", table.title), _facts(findings), _plan(table), _notices(table), _verdict(table)),
         _comparison(table),
-        section("Charts", element("p", HINT, class_="soft"), element("div", drawn, class_="grid"), id="charts")
+        section("Charts", element("p", HINT, class_="soft hint"), element("div", drawn, class_="grid"), id="charts")
         if drawn
         else "",
         _predictors(findings),

@@ -22,7 +22,7 @@ for (const head of document.querySelectorAll("table.sortable thead th")) {
   });
 }
 
-// A chart shows the values under the pointer; arrow keys move on. Its key's entries turn what they stand for off and on.
+// A chart shows the values under the pointer; arrow keys move on. The entries of its key turn lines off and on.
 function node(tag, className, ...children) {
   const made = document.createElement(tag);
   made.className = className;
@@ -30,7 +30,8 @@ function node(tag, className, ...children) {
   return made;
 }
 function interactive(svg) {
-  const data = JSON.parse(svg.dataset.chart), [left, top, right, bottom] = data.plot, {width, height} = svg.viewBox.baseVal;
+  const data = JSON.parse(svg.dataset.chart);
+  const [left, top, right, bottom] = data.plot, {width, height} = svg.viewBox.baseVal;
   const entries = new Map([...svg.closest("figure").querySelectorAll(".key [data-style]")]
     .map(entry => [+entry.dataset.style, entry]));
   const hidden = new Set(), box = node("div", "values"), frame = node("div", "chart");
@@ -39,14 +40,15 @@ function interactive(svg) {
   svg.replaceWith(frame);
   svg.append(line);
   frame.append(svg, box);
-  const written = value => (data.digits == null ? String(value) : value.toFixed(data.digits)).replace("-", "\u2212");
+  const written = value => (data.digits == null ? String(value) : value.toFixed(data.digits)).replace(/-/g, "\u2212");
   const row = (style, text) => {
     const entry = entries.get(style), chip = entry?.querySelector(".chip").cloneNode();
     return node("li", "", ...(entry ? [chip, node("span", "", entry.textContent)] : []), node("b", "", text));
   };
   // What can be shown, from left to right: its place, and a function that makes its title and rows.
   const stops = data.points
-    ? data.points.map(([x, y, style, title, ...text]) => ({x, y, style, title, rows: () => text.map(line => node("li", "", line))}))
+    ? data.points.map(([x, y, style, title, ...text]) => (
+        {x, y, style, title, rows: () => text.map(said => node("li", "", said))}))
     : data.x.map((value, k) => ({
         x: left + (value - data.span[0]) / (data.span[1] - data.span[0]) * (right - left),
         title: "epoch " + value,
@@ -66,7 +68,8 @@ function interactive(svg) {
     const side = x > width / 2 ? "right" : "left";
     box.style.cssText = `${side}: calc(${100 * (side === "left" ? x : width - x) / width}% + 10px); `
       + `top: ${100 * (y === undefined ? top : Math.max(0, y - 20)) / height}%`;
-    line.setAttribute("d", y === undefined ? `M${x} ${top}V${bottom}` : `M${x - 6} ${y}a6 6 0 1 0 12 0a6 6 0 1 0 -12 0`);
+    line.setAttribute("d",
+      y === undefined ? `M${x} ${top}V${bottom}` : `M${x - 6} ${y}a6 6 0 1 0 12 0a6 6 0 1 0 -12 0`);
     svg.setAttribute("aria-valuenow", open().indexOf(stop));
     svg.setAttribute("aria-valuetext", [title, ...[...rows.children].map(item => [...item.childNodes]
       .map(child => child.textContent).join(" ").trim())].join(", "));
@@ -84,7 +87,8 @@ function interactive(svg) {
   svg.addEventListener("blur", () => show(null));
   svg.addEventListener("keydown", event => {
     const known = open(), at = known.indexOf(shown);
-    const goal = {ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: known.length - 1, Escape: NaN}[event.key];
+    if (event.key === "Escape") show(null);
+    const goal = {ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: known.length - 1}[event.key];
     if (goal === undefined) return;
     event.preventDefault();
     show(known[Math.min(Math.max(goal, 0), known.length - 1)]);
