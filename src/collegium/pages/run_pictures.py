@@ -50,10 +50,12 @@ def _shown(image: Tensor, side: int) -> Tensor:
 
 def as_png(pixels: Tensor, description: str, enlarged: int = 1) -> Html:
     """(H, W, 3), or with opacity (H, W, 4), in [0, 1] -> an ``img`` of that size, or shown so many times as large."""
-    from matplotlib.image import imsave
+    from PIL import Image
 
     data = io.BytesIO()
-    imsave(data, pixels.clamp(0, 1).numpy(), format="png")
+    levels = (255 * pixels.clamp(0, 1)).round().to(torch.uint8)
+    grey = levels.shape[2] == 3 and bool((levels == levels[..., :1]).all())
+    Image.fromarray((levels[..., 0] if grey else levels).numpy()).save(data, "png", optimize=True)
     source = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
     height, width = pixels.shape[:2]
     return element("img", src=source, alt=description, width=enlarged * width, height=enlarged * height)
