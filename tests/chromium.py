@@ -1,5 +1,7 @@
 """Pages in a real browser: headless Chromium, run as a program, which needs no driver."""
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -16,13 +18,14 @@ needs_chromium = pytest.mark.skipif(BROWSER is None, reason="no Chromium is inst
 
 _HEAD = """<script>window.problems = [];
 addEventListener("error", event => problems.push(String(event.message ?? event.target.src)), true);
+addEventListener("securitypolicyviolation", event => problems.push(`${event.violatedDirective} ${event.blockedURI}`));
 for (const kind of ["error", "warn"]) console[kind] = (...said) => problems.push(said.join(" "));</script>"""
-_TAIL = """<script>addEventListener("load", () => {{
+_TAIL = """addEventListener("load", () => {{
   let found;
   try {{ found = (() => {{ {script} }})(); }} catch (error) {{ problems.push(String(error)); }}
   parent.postMessage(JSON.stringify({{found, problems, width: innerWidth,
     overflow: document.documentElement.scrollWidth - innerWidth}}), "*");
-}});</script>"""
+}});"""
 # Windows have a least width, frames have none.
 _FRAME = """<!doctype html><pre id="told"></pre>
 <script>addEventListener("message", event => document.querySelector("#told").textContent = event.data);</script>
@@ -45,7 +48,11 @@ def visit(page: Path, script: str, *, width: int = 1280, fragment: str = "") -> 
     assert BROWSER is not None
     text = page.read_text().replace("<head>", f"<head>{_HEAD}", 1)
     copy = page.with_suffix(".visited.html")
-    copy.write_text(text.replace("</body>", _TAIL.format(script=script) + "</body>", 1))
+    tail = _TAIL.format(script=script)
+    digest = base64.b64encode(hashlib.sha256(tail.encode()).digest()).decode()
+    assert "script-src " in text
+    text = text.replace("script-src ", f"script-src &#x27;sha256-{digest}&#x27; ", 1)
+    copy.write_text(text.replace("</body>", f"<script>{tail}</script></body>", 1))
     frame = page.with_suffix(".frame.html")
     frame.write_text(_FRAME.format(address=escape(copy.name + (f"#{fragment}" if fragment else "")), width=width))
     flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --no-first-run --virtual-time-budget=2000"

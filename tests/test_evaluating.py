@@ -101,8 +101,9 @@ def pictures(folder: Path) -> None:
             Image.fromarray(image).save(place / f"{k}.png")
 
 
+@pytest.mark.parametrize("in_memory", [False, True])
 def test_the_command_prints_json_of_the_numbers_of_the_table(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    in_memory: bool, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pictures(tmp_path / "new")
     file = tmp_path / "answers.csv"
@@ -115,7 +116,7 @@ def test_the_command_prints_json_of_the_numbers_of_the_table(
         "--data.image-size",
         "8",
         "--data.verify",
-        "false",
+        str(in_memory).lower(),  # unverified files are read one by one
     ]
     main([*command, "--json", "--predictions", str(file)])
     found = json.loads(capsys.readouterr().out)

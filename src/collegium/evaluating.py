@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium import data as datasets
-from collegium.data import ClassificationData, OwnData, StreamedSplit, as_data
-from collegium.data.decoding.image_files import ImageFiles
+from collegium.data import ClassificationData, OwnData, as_data
 from collegium.errors import UsageError
 from collegium.options import checked
 from collegium.predicting import Predictions, check_file
@@ -182,7 +181,7 @@ def _predictions(data: ClassificationData[Any], probabilities: Tensor) -> Predic
     """What a predictor says of each test image."""
     names, split = data.class_names, data.test
     truth = tuple(names[k] for k in split.targets.tolist())
-    if isinstance(split, StreamedSplit) and isinstance(split.source, ImageFiles):
-        files = tuple(str(split.source.path(k)) for k in split.indices.tolist())
+    files = split.files
+    if files is not None:
         return Predictions(files, tuple(names), probabilities, truth=truth)
     return Predictions(tuple(map(str, range(len(truth)))), tuple(names), probabilities, truth=truth, named="index")

@@ -38,6 +38,23 @@ def test_unequal_images_are_decoded_while_training(root):
     assert load(f"folder:{root}", workers=0).image_size == (224, 224)
 
 
+@pytest.mark.parametrize("size", [(16, 16), None], ids=["in memory", "streamed"])
+def test_every_image_knows_its_file(tmp_path, write_images, size):
+    root = equal_sizes(tmp_path / "set", write_images)
+    if size is None:
+        write_images(root / "train" / "a", 1, (20, 9), seed=5)
+    data = load(f"folder:{root}", image_size=16, workers=0)
+    assert isinstance(data, ImageData if size else StreamedData)
+    for split in (data.test, data.test.subset(torch.tensor([6, 1]))):
+        assert len(split.files) == len(split)
+        for file, label in zip(split.files, split.targets, strict=True):
+            assert Path(file).is_file() and Path(file).parent.name == "ab"[label]
+    assert data.test.subset(torch.tensor([6])).files == (str(root / "test" / "b" / "02.png"),)
+    if size:
+        assert load(f"folder:{root}").test.files == data.test.files, "kept pixels have their names too"
+        assert torch.equal(read_image(Path(data.test.files[3]), 3), data.test.images[3])
+
+
 def test_grey(root):
     data = load(f"folder:{root}", channels=1, image_size=16)
     assert data.image_shape == (1, 16, 16) and data.mean == pytest.approx((0.449,))

@@ -1,4 +1,7 @@
+import json
 import re
+from html import unescape
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +47,39 @@ def test_figures_of_one_page_share_no_ids_and_lack_none():
 )
 def test_curves_of_any_values_are_drawn(y: tuple[float, ...]):
     assert "<path" in curve(y=y)
+
+
+def told(svg: str) -> dict[str, Any]:
+    """What page.js finds in a chart."""
+    found = re.search(r'data-chart="([^"]*)"', svg)
+    assert found is not None
+    return json.loads(unescape(found[1]))
+
+
+def test_a_pointer_finds_every_value_of_the_curves_and_none_that_is_no_number():
+    series = {"peer1": ((1, 2, 4), (0.123456, float("nan"), 1234.5678)), "peer0": ((2, 4), (1e-7, 2.0))}
+    found = told(figures.curves("c", series, STYLES, unit="", description=""))
+    assert found["x"] == [1, 2, 4] and found["digits"] is None
+    assert found["y"] == {"1": [0.1235, None, 1235.0], "0": [None, 1e-7, 2.0]}
+    linear = told(figures.curves("c", {"fused": ((1,), (59.996,))}, STYLES, unit="", description="", linear=True))
+    assert linear["y"] == {"3": [60.0]} and linear["digits"] == 2
+
+
+def test_what_a_chart_says_cannot_leave_its_attribute():
+    with figures.drawing("d", 2, 2) as (figure, axes):
+        axes.set_xlim(0, 10)
+        axes.set_ylim(0, 10)
+        name = '"><script>alert(1)</script>'
+        svg = figures.to_svg(figure, "d", name, points=[figures.Point(10, 0, 4, (name, "x"))])
+    assert "<script" not in svg and svg.count(">") == svg.count("<")
+    left, top, right, bottom = told(svg)["plot"]
+    assert told(svg)["points"] == [[right, bottom, 4, name, "x"]]
+    assert 0 < left < right < 144 and 0 < top < bottom < 144
+
+
+def test_charts_are_in_the_page_s_font_with_few_digits():
+    svg = curve()
+    assert "DejaVu" not in svg and "font-family" not in svg and not re.search(r"\d\.\d{3}", svg)
 
 
 def test_a_curve_of_one_epoch_is_drawn():

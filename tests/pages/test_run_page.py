@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import collegium
@@ -14,6 +15,7 @@ from collegium.baseline import Baseline
 from collegium.pages.html import element
 from collegium.pages.run_page import render, write_report, write_report_if_possible
 from collegium.results.analysis import RunAnalysis, gather
+from collegium.results.examples import Answer, Changes, Example
 
 VOID = {"meta", "img", "br"}
 
@@ -114,7 +116,11 @@ def test_pictures_decode_and_have_descriptions(checked: Checker, analysis: RunAn
     for attributes in images:
         picture = Image.open(io.BytesIO(base64.b64decode(attributes["src"].partition(",")[2])))
         picture.load()
-        assert picture.size == (int(attributes["width"]), int(attributes["height"]))
+        enlarged = int(attributes["width"]) // picture.width
+        assert (enlarged * picture.width, enlarged * picture.height) == (
+            int(attributes["width"]),
+            int(attributes["height"]),
+        )
         assert attributes["alt"]
     assert all(a["role"] == "img" and a["aria-label"] for a in checked.all("svg"))
 
@@ -156,6 +162,42 @@ def test_a_baseline_beside_the_run_is_compared_with_the_deployed_network(page: s
     assert "alone (runs/ffl-baseline): " in told and "The difference, +1.25 points, is of one seed" in told
 
 
+def test_images_that_changed_beside_the_network_alone_are_shown_with_their_counts(page: str, analysis: RunAnalysis):
+    assert 'id="changes"' not in page
+    names = ("<i>", *analysis.data.class_names[1:])
+    image = Example(
+        3, "/d/0/a<b>.png", "", analysis.examples[0].image, 0, {"alone": Answer(4, 0.5), "peer0": Answer(0, 0.876)}
+    )
+    changes = Changes(torch.tensor([[40, 21], [1, 388]]), (image,) * 8, ())
+    told = render(replace(analysis, changes=changes, data=replace(analysis.data, class_names=names)))
+    Checker(told)
+    (section,) = re.findall(r'<section id="changes">.*?</section>', told, re.DOTALL)
+    text = re.sub(r"<[^>]+>", "", section.replace("</h3>", ". "))
+    assert "Of the 450 test images peer0 gets 409 right, and the same network trained alone 389: +4.44 points." in text
+    assert "only peer0 right21only the network alone right1both right388both wrong40" in text
+    assert "Only peer0 is right: 8 of 21 images, at even steps. " in text and "Only the network alone is" not in text
+    assert (
+        text.count("&lt;i&gt;alone: ✗ 4, 50\N{NO-BREAK SPACE}%peer0: ✓ right, 88\N{NO-BREAK SPACE}%a&lt;b&gt;.png") == 8
+    )
+    assert told.index('id="scores"') < told.index('id="changes"') < told.index('id="curves"')
+
+
+def test_a_file_names_its_image(page: str, analysis: RunAnalysis):
+    first, *rest = analysis.examples
+    assert f"test image {first.index}<" in page
+    told = render(replace(analysis, examples=(replace(first, file="/data/test/3/scan <7>.png"), *rest)))
+    assert told.count("scan &lt;7&gt;.png</span>") == 1 and f"test image {first.index}<" not in told
+    assert 'alt="scan &lt;7&gt;.png, true class' in told and "/data/test" not in told
+
+
+def test_a_split_that_was_scored_once_has_no_curve(page: str, analysis: RunAnalysis):
+    before, last = analysis.history
+    seldom = {key: value for key, value in before.items() if not key.startswith("test/")}
+    labels = [a["aria-label"] for a in Checker(render(replace(analysis, history=[seldom, last]))).all("svg")]
+    assert "Top-1 test accuracy of every predictor over the epochs" not in labels
+    assert "Accuracy of the predictors on training batches over the epochs" in labels
+
+
 def test_of_five_classes_or_fewer_there_is_no_top_5_accuracy(page: str, analysis: RunAnalysis):
     assert page.count("top-5 accuracy") > 1
     told = render(replace(analysis, result=analysis.result | {"test_images_per_class": [90] * 5}))
@@ -176,10 +218,14 @@ def test_a_page_whose_predictions_differ_from_the_runs_says_so(analysis: RunAnal
 def test_a_lone_peer_has_a_page(lone_run: Path):
     page = write_report(lone_run).read_text()
     checked = Checker(page)
-    assert "ensemble takes" not in page and "mean of 1" not in page and "kappa" not in page.lower()
-    assert "Top-1 validation accuracy of every predictor over the epochs" in [
-        a["aria-label"] for a in checked.all("svg")
-    ]
+    assert "ensemble" not in page and "mean of 1" not in page and "kappa" not in page.lower()
+    assert not [a for a in checked.all("svg") if "over the epochs" in a["aria-label"]], "there is no curve of one epoch"
+    (measured,) = gather(lone_run).history
+    assert (
+        f"validation accuracy of peer0, %</th><td>{100 - 100 * measured['validation/peer0/top1_error']:.2f}</td>"
+        in page
+    )
+    assert f"ce, term of the loss</th><td>{measured['train/peers/ce']:.4g}</td>" in page
     assert "chosen on the validation images" in page and "flatters" not in page
 
 

@@ -25,8 +25,12 @@ press("Enter"); sorted.push(column());
 press(" "); sorted.push(column());
 const name = document.querySelector("#comparison tbody th");
 name.append("x".repeat(40));
+const told = [...document.querySelectorAll("#charts svg")].map(chart => {
+  chart.focus();
+  return chart.parentNode.querySelector(".values").innerText.split("\\n");
+});
 const sizes = [...document.querySelectorAll("p, td, th")].map(e => parseFloat(getComputedStyle(e).fontSize));
-return {sorted, focused, name: name.offsetWidth, aria: head.ariaSort, smallest: Math.min(...sizes),
+return {sorted, focused, told, name: name.offsetWidth, aria: head.ariaSort, smallest: Math.min(...sizes),
   charts: document.querySelectorAll("#charts svg").length,
   loaded: performance.getEntriesByType("resource").map(entry => entry.name)};
 """
@@ -66,6 +70,11 @@ def test_in_a_browser_it_sorts_fits_and_loads_nothing(width: int, study: Study, 
     assert found["name"] < width / 2  # it stays in place while the numbers scroll
     assert found["focused"] and found["aria"] == "descending"
     assert found["loaded"] == [] and found["charts"] == 4 and found["smallest"] >= 12
+    gains, time, parameters, curves = found["told"]  # each at its right
+    assert gains == ["ffl · 2xresnet8, seed 1", "+4.00 points"]
+    assert time[1:] == ["one network: 94.00 ± 1.00 %", "20.0 s"] and time[0] == "ffl · 2xresnet8"
+    assert parameters[1] == "fused: 96.00 ± 1.00 %" and parameters[2].endswith(" k parameters")
+    assert curves == ["epoch 2", "ffl", "94.00", "independent", "91.00", "dml", "90.83"]
 
 
 def test_a_chart_has_long_names_in_lines() -> None:
@@ -106,6 +115,20 @@ def test_a_study_without_a_finished_run_has_a_page(tmp_path: Path) -> None:
     publish(tmp_path / "s")
     page = (tmp_path / "s" / "report.html").read_text()
     assert "No run is finished yet." in page and 'id="charts"' not in page
+
+
+def test_one_row_has_no_charts_and_no_columns_of_comparison(tmp_path: Path) -> None:
+    study = made_up(tmp_path / "s", {"ffl": [0.9]})
+    publish(study.folder)
+    page = page_of(study)
+    assert 'id="charts"' in page and page.count("<svg") == 1, "the curve alone"
+    (predictors,) = re.findall(r'<section id="predictors">.*?</section>', page)
+    assert "verdict" not in predictors and "could show" not in predictors and "compared with" not in predictors
+    assert "accuracy" in predictors and "parameters" in predictors
+    rows = [{"epoch": 1.0, "test/mean_peer/top1_error": 0.1, "seconds": 1.0}]
+    study.run_folder(study.cells[0]).write_metrics(rows)
+    publish(study.folder)
+    assert 'id="charts"' not in page_of(study) and "<svg" not in page_of(study)
 
 
 def test_a_single_seed_is_shown_without_a_test(tmp_path: Path) -> None:

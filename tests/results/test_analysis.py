@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import collegium
 from collegium.errors import TrainingError, UsageError
 from collegium.results.analysis import RunAnalysis, gather
 from collegium.results.diversity import reliability
@@ -96,3 +97,59 @@ def test_a_checkpoint_of_other_networks_is_refused(run: Path, tmp_path: Path):
     (other / "recipe.yaml").write_text(recipe.replace("2xresnet8", "2xresnet14"))
     with pytest.raises(TrainingError, match="do not fit the recipe"):
         gather(other)
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DML with two peers, and the deployed one alone beside it."""
+    folder = tmp_path_factory.mktemp("beside") / "run"
+    collegium.train(
+        method="dml",
+        peers="2xresnet8",
+        data={"name": "digits", "per_class": 10},
+        epochs=5,  # after which some images are right by one network alone
+        batch_size=10,
+        run=folder,
+        baseline=True,
+        quiet=True,
+    )
+    return folder
+
+
+def test_what_changed_beside_the_network_alone_is_counted_and_shown(beside: Path):
+    found = gather(beside)
+    assert found.baseline is not None and found.changes is not None
+    # The network alone once more, loaded as its user would.
+    alone = collegium.load_peer(beside.with_name("run-baseline"))
+    (images, targets), *_ = found.data.scoring_batches(
+        found.data.test, batch_size=len(found.targets), device=torch.device("cpu")
+    ).epoch(0)
+    with torch.inference_mode():
+        before = alone(images).argmax(-1) == targets
+    after = found.answers["peer0"] == targets
+    expected = [[int((a & b).sum()) for b in (~after, after)] for a in (~before, before)]
+    assert found.changes.counts.tolist() == expected
+    assert 1 - (expected[1][0] + expected[1][1]) / 450 == pytest.approx(found.baseline.top1_error)
+    (_, gained), (lost, _) = expected
+    assert gained and lost, "the test needs images of both kinds"
+    for examples, count, right in ((found.changes.gained, gained, "peer0"), (found.changes.lost, lost, "alone")):
+        assert len(examples) == min(8, count) and len({e.index for e in examples}) == len(examples)
+        for example in examples:
+            assert {name for name, answer in example.answers.items() if answer.label == example.target} == {right}
+            assert example.target == int(targets[example.index]) and not example.maps
+            assert torch.equal(example.image, found.data.test.images[example.index])
+
+
+def test_a_network_alone_that_is_damaged_is_a_warning(beside: Path, tmp_path: Path):
+    shutil.copytree(beside, tmp_path / "run")
+    alone = Path(shutil.copytree(beside.with_name("run-baseline"), tmp_path / "run-baseline"))
+    shutil.rmtree(alone / "checkpoints")
+    with pytest.warns(
+        UserWarning, match="which test images changed beside the network alone is not shown: .*checkpoint"
+    ):
+        found = gather(tmp_path / "run")
+    assert found.baseline is not None and found.changes is None
+
+
+def test_a_run_without_a_baseline_has_no_changes(analysis: RunAnalysis):
+    assert analysis.baseline is None and analysis.changes is None

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from collegium.results.examples import choose, enlarge, unit_range
+from collegium.results.examples import Example, choose, enlarge, evenly, unit_range
 
 
 def says(*labels: int, sure: float = 3.0) -> torch.Tensor:
@@ -54,3 +55,19 @@ def test_an_enlarged_map_has_the_images_size_and_the_same_mean():
     large = enlarge(small, (8, 8))
     assert large.shape == (8, 8)
     assert large.mean() == small.mean()
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(0, []), (1, [0]), (8, [0, 3, 6, 9, 12, 15, 18, 21]), (9, [0, 3, 6, 9, 12, 15, 18, 24])]
+)
+def test_some_of_many_are_chosen_at_even_steps(count: int, chosen: list[int]):
+    found = evenly(3 * torch.arange(count), 8)
+    assert found == chosen and len(set(found)) == min(count, 8)
+
+
+def test_an_image_is_named_by_its_file_without_what_turns_writing_around():
+    def example(file: str | None) -> Example:
+        return Example(7, file, "", torch.zeros(1, 2, 2, dtype=torch.uint8), 0, {})
+
+    assert example(None).name == "test image 7"
+    assert example("/data/test/cat/a b\u202egnp.exe\n.png").name == "a bgnp.exe .png"

@@ -26,12 +26,14 @@ class Split:
         targets: (N,) int64, the class of each image.
         true_targets: (N,) int64, the right classes, where `targets` are known to be wrong in part; else None.
         keys: (N,) int64, see :class:`collegium.data.splits.Keyed`.
+        files: the path of the file that each image was read from, None where they come from elsewhere.
     """
 
     images: Tensor
     targets: Tensor
     true_targets: Tensor | None = None
     keys: Tensor | None = None
+    files: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -45,7 +47,8 @@ class Split:
         indices = indices.to(self.images.device)
         # Taken in the order of memory: a plain index on the NCHW view may come back in another layout.
         images = self.images.permute(0, 2, 3, 1)[indices].permute(0, 3, 1, 2)
-        return Split(images, self.targets[indices], at(self.true_targets, indices), at(self.keys, indices))
+        files = None if self.files is None else tuple(self.files[k] for k in indices.tolist())
+        return Split(images, self.targets[indices], at(self.true_targets, indices), at(self.keys, indices), files)
 
 
 @dataclass(frozen=True)

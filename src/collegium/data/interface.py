@@ -27,6 +27,11 @@ class Samples(Protocol):
         """(N,) int64, the right classes, where `targets` are known to be wrong in part; else None."""
         ...
 
+    @property
+    def files(self) -> tuple[str, ...] | None:
+        """The path of the file that each image is read from, None where they come from elsewhere."""
+        ...
+
     def __len__(self) -> int: ...
 
     def subset(self, indices: Tensor) -> Self:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from collegium.formatting import MISSING, plural
-from collegium.pages.document import asset, document
-from collegium.pages.html import Html, element, html
+from collegium.pages.document import document
+from collegium.pages.html import Html, element
 from collegium.pages.rank_table import CAPTION, Ranking, numbers, rank_text, value_text
 from collegium.results.published import CERTAINTY
 from collegium.results.ranking import RANKED, TRIAL, Standing
@@ -38,8 +38,7 @@ def page(ranking: Ranking) -> str:
         _explained(ranking),
         element("footer", element("p", "Written by ", element("code", "collegium rank"), ".", class_="soft")),
     )
-    script = element("script", asset("rank.js"))
-    return document(f"{TITLE} – Collegium", html([body, script]), style="rank.css")
+    return document(f"{TITLE} – Collegium", body, style="rank.css", script="rank.js")
 
 
 def _lead(everything: Sequence[Standing]) -> str:
@@ -76,7 +75,7 @@ def _filters(everything: Sequence[Standing]) -> Html:
         for key, label in FILTERS.items()
     ]
     words = element("label", "Words", element("input", type="search", placeholder="method, paper …", name="search"))
-    return element("form", choices, words, class_="filters", onsubmit="return false")
+    return element("form", choices, words, class_="filters")
 
 
 def _usual(everything: Sequence[Standing]) -> dict[str, str]:

@@ -13,11 +13,17 @@ from collegium.pages.sheet import Column, Sheet
 from collegium.results.analysis import RunAnalysis
 from collegium.results.diversity import confusion, most_confused, reliability
 
+HINT = (
+    "A pointer, a finger or the arrow keys show the values in a chart; a click on a name takes its line away and back."
+)
+
 
 def learning(analysis: RunAnalysis, styles: Styles) -> Html:
-    """Accuracies of every predictor over the epochs, and every term of the loss."""
+    """Accuracies of every predictor over the epochs, and every term of the loss; a table where there is one epoch."""
+    if len(analysis.history) == 1:
+        return _one_epoch(analysis)
     splits = [s for s in ("test", "validation") if any(k.startswith(f"{s}/") for k in analysis.history[-1])]
-    charts = [_accuracy_chart(analysis, styles, split) for split in splits]
+    charts = [_accuracy_chart(analysis, styles, split) for split in splits if _measured(analysis, split) > 1]
     training = {
         name: _column(analysis, f"train/accuracy/{name}", lambda v: 100 * v)
         for name in analysis.predictors
@@ -36,7 +42,8 @@ def learning(analysis: RunAnalysis, styles: Styles) -> Html:
         charts.append(figure(picture, caption, key(styles, list(training))))
     return section(
         "Learning curves",
-        element("div", charts, class_="grid"),
+        element("p", HINT, class_="soft hint"),
+        element("div", charts, class_="grid three" if len(charts) == 3 else "grid"),
         element("h3", "Terms of the loss"),
         element(
             "p",
@@ -47,6 +54,25 @@ def learning(analysis: RunAnalysis, styles: Styles) -> Html:
         element("div", _terms(analysis), class_="grid small"),
         id="curves",
     )
+
+
+def _one_epoch(analysis: RunAnalysis) -> Html:
+    """What one epoch left besides the final scores: there is no curve to draw."""
+    (epoch,) = analysis.history
+    rows = []
+    for name in analysis.predictors:
+        if (key := f"validation/{name}/top1_error") in epoch:
+            rows.append((f"validation accuracy of {name}, %", percent(1 - epoch[key])))
+        if (key := f"train/accuracy/{name}") in epoch:
+            rows.append((f"accuracy of {name} on training batches, %", percent(epoch[key])))
+    rows += [(f"{name}, term of the loss", f"{epoch[key]:.4g}") for key, name in _loss_terms(analysis).items()]
+    rows.append(("learning rate", f"{epoch['learning_rate']:.4g}"))
+    return section("After one epoch", Sheet([Column("measured", left=True), Column("value")], rows).html(), id="curves")
+
+
+def _measured(analysis: RunAnalysis, split: str) -> int:
+    """After how many epochs a split was scored."""
+    return sum(f"{split}/{analysis.predictors[0]}/top1_error" in row for row in analysis.history)
 
 
 def _accuracy_chart(analysis: RunAnalysis, styles: Styles, split: str) -> Html:
@@ -66,22 +92,27 @@ def _accuracy_chart(analysis: RunAnalysis, styles: Styles, split: str) -> Html:
 
 
 def _terms(analysis: RunAnalysis) -> list[Html]:
-    columns = dict.fromkeys(k for row in analysis.history for k in row if k.startswith("train/"))
-    terms = [k.removeprefix("train/") for k in columns if not k.startswith("train/accuracy/")]
-    one_player = len({term.split("/")[0] for term in terms}) == 1
     charts = []
-    for k, term in enumerate([*terms, ""]):
-        name = (term.partition("/")[2] if one_player else term) or "learning rate"
+    for k, (column, name) in enumerate((_loss_terms(analysis) | {"learning_rate": ""}).items()):
+        shown = name or "learning rate"
         picture = figures.curves(
             f"term-{k}",
-            {name: _column(analysis, f"train/{term}" if term else "learning_rate")},
-            {name: Style(ACCENT if term else INK, "solid")},
+            {shown: _column(analysis, column)},
+            {shown: Style(ACCENT if name else INK, "solid")},
             unit="",
             small=True,
-            description=f"{name} over the epochs",
+            description=f"{shown} over the epochs",
         )
-        charts.append(element("figure", element("figcaption", element("code", name) if term else name), picture))
+        charts.append(element("figure", element("figcaption", element("code", name) if name else shown), picture))
     return charts
+
+
+def _loss_terms(analysis: RunAnalysis) -> dict[str, str]:
+    """Columns of metrics.csv that are terms of the loss -> their names, with the player where there are several."""
+    columns = dict.fromkeys(k for row in analysis.history for k in row if k.startswith("train/"))
+    terms = [k for k in columns if not k.startswith("train/accuracy/")]
+    one_player = len({term.split("/")[1] for term in terms}) == 1
+    return {term: term.split("/", 2 if one_player else 1)[-1] for term in terms}
 
 
 def _column(analysis: RunAnalysis, key: str, change: Callable[[float], float] = float) -> figures.Points:

@@ -44,8 +44,8 @@ def _card(analysis: RunAnalysis, example: Example, styles: Styles) -> Html:
         "article",
         element(
             "div",
-            pictures.plain(example.image, f"Test image {example.index}, true class {true}"),
-            element("div", facts, element("br"), element("span", f"test image {example.index}", class_="soft")),
+            pictures.plain(example.image, f"{example.name}, true class {true}"),
+            element("div", facts, element("br"), element("span", example.name, class_="soft")),
             class_="top",
         ),
         table([], rows),
@@ -60,9 +60,9 @@ def attention(analysis: RunAnalysis, styles: Styles) -> Html:
     rows = []
     for example in shown:
         true = analysis.data.class_names[example.target]
-        cells = [pictures.plain(example.image, f"Test image {example.index}, true class {true}")]
+        cells = [pictures.plain(example.image, f"{example.name}, true class {true}")]
         cells += [
-            pictures.overlaid(example.image, example.maps[name], f"Attention of {name} on test image {example.index}")
+            pictures.overlaid(example.image, example.maps[name], f"Attention of {name} on {example.name}")
             for name in names
         ]
         label = element(
@@ -111,7 +111,7 @@ def classification_map(analysis: RunAnalysis, styles: Styles) -> Html:
                 panel,
                 [
                     chip(styles[panel.title]),
-                    f"{panel.title}, accuracy {percent(analysis.accuracy[panel.title])} %",
+                    f"{panel.title}, accuracy {percent(analysis.accuracy[panel.title])}\N{NO-BREAK SPACE}%",
                 ],
             )
             for panel in scene_maps.predictor_panels(data, analysis.maps, labelled=labelled)

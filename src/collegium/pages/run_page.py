@@ -1,11 +1,15 @@
 """The page of a run: one HTML file that needs nothing else, and no network."""
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from collegium.cohort import AVERAGED
 from collegium.data import SceneData
 from collegium.files import auxiliary, write_whole
+from collegium.pages import run_changes as changes
 from collegium.pages import run_charts as charts
 from collegium.pages import run_class_table as class_table
 from collegium.pages import run_gallery as gallery
@@ -16,6 +20,8 @@ from collegium.pages.document import document
 from collegium.pages.html import element
 from collegium.results.analysis import RunAnalysis, gather
 from collegium.training.run_folder import RunFolder
+
+T = TypeVar("T")
 
 MAP_FILE = "classification_map.png"
 
@@ -59,12 +65,14 @@ def write_report_if_possible(run: str | Path) -> Path | None:
 
 def render(analysis: RunAnalysis) -> str:
     """The whole page."""
+    analysis = _without_copies(analysis)
     others = [name for name in analysis.predictors if name not in (*analysis.peers, "ensemble")]
     look = styles(analysis.peers, others)
     body = element(
         "main",
         element("header", sections.heading(analysis), sections.notices(analysis), sections.summary(analysis)),
         sections.scores(analysis, look),
+        changes.changes(analysis),
         class_table.by_class(analysis, look),
         charts.learning(analysis, look),
         charts.diversity(analysis) if len(analysis.predictors) > 2 else "",
@@ -78,3 +86,20 @@ def render(analysis: RunAnalysis) -> str:
         element("footer", element("p", "Written by ", element("code", "collegium report"), ".", class_="soft")),
     )
     return document(sections.title(analysis), body)
+
+
+def _without_copies(analysis: RunAnalysis) -> RunAnalysis:
+    """The same without the ensemble of a lone peer, which is that peer again."""
+    if len(analysis.peers) > 1:
+        return analysis
+
+    def rest(predictors: Mapping[str, T]) -> dict[str, T]:
+        return {name: value for name, value in predictors.items() if name.removesuffix(AVERAGED) != "ensemble"}
+
+    return replace(
+        analysis,
+        logits=rest(analysis.logits),
+        result=analysis.result | {"predictors": rest(analysis.result["predictors"])},
+        examples=tuple(replace(example, answers=rest(example.answers)) for example in analysis.examples),
+        maps=rest(analysis.maps),
+    )

@@ -24,8 +24,9 @@ def chip(style: Style) -> Html:
 
 
 def key(styles: Styles, names: list[str]) -> Html:
-    """Which line is whose."""
-    return element("ul", [element("li", chip(styles[name]), name) for name in names], class_="key")
+    """Which line is whose; page.js lets a chart's lines go and come by it."""
+    entries = [element("li", chip(styles[name]), name, data_style=list(styles).index(name)) for name in names]
+    return element("ul", entries, class_="key")
 
 
 def heading(analysis: RunAnalysis) -> Html:

@@ -7,12 +7,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from collegium.errors import DataError
-from collegium.formatting import count
+from collegium.formatting import count, number
 from collegium.pages import figures
 from collegium.pages.colours import INK, OWN, PEERS, Style
 from collegium.pages.html import Html, element, figure, html
 from collegium.pages.run_sections import chip
+from collegium.pages.study_table import gain_text
 from collegium.results.comparison import ONE_NETWORK, Findings, Row
+from collegium.results.scores import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,23 +55,33 @@ def _gains(findings: Findings, look: Mapping[str, Style]) -> Html | None:
     names = [c.row.label if several else c.row.method for c in found]
     names = [f"{name} − {c.over}" if contrasts else name for name, c in zip(names, found, strict=True)]
     names = [in_lines(name) for name in names]
-    lines = max(name.count("\n") + 1 for name in names)
-    with figures.drawing("gains", 5.2, 0.9 + max(0.34, 0.17 * lines + 0.08) * len(found)) as (drawn, axes):
+    heights = [max(0.34, 0.17 * (name.count("\n") + 1) + 0.08) for name in names]  # inches
+    places = [sum(heights[k:]) - height / 2 for k, height in enumerate(heights)]
+    points: list[figures.Point] = []
+    with figures.drawing("gains", 5.2, 0.9 + sum(heights)) as (drawn, axes):
         axes.axvline(0, color=INK, linewidth=0.8, alpha=0.5)
-        for k, c in enumerate(found):
-            y, colour = len(found) - 1 - k, look[c.row.method].colour
+        for y, c in zip(places, found, strict=True):
+            colour, mean = look[c.row.method].colour, c.gain.spread.mean
             values = list(c.gain.by_seed.values())
             axes.scatter(values, [y] * len(values), s=22, color=colour, alpha=0.75, linewidths=0)
-            axes.plot([c.gain.spread.mean] * 2, [y - 0.28, y + 0.28], color=colour, linewidth=2.2)
+            axes.plot([mean] * 2, [y - 0.1, y + 0.1], color=colour, linewidth=2.2)
+            style = list(look).index(c.row.method)
+            points += [
+                figures.Point(gain, y, style, (f"{c.row.label}, seed {seed}", f"{number(gain, sign=True)} points"))
+                for seed, gain in c.gain.by_seed.items()
+            ]
+            points.append(figures.Point(mean, y + 0.1, style, (f"{c.row.label}, mean", f"{gain_text(c)} points")))
             if c.interval is not None:
                 axes.plot(c.interval, [y, y], color=colour, linewidth=1, alpha=0.6)
-        axes.set_yticks(range(len(found))[::-1], names)
-        axes.set_ylim(-0.6, len(found) - 0.4)
+        axes.set_yticks(places, names)
+        axes.set_ylim(-0.05, sum(heights) + 0.05)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("gain in accuracy (points)")
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
-        picture = figures.to_svg(drawn, "gains", "Gain of every row over what it is compared with, one dot a seed")
+        picture = figures.to_svg(
+            drawn, "gains", "Gain of every row over what it is compared with, one dot a seed", points=points
+        )
     against = " or ".join(dict.fromkeys(c.over for c in found))
     caption = (
         f"Gain over {against}, with the same peers and seed: one dot a seed, a bar at the mean, a line for its "
@@ -89,16 +101,19 @@ def in_lines(name: str, width: int = 30) -> str:
 
 
 def _by_time(rows: Sequence[Row], look: Mapping[str, Style]) -> Html | None:
-    if len({row.device for row in rows}) > 1 or rows[0].device is None:
+    if len(rows) == 1 or len({row.device for row in rows}) > 1 or rows[0].device is None:
         return None  # seconds of different machines do not compare
     with figures.drawing("time", 5.2, 3.4) as (drawn, axes):
         markers = dict(zip(dict.fromkeys(row.cohort for row in rows), _endless(MARKERS), strict=False))
+        points = []
         for row in rows:
             x = fmean(row.training_seconds.values())
-            _dot(axes, row, ONE_NETWORK, x, look[row.method].colour, markers[row.cohort])
+            points.append(_dot(axes, row, ONE_NETWORK, (x, f"{x:,.1f} s"), look, markers[row.cohort]))
         axes.set_xlabel("training time of a run (s)")
         _accuracy_axis(axes)
-        picture = figures.to_svg(drawn, "time", "Accuracy of one network against the training time of a run")
+        picture = figures.to_svg(
+            drawn, "time", "Accuracy of one network against the training time of a run", points=points
+        )
     key = _key(look, rows, {cohort: MARKERS[marker] for cohort, marker in markers.items()})
     caption = (
         "Accuracy of one network against what its run took to train, mean and standard deviation over the seeds. "
@@ -107,8 +122,11 @@ def _by_time(rows: Sequence[Row], look: Mapping[str, Style]) -> Html | None:
     return figure(picture, caption, key)
 
 
-def _by_parameters(rows: Sequence[Row], look: Mapping[str, Style]) -> Html:
+def _by_parameters(rows: Sequence[Row], look: Mapping[str, Style]) -> Html | None:
+    if len(rows) == 1:
+        return None
     shown: dict[str, str] = {}
+    points: list[figures.Point] = []
     with figures.drawing("parameters", 5.2, 3.4) as (drawn, axes):
         for row in rows:
             kinds = {"one network": [ONE_NETWORK], "method's own": row.own}
@@ -118,11 +136,14 @@ def _by_parameters(rows: Sequence[Row], look: Mapping[str, Style]) -> Html:
                 for predictor in predictors:
                     shown[kind] = KINDS[kind][1]
                     x = row.cost(predictor)["parameters"]
-                    _dot(axes, row, predictor, x, look[row.method].colour, KINDS[kind][0], spread=False)
+                    at = x, f"{count(x)} parameters"
+                    points.append(_dot(axes, row, predictor, at, look, KINDS[kind][0], spread=False))
         _parameter_axis(axes, [row.cost(predictor)["parameters"] for row in rows for predictor in row.predictors])
         axes.set_xlabel("parameters of the predictor")
         _accuracy_axis(axes)
-        picture = figures.to_svg(drawn, "parameters", "Accuracy of every predictor against its parameters")
+        picture = figures.to_svg(
+            drawn, "parameters", "Accuracy of every predictor against its parameters", points=points
+        )
     ordered = {kind: shown[kind] for kind in KINDS if kind in shown}
     caption = "Accuracy of every predictor against the parameters that it needs at inference."
     return figure(picture, caption, _key(look, rows, ordered))
@@ -153,7 +174,7 @@ def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
                         points.setdefault(int(measured["epoch"]), []).append(accuracy)
             if points:
                 series[row.method] = list(points), [fmean(values) for values in points.values()]
-        if series:
+        if any(len(epochs) > 1 for epochs, _ in series.values()):
             picture = figures.curves(
                 f"curves-{k}",
                 series,
@@ -170,14 +191,29 @@ def _curves(findings: Findings, look: Mapping[str, Style]) -> list[Html]:
     return found
 
 
-def _dot(axes: "Axes", row: Row, predictor: str, x: float, colour: str, marker: str, *, spread: bool = True) -> None:
+def _dot(
+    axes: "Axes",
+    row: Row,
+    predictor: str,
+    at: tuple[float, str],
+    look: Mapping[str, Style],
+    marker: str,
+    *,
+    spread: bool = True,
+) -> figures.Point:
+    """Draws a predictor's mean accuracy over an x, which is also given in words; what a pointer is told of it."""
     found = row.spread(predictor)
     assert found is not None
     deviation = [found.std] if spread and found.std is not None else None
-    axes.errorbar(
-        [x], [found.mean], yerr=deviation, color=colour, marker=marker,
+    drawn = axes.errorbar(
+        [at[0]], [found.mean], yerr=deviation, color=look[row.method].colour, marker=marker,
         markersize=6, linestyle="none", elinewidth=1, alpha=0.85, markeredgewidth=0,
     )  # fmt: skip
+    style = list(look).index(row.method)
+    for artist in drawn.get_children():
+        figures.mark(artist, style)
+    text = row.label, f"{row.name_of(predictor)}: {written(found)} %", at[1]
+    return figures.Point(at[0], found.mean, style, text)
 
 
 def _accuracy_axis(axes: "Axes") -> None:
@@ -199,7 +235,7 @@ def _parameter_axis(axes: "Axes", values: Sequence[float]) -> None:
 def _key(look: Mapping[str, Style], rows: Sequence[Row], marks: Mapping[str, str]) -> Html:
     """Which colour is which method, and which mark is what."""
     methods = dict.fromkeys(row.method for row in rows if row.results)
-    entries = [element("li", chip(look[method]), method) for method in methods]
+    entries = [element("li", chip(look[method]), method, data_style=list(look).index(method)) for method in methods]
     if len(marks) > 1:
         entries += [element("li", html([element("span", mark, class_="mark"), name])) for name, mark in marks.items()]
     return element("ul", entries, class_="key")

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from collegium.files import write_whole
-from collegium.formatting import count, number, plural
+from collegium.formatting import MISSING, count, number, plural
 from collegium.pages.document import document
 from collegium.pages.html import Html, element, html, section
 from collegium.pages.html import table as pairs
+from collegium.pages.run_charts import HINT
 from collegium.pages.run_sections import chip
 from collegium.pages.sheet import Cell, Column, Sheet
 from collegium.pages.study_charts import charts, styles
@@ -35,7 +36,9 @@ def render(table: StudyTable) -> str:
         "main",
         element("header", element("h1", table.title), _facts(findings), _plan(table), _notices(table), _verdict(table)),
         _comparison(table),
-        section("Charts", element("div", drawn, class_="grid"), id="charts") if drawn else "",
+        section("Charts", element("p", HINT, class_="soft hint"), element("div", drawn, class_="grid"), id="charts")
+        if drawn
+        else "",
         _predictors(findings),
         _runs(findings),
         _made(findings),
@@ -90,7 +93,7 @@ def _comparison(table: StudyTable) -> Html:
     several = len(table.findings.cohorts()) > 1
     rows = []
     for line in table.lines:
-        name = [chip(look[line.row.method]), line.row.method]
+        name = [chip(look[line.row.method]), _breakable(line.row.method)]
         name += [element("span", line.row.cohort, class_="peers")] if several else []
         rows.append([Cell(html(name), line.row.label), *(line.cells[column.key] for column in columns)])
     return section(
@@ -100,6 +103,12 @@ def _comparison(table: StudyTable) -> Html:
         element("p", "A click on a heading, or Enter, sorts by it.", class_="soft"),
         id="comparison",
     )
+
+
+def _breakable(name: str) -> Html:
+    """A method's name that may go on in the next line between its options."""
+    first, *options = name.split(":")
+    return html([first, *([":", element("wbr"), option] for option in options)])
 
 
 def _predictors(findings: Findings) -> Html:
@@ -126,10 +135,12 @@ def _predictors(findings: Findings) -> Html:
         else "Only the contrasts of the plan are tested; all else is descriptive."
     )
     note = f"A method's own predictor is compared with the ensemble of the other row. {corrected}"
+    known = [k for k in range(len(columns)) if any(row[k].text != MISSING for row in rows)]
+    compared = any(columns[k].key == "over" for k in known)
     return section(
         "Every predictor",
-        Sheet(columns, rows).html(class_="sortable"),
-        element("p", note, class_="soft"),
+        Sheet([columns[k] for k in known], [[row[k] for k in known] for row in rows]).html(class_="sortable"),
+        element("p", note, class_="soft") if compared else "",
         id="predictors",
     )
 
@@ -169,7 +180,10 @@ def _runs(findings: Findings) -> Html:
             cells.append(Cell(number(outcome.result["training_seconds"], 1)))
         rows.append(cells)
     errors = [_error(findings, outcome) for outcome in findings.unfinished if outcome.state in ("failed", "broken")]
-    opened = element("summary", f"All {len(rows)} runs"), Sheet(columns, rows).html(class_="sortable")
+    opened = (
+        element("summary", "The run" if len(rows) == 1 else f"All {len(rows)} runs"),
+        Sheet(columns, rows).html(class_="sortable"),
+    )
     return section("Runs", *errors, element("details", *opened), id="runs")
 
 

@@ -1,7 +1,9 @@
 """All that the page of a run is made from: what the run wrote, and what its trained state says again."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from collegium.baseline import Baseline, baseline_beside
+from collegium.baseline import Baseline, baseline_beside, folder_alone
 from collegium.cohort import AVERAGED, is_peer
 from collegium.data import ClassificationData, SceneData
-from collegium.errors import DataError, UsageError
+from collegium.errors import CollegiumError, DataError, UsageError
 from collegium.losses import attention_map
 from collegium.results.diversity import agreement, double_fault, jensen_shannon, kappa
-from collegium.results.examples import Answer, Choice, Example, choose, unit_range
+from collegium.results.examples import Answer, Changes, Choice, Example, choose, evenly, unit_range
 from collegium.student import deployed_peer
 from collegium.training.recipe import Recipe
 from collegium.training.result import trained_epochs
@@ -24,6 +26,9 @@ from collegium.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from collegium.training.run import RestoredRun
+
+ALONE = "alone"  # names the answers of the network that was trained alone
+SHOWN_CHANGES = 8  # images of each kind
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class RunAnalysis:
     examples: tuple[Example, ...]
     maps: dict[str, Tensor] = field(default_factory=dict)  # of a scene: predictor -> its answer to each pixel (H, W)
     baseline: Baseline | None = None  # the deployed network alone, where it was trained beside the run
+    changes: Changes | None = None  # between the answers of that one and of the deployed network
 
     @property
     def predictors(self) -> list[str]:
@@ -151,6 +157,12 @@ def gather(
         raise DataError(f"{folder.metrics_file} lacks the scores of epoch {last}, the last: a part of it is gone")
     trained = restore(run, peers=peers, data=data, teacher=teacher)
     logits, targets = _predict(trained)
+    deployed = deployed_peer(result)
+    index = int(deployed.removeprefix("peer"))
+    baseline, changes = baseline_beside(folder.path, recipe, index), None
+    if baseline is not None:
+        alone = _predict_alone(folder.path, trained, None if peers is None else peers[index])
+        changes = None if alone is None else _changes(trained.experiment.data, alone, deployed, logits[deployed])
     own = tuple(n for n in logits if not (n == "ensemble" or is_peer(n) or n.endswith(AVERAGED)))
     return RunAnalysis(
         run=Path(run),
@@ -164,7 +176,8 @@ def gather(
         own=own,
         examples=_examples(trained, choose(logits, targets, own), logits),
         maps=_maps(trained),
-        baseline=baseline_beside(folder.path, recipe, int(deployed_peer(result).removeprefix("peer"))),
+        baseline=baseline,
+        changes=changes,
     )
 
 
@@ -185,6 +198,37 @@ def _predict(trained: "RestoredRun") -> tuple[dict[str, Tensor], Tensor]:
     return {name: torch.cat(part).clone() for name, part in parts.items()}, targets
 
 
+def _predict_alone(run: Path, trained: "RestoredRun", network: nn.Module | None) -> Tensor | None:
+    """Logits (N, C) of the network that was trained alone beside a run, None where it cannot be opened any more.
+
+    Args:
+        run: the run's folder.
+        trained: the run.
+        network: the untrained network, where the run was given networks from Python.
+    """
+    from collegium.training.run import restore
+
+    given = None if network is None else [copy.deepcopy(network)]
+    try:
+        alone = restore(folder_alone(run), peers=given, data=trained.experiment.data)
+    except CollegiumError as error:
+        warnings.warn(f"which test images changed beside the network alone is not shown: {error}", stacklevel=3)
+        return None
+    return _predict(alone)[0]["peer0"]
+
+
+def _changes(data: ClassificationData[Any], alone: Tensor, deployed: str, together: Tensor) -> Changes:
+    targets = data.test.targets.cpu()
+    before, after = (z.argmax(-1) == targets for z in (alone, together))
+    counts = torch.tensor([[(x & y).sum() for y in (~after, after)] for x in (~before, before)])
+    logits = {ALONE: alone, deployed: together}
+    gained, lost = (
+        tuple(_answered(data, [Choice(k, "") for k in evenly(which.nonzero()[:, 0], SHOWN_CHANGES)], logits))
+        for which in (~before & after, before & ~after)
+    )
+    return Changes(counts, gained, lost)
+
+
 def _maps(trained: "RestoredRun") -> dict[str, Tensor]:
     """Every predictor's class for every pixel of a scene (H, W), on the CPU; nothing where the data are no scene."""
     data = trained.experiment.data
@@ -203,10 +247,10 @@ def _maps(trained: "RestoredRun") -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def _examples(trained: "RestoredRun", choices: Sequence[Choice], logits: dict[str, Tensor]) -> tuple[Example, ...]:
+def _examples(trained: "RestoredRun", choices: Sequence[Choice], logits: Mapping[str, Tensor]) -> tuple[Example, ...]:
+    """The chosen test images with every predictor's answer and all attention maps."""
     data = trained.experiment.data
     split = data.test.subset(torch.tensor([choice.index for choice in choices]))
-    shown = data.pictures(split)
     ((images, _),) = trained.evaluation_batches(split).epoch(0)
     learner = trained.learner.eval()
     with trained.fabric.autocast():
@@ -214,17 +258,22 @@ def _examples(trained: "RestoredRun", choices: Sequence[Choice], logits: dict[st
         maps = {f"peer{k}": feature for k, feature in enumerate(out.last_features)}
         maps |= learner.method.maps(out)
     attention = {name: unit_range(attention_map(feature)).cpu() for name, feature in maps.items()}
+    return tuple(
+        replace(example, maps={name: a[k] for name, a in attention.items()})
+        for k, example in enumerate(_answered(data, choices, logits))
+    )
+
+
+def _answered(data: ClassificationData[Any], choices: Sequence[Choice], logits: Mapping[str, Tensor]) -> list[Example]:
+    """The chosen test images with every predictor's answer."""
+    if not choices:
+        return []
+    split = data.test.subset(torch.tensor([choice.index for choice in choices]))
+    shown, files = data.pictures(split), split.files
     examples = []
     for k, choice in enumerate(choices):
         probabilities = {name: z[choice.index].softmax(-1) for name, z in logits.items()}
-        examples.append(
-            Example(
-                index=choice.index,
-                story=choice.story,
-                image=shown[k],
-                target=int(split.targets[k]),
-                answers={name: Answer(int(p.argmax()), float(p.max())) for name, p in probabilities.items()},
-                maps={name: a[k] for name, a in attention.items()},
-            )
-        )
-    return tuple(examples)
+        answers = {name: Answer(int(p.argmax()), float(p.max())) for name, p in probabilities.items()}
+        file = None if files is None else files[k]
+        examples.append(Example(choice.index, file, choice.story, shown[k], int(split.targets[k]), answers))
+    return examples

@@ -1,7 +1,8 @@
 """Test images worth looking at, chosen by rule, with the predictors' answers and the peers' attention."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from collegium.cohort import is_peer
+from collegium.formatting import printable
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,39 @@ class Example:
     """One test image and what is known of it."""
 
     index: int
+    file: str | None  # the path of its file, where there is one
     story: str
     image: Tensor  # (C, H, W) uint8
     target: int
     answers: dict[str, Answer]
-    maps: dict[str, Tensor]  # where each map is active: (H, W) of the map, scaled to [0, 1]
+    maps: dict[str, Tensor] = field(default_factory=dict)  # where each is active: (H, W) of the map, in [0, 1]
+
+    @property
+    def name(self) -> str:
+        """That of its file, or its place among the test images."""
+        return f"test image {self.index}" if self.file is None else printable(Path(self.file).name)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a network answers that was trained together with others, beside the same one trained alone.
+
+    Attributes:
+        counts: (2, 2) int64, test images by whether the network alone is right, and the one trained together.
+        gained: some of those that the network alone gets wrong, and the other one right.
+        lost: some of the reverse.
+    """
+
+    counts: Tensor
+    gained: tuple[Example, ...]
+    lost: tuple[Example, ...]
+
+
+def evenly(indices: Tensor, count: int) -> list[int]:
+    """At most ``count`` of the indices (N,), the first, the last, and others at even steps between them."""
+    if len(indices) <= count:
+        return [int(index) for index in indices]
+    return [int(indices[k * (len(indices) - 1) // (count - 1)]) for k in range(count)]
 
 
 def choose(logits: Mapping[str, Tensor], target: Tensor, own: Sequence[str], count: int = 9) -> list[Choice]:

@@ -251,7 +251,7 @@ def read_all(
 
     # Labels are part of the key: they are kept with the pixels.
     which = hashlib.sha1(split.indices.numpy().tobytes() + split.targets.numpy().tobytes()).hexdigest()
-    return replace(cached(file, f"{key} {which} reduced to {size}", read), keys=split.keys)
+    return replace(cached(file, f"{key} {which} reduced to {size}", read), keys=split.keys, files=split.files)
 
 
 def depth_note(name: str, peak: int, bit_depth: int | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from ..interface import WHOLE, BatchPlan, ClassificationData, Share, at, describ
 from ..order import AUGMENTATION, Order, times_before
 from ..transforms import Transform, transform_name, transformed
 from ..views import Part, Ready, View, Views
+from .image_files import ImageFiles
 from .source import Source
 from .workers import Crew, default_workers
 
@@ -47,6 +48,13 @@ class StreamedSplit:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def files(self) -> tuple[str, ...] | None:
+        """The path of each image's file, None where they come from elsewhere."""
+        if not isinstance(self.source, ImageFiles):
+            return None
+        return tuple(str(self.source.path(k)) for k in self.indices.tolist())
 
     def subset(self, indices: Tensor) -> "StreamedSplit":
         """The images at `indices` (K,), in that order."""

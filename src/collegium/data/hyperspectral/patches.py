@@ -39,6 +39,11 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def files(self) -> None:
+        """A pixel has no file of its own."""
+        return None
+
     def subset(self, indices: Tensor) -> "Pixels":
         """The pixels at `indices` (K,), in that order."""
         return Pixels(self.positions[indices], self.targets[indices], at(self.true_targets, indices))

@@ -79,6 +79,7 @@ for (const head of heads) if (head.textContent) {
 }
 for (const filter of filters) filter.addEventListener("change", () => show(filter));
 search.addEventListener("input", () => show());
+search.form.addEventListener("submit", event => event.preventDefault());
 document.querySelector("#everything").addEventListener("click", () => {
   for (const filter of filters) filter.value = "";
   search.value = "";
