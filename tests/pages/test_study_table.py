@@ -72,7 +72,10 @@ def test_the_best_is_that_of_one_set_of_data(tmp_path: Path) -> None:
 
 def test_the_terminal_shows_every_row_and_says_how_it_was_tested(table: StudyTable) -> None:
     text = shown(table)
-    assert "3 methods × 1 cohort × 3 seeds on digits, 1 epoch" in text.splitlines()[0]
+    assert text.startswith("Undecided: the best of 2 contrasts is ffl, which made one network 3.00 points")
+    assert "3 methods × 1 cohort × 3 seeds on digits, 1 epoch" in text
+    for form in (table.markdown(), table._repr_html_()):
+        assert "Undecided: the best of 2 contrasts is ffl" in form.splitlines()[0]
     for expected in ("independent", "94.00 ± 1.00", "fused 96.00 ± 1.00", "corrected for 2 tests by Holm"):
         assert expected in " ".join(text.split())
     assert "nothing was selected on test images" in " ".join(text.split())

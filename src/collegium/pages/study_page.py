@@ -33,7 +33,15 @@ def render(table: StudyTable) -> str:
     drawn = charts(findings)
     body = element(
         "main",
-        element("header", element("h1", table.title), _facts(findings), _plan(table), _notices(table), _verdict(table)),
+        element(
+            "header",
+            element("h1", table.title),
+            element("p", element("strong", table.answer), class_="lead") if table.answer else "",
+            _facts(findings),
+            _plan(table),
+            _notices(table),
+            _verdict(table),
+        ),
         _comparison(table),
         section("Charts", element("div", drawn, class_="grid"), id="charts") if drawn else "",
         _predictors(findings),
@@ -74,10 +82,7 @@ def _verdict(table: StudyTable) -> Html:
         of = f"Of {plural(table.findings.contrasts, 'contrast')}, {len(decided) or 'none'} decided"
         told.append(f"{of}: {listed}." if decided else f"{of}.")
         told.append(table.could_show)
-    best = max(found, key=lambda c: c.gain.spread.mean)
-    n = plural(best.gain.spread.n, "seed")
-    told.append(f"The largest mean gain is that of {best.row.label} over {best.over}: {_points(best)}, {n}.")
-    return element("p", " ".join(told), class_="lead")
+    return element("p", " ".join(told), class_="lead") if told else Html()
 
 
 def _points(comparison: Comparison) -> str:

@@ -20,6 +20,7 @@ from collegium.networks.names import parse_peers
 from collegium.pages.html import Html, element
 from collegium.pages.sheet import Cell, Column, Sheet, csv_text, latex, markdown, several, shown
 from collegium.results import wording
+from collegium.results.answer import answer
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
 from collegium.results.scores import all_predictors, p_value, uneven, written
 from collegium.results.statistics import LEVEL, POWER, Spread
@@ -58,6 +59,11 @@ class StudyTable:
         length = f", {plural(epochs.pop(), 'epoch')}" if len(epochs) == 1 else ""
         data = dict.fromkeys(data_title(cell.recipe.data_name, cell.recipe.data_options) for cell in cells)
         return f"{sizes} on {', '.join(data)}{length}"
+
+    @cached_property
+    def answer(self) -> str:
+        """Whether it was worth it, in a sentence; "" where nothing is compared."""
+        return answer(self.findings)
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -266,7 +272,9 @@ class StudyTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """A table a cohort, without the columns that a narrow terminal has no room for; words are broken last."""
-        yield shown(self.title, "bold")
+        if self.answer:
+            yield shown(self.answer, "bold")
+        yield shown(self.title, "" if self.answer else "bold")
         for sentence in self.plan:
             yield shown(sentence)
         narrow: list[str] = []
@@ -289,7 +297,8 @@ class StudyTable:
     def _repr_html_(self) -> Html:
         """The table with its caption, for a notebook."""
         text = [*self.plan, " ".join(self.caption), *self.problems]
-        return element("div", self._whole.html(caption=self.title), [element("p", entry) for entry in text])
+        first = element("p", element("strong", self.answer)) if self.answer else ""
+        return element("div", first, self._whole.html(caption=self.title), [element("p", entry) for entry in text])
 
     @property
     def _whole(self) -> Sheet:
@@ -310,7 +319,8 @@ class StudyTable:
     def markdown(self) -> str:
         """The table with its caption, in GitHub's Markdown."""
         parts = [
-            f"**{markdown(self.title)}**",
+            f"**{markdown(self.answer)}**" if self.answer else "",
+            markdown(self.title) if self.answer else f"**{markdown(self.title)}**",
             _listed(self.plan),
             self._whole.markdown(),
             markdown(" ".join(self.caption)),

@@ -203,9 +203,12 @@ class Findings:
         label = self.study.reference.get(row.label)
         return next((other for other in self.rows if other.label == label), None)
 
-    def relative_cost(self, row: Row) -> float | None:
-        """Training seconds over those of the row it is compared with; None where devices differ or are unknown."""
-        other = self.reference(row)
+    def relative_cost(self, row: Row, other: Row | None = None) -> float | None:
+        """Training seconds over another row's, by default the one it is compared with, by the seeds that both have.
+
+        None where devices differ or are unknown.
+        """
+        other = self.reference(row) if other is None else other
         if other is None or row.device is None or row.device != other.device:
             return None
         seeds = row.training_seconds.keys() & other.training_seconds.keys()
