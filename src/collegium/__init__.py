@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collegium.api import compare as compare
+    from collegium.api import compare_runs as compare_runs
     from collegium.api import evaluate as evaluate
     from collegium.api import export as export
     from collegium.api import predict as predict
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "train": "api",
     "compare": "api",
+    "compare_runs": "api",
     "evaluate": "api",
     "export": "api",
     "predict": "api",

@@ -22,7 +22,7 @@ from collegium.errors import UsageError
 from collegium.evaluating import Evaluation as Evaluation
 from collegium.evaluating import evaluate as evaluate
 from collegium.exporting import export as export
-from collegium.files import check_can_make
+from collegium.files import check_can_make, storing
 from collegium.loading import quick_imports
 from collegium.networks import name_of
 from collegium.options import checked
@@ -437,6 +437,52 @@ def publish(study: str | Path) -> "StudyTable":
     table = StudyTable(findings(opened))
     table.write(opened.folder)
     write_page(table)
+    return table
+
+
+@checked
+@consents()
+def compare_runs(runs: str | Path | Sequence[str | Path], *, out: str | Path | None = None) -> "StudyTable":
+    """Puts finished runs in a table with tests, as those of a study; a study's folder alone is told again.
+
+    Runs that differ in their seeds alone are a row. A row is called by its method with options, and by the entries of
+    the recipe in which rows differ. It is compared with ``independent`` networks of the same peers, or with the same
+    network alone, on the same data and for as many epochs, seed by seed. Nothing is trained, and nothing imported.
+
+    Args:
+        runs: folders of finished runs, or folders that hold them at any depth; or a study.
+        out: a folder for table and page: table.md, table.tex, summary.csv, runs.csv and report.html; by default none is
+            written. A study's are always written, to its own folder.
+
+    Returns:
+        The table; ``print(table)`` shows it as Markdown.
+
+    Raises:
+        UsageError: a folder does not exist, or none holds a finished run.
+    """
+    from collegium.pages.study_page import write_page
+    from collegium.pages.study_table import StudyTable
+    from collegium.results.comparison import findings
+    from collegium.results.runs import read_runs
+
+    paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not paths or not all(map(os.fspath, paths)):
+        raise UsageError("the name of a folder is empty; give finished runs, or folders that hold them")
+    if len(paths) == 1 and (Path(paths[0]).expanduser() / "study.yaml").is_file():
+        if out is not None:
+            raise UsageError(f"{paths[0]} is a study, whose table is written to its own folder: leave --out out")
+        return publish(paths[0])
+    if out is not None:
+        check_can_make(out)
+        if any((Path(out).expanduser() / name).exists() for name in ("recipe.yaml", "study.yaml")):
+            raise UsageError(f"{out} is a run or a study; choose another folder with --out")
+    table = StudyTable(findings(read_runs(paths, Path(out or ".").expanduser())))
+    if out is not None:
+        folder = table.findings.study.folder
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        table.write(folder)
+        write_page(table)
     return table
 
 

@@ -14,6 +14,7 @@ from collegium.pages.study_charts import charts, styles
 from collegium.pages.study_table import StudyTable, comparison_cells, gain_text
 from collegium.results import wording
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
+from collegium.results.runs import FinishedRuns
 from collegium.results.scores import last, p_value, written
 from collegium.study.study import Outcome
 
@@ -196,12 +197,16 @@ def _made(findings: Findings) -> Html:
     rows: list[tuple[Any, ...]] = [(name, value) for name, value in entries if name in shown]
     devices = dict.fromkeys(row.device for row in findings.rows if row.device)
     rows += [("device", device) for device in devices]
-    rows.append(("study", study.folder))
+    if isinstance(study, FinishedRuns):
+        where, versions = "recipe.yaml", []
+    else:
+        where, versions = "study.yaml", list(study.provenance.items())
+        rows.append(("study", study.folder))
     return section(
         "How it was made",
-        element("p", "What all runs have in common; ", element("code", "study.yaml"), " says all of every run."),
+        element("p", "What all runs have in common; ", element("code", where), " says all of every run."),
         pairs([], rows, class_="left"),
         element("details", element("summary", "The whole common recipe"), pairs([], entries, class_="left")),
-        element("details", element("summary", "Versions"), pairs([], list(study.provenance.items()), class_="left")),
+        element("details", element("summary", "Versions"), pairs([], versions, class_="left")) if versions else "",
         id="made",
     )

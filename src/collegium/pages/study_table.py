@@ -22,6 +22,7 @@ from collegium.pages.sheet import Cell, Column, Sheet, csv_text, latex, markdown
 from collegium.results import wording
 from collegium.results.answer import answer
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
+from collegium.results.runs import FinishedRuns
 from collegium.results.scores import all_predictors, p_value, uneven, written
 from collegium.results.statistics import LEVEL, POWER, Spread
 
@@ -44,6 +45,11 @@ class StudyTable:
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
         self.rows = [row for row in findings.rows]
+
+    @property
+    def of_runs(self) -> bool:
+        """Whether this is of runs that were trained one by one, not of a study."""
+        return isinstance(self.findings.study, FinishedRuns)
 
     @property
     def title(self) -> str:
@@ -83,11 +89,8 @@ class StudyTable:
             found += [Column("over", "over", "", "what the row is compared with")]
         if compared:
             over = "that row" if found[-1].key == "over" else compared[0].over
-            found += [
-                Column(
-                    "gain", "gain", "points", f"of {_name(self.findings.deployed)} over {over}, same peers and seeds"
-                ),
-            ]
+            same = "same peers and seeds" if all(c.row.cohort == c.other.cohort for c in compared) else "same seeds"
+            found.append(Column("gain", "gain", "points", f"of {_name(self.findings.deployed)} over {over}, {same}"))
             tested = any(c.decision for c in compared)
             if tested:
                 found.append(Column("verdict", "verdict", "", "what the gain shows"))
@@ -109,7 +112,8 @@ class StudyTable:
         if mixed:
             found += [Column("each", "each peer", "%", "where the peers are of different kinds")]
         if any(self.findings.relative_cost(row) is not None for row in finished):
-            found += [Column("cost", "training", "time", f"training seconds over those of {against}, same peers")]
+            peers = ", same peers" if all(c.row.cohort == c.other.cohort for c in compared) else ""
+            found += [Column("cost", "training", "time", f"training seconds over those of {against}{peers}")]
         return [*found, Column("ece", "ECE", "%", "expected calibration error of one network")]
 
     @cached_property
@@ -261,7 +265,10 @@ class StudyTable:
     @property
     def problems(self) -> list[str]:
         """What is missing from the table, and why."""
-        rows = [f"Left out: {label}: {reason}" for label, reason in self.findings.study.left_out.items()]
+        study = self.findings.study
+        rows = [f"Left out: {label}: {reason}" for label, reason in study.left_out.items()]
+        if isinstance(study, FinishedRuns):
+            rows += [f"Not compared: {label}: {reason}." for label, reason in study.not_compared.items()]
         for outcome in self.findings.unfinished:
             if outcome.state != "waiting" or outcome.error:
                 rows.append(f"{outcome.state.capitalize()}: {outcome.cell.name}: {outcome.error}")

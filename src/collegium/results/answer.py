@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from collegium.cohort import is_peer
+from collegium.errors import UsageError
 from collegium.formatting import number
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
 from collegium.study.grid import BASELINE
@@ -83,13 +84,18 @@ def _other(c: Comparison) -> str:
     if c.predictor != ONE_NETWORK and not is_peer(c.predictor):
         return f"{'that' if c.against == c.predictor else f'the {c.against}'} of {c.over}"
     own, other = c.row.cells[0].recipe, c.other.cells[0].recipe
-    alone = replace(own, method={"name": BASELINE}, share_until=None, teacher=None, seed=other.seed)
-    return "the same network alone" if resolve(alone) == resolve(other) and not _trains_alone(c.row) else c.over
+    if _trains_alone(c.row) or c.row.kinds != c.other.kinds:
+        return c.over
+    alone = replace(own, method={"name": BASELINE}, peers=other.peers, share_until=None, teacher=None, seed=other.seed)
+    try:
+        return "the same network alone" if not resolve(alone).differences(resolve(other)) else c.over
+    except UsageError:  # a data set of another version
+        return c.over
 
 
 def _cost(findings: Findings, c: Comparison) -> str:
     """What the row costs beside the other: training where times can be compared, and one image at inference."""
-    recipe, peers = c.row.cells[0].recipe, len(c.row.result["peers"])
+    recipe, peers = c.row.cells[0].recipe, len(c.other.result["peers"])
     flops = c.row.cost(c.predictor)["flops"] / c.other.cost(c.against)["flops"]
     same = abs(flops - 1) <= _FLOPS_DIFFER
     inference = "nothing at inference" if same else f"{number(flops)} times the arithmetic at inference"
