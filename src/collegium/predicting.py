@@ -18,7 +18,7 @@ from collegium.data.decoding.workers import Crew, default_workers
 from collegium.data.plain_files import shown
 from collegium.data.views import Part, described_view
 from collegium.errors import CollegiumError, DataError, UsageError
-from collegium.exporting import SUFFIX, Answer, Program, trained_predictor
+from collegium.exporting import SUFFIX, Answer, Program, session_answer, trained_predictor
 from collegium.extras import how_to_install
 from collegium.files import check_can_make, storing, write_whole
 from collegium.formatting import plural, printable
@@ -271,12 +271,7 @@ def _from_onnx(file: Path) -> tuple[Answer, str]:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises kinds of its own
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:120]}") from error
-    name = session.get_inputs()[0].name
-
-    def answer(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
-
-    return answer, session.get_modelmeta().custom_metadata_map.get("collegium", "")
+    return session_answer(session), session.get_modelmeta().custom_metadata_map.get("collegium", "")
 
 
 class _Read(NamedTuple):
