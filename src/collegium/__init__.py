@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collegium.api import export as export
     from collegium.api import predict as predict
     from collegium.api import publish as publish
+    from collegium.api import push as push
     from collegium.api import rank as rank
     from collegium.api import report as report
     from collegium.api import reproduce as reproduce
@@ -43,6 +44,7 @@ _PLACES = {
     "export": "api",
     "predict": "api",
     "publish": "api",
+    "push": "api",
     "rank": "api",
     "report": "api",
     "reproduce": "api",

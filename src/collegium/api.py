@@ -1,4 +1,4 @@
-"""What the library does: train, compare, reproduce, rank, evaluate, report, export, predict, publish.
+"""What the library does: train, compare, reproduce, rank, evaluate, report, export, predict, push, publish.
 
 The commands of the command line call these functions, and their options are these parameters, described here.
 """
@@ -27,6 +27,7 @@ from collegium.loading import quick_imports
 from collegium.networks import name_of
 from collegium.options import checked
 from collegium.predicting import predict as predict
+from collegium.pushing import push as push
 from collegium.study.grid import Vary
 from collegium.training.devices import Layout
 from collegium.training.recipe import Recipe

@@ -44,6 +44,8 @@ usage: collegium COMMAND [options]        collegium COMMAND --help tells all opt
              collegium export runs/ffl --format onnx
   predict    tell the classes of image files, by a run or by an exported file
              collegium predict runs/ffl photographs/ --out labels.csv
+  push       put a trained peer on the Hugging Face Hub, with a model card; predict and evaluate take hf://OWNER/NAME
+             collegium push runs/ffl OWNER/NAME
   list       what there is: methods, networks, datasets, recipes or tables
              collegium list methods [--json]
 
@@ -442,6 +444,12 @@ def _predict(values: dict[str, Any]) -> None:
         print(printable(f"collegium: note: {note}"), file=sys.stderr)
 
 
+def _push(values: dict[str, Any]) -> None:
+    from collegium import api
+
+    print(printable(api.push(**values)))
+
+
 def _list_parser(_: Sequence[str]) -> "Parser":
     from collegium.parsing import Parser
 
@@ -545,6 +553,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], "Parser"], Callable[[dict[st
     "report": (partial(_call_parser, "report"), _report),
     "export": (partial(_call_parser, "export"), _export),
     "predict": (_predict_parser, _predict),
+    "push": (partial(_call_parser, "push"), _push),
     "list": (_list_parser, lambda values: listing(**values)),
 }
 """Command -> its parser, made for the arguments, and what it does with the values that are read."""

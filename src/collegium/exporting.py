@@ -22,6 +22,7 @@ from collegium.errors import CollegiumError, TrainingError, UsageError, nearest
 from collegium.extras import how_to_install
 from collegium.files import check_can_make, inside, storing, write_whole
 from collegium.formatting import percent
+from collegium.hub import on_hub
 from collegium.quantising import Quantised, RunImages, quantise
 from collegium.student import load_peer, peer_folder, read_config
 from collegium.user_code import consents
@@ -96,7 +97,7 @@ def export(
     """Writes a trained predictor as one file, and compares what the file answers with what the networks answer.
 
     Args:
-        run: a finished run, or a peer's folder.
+        run: a finished run, a peer's folder, or hf://OWNER/NAME.
         predictor: a peer, "ensemble", or one of the method's own ("fused"), or with averaged weights "peer0_ema"; by
             default the peer that the method trains for use.
         format: "torch" for a program of :mod:`torch.export` (``torch.export.load(FILE).module()``), "onnx" for ONNX,
@@ -128,6 +129,10 @@ def export(
         raise UsageError(f"cannot export in {precision!r}; the precisions are fp32, fp16, int8")
     if format != "onnx" and (precision == "int8" or opset is not None):
         raise UsageError(f"{'int8' if precision == 'int8' else 'opset'} is for ONNX alone: add --format onnx")
+    if on_hub(run):
+        if out is None or predictor is not None:
+            raise UsageError(f"{run} is one peer, and not on this machine: give --out FILE, and no predictor")
+        run = peer_folder(run)
     name = peer_folder(run).name if predictor is None else predictor
     stem = name if precision == "fp32" else f"{name}_{precision}"
     file = Path(out) if out is not None else inside(Path(run).expanduser(), "exports", stem + SUFFIX[format])

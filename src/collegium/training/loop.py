@@ -16,6 +16,7 @@ from collegium.distiller import Distiller, Gradients
 from collegium.errors import CollegiumError, Interrupted, TrainingError, UsageError
 from collegium.files import auxiliary, write_whole
 from collegium.method import Progress
+from collegium.model_card import CARD, card
 from collegium.seeds import generator
 from collegium.signals import at_first_stop_signal
 from collegium.student import save_peer
@@ -396,14 +397,16 @@ class Run:
         trained = {f"peer{k}": cohort.peer(k) for k in range(cohort.num_peers)}
         if self.learner.average is not None:
             trained |= {f"peer{k}{AVERAGED}": self.learner.average.peer(k) for k in range(cohort.num_peers)}
-        for name, peer in trained.items():
-            save_peer(
+        configs = {
+            name: save_peer(
                 peer,
                 self.folder.peer(name),
                 num_classes=data.num_classes,
                 class_names=list(data.class_names),
                 **data.preprocessing(),
             )
+            for name, peer in trained.items()
+        }
         result = make_result(
             self.experiment,
             history=self.history,
@@ -412,6 +415,8 @@ class Run:
             images=len(self.training_batches) * self.batch_size * self.epoch,
             processes=self.partition.processes,
         )
+        for name, config in configs.items():
+            write_whole(self.folder.peer(name) / CARD, card(name, config, result, self.recipe.to_dict()))
         self.folder.remove_old_checkpoints(self.recipe.keep_checkpoints)  # a kill may have come before it
         self.folder.write_result(result)
         return result
