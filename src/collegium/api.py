@@ -167,7 +167,7 @@ def train(
     if not baseline and baseline_from is None:
         result = run_training(resolved, folder.path, **trained, **options)
         return TrainedRun(result)  # type: ignore[return-value]  # of that shape
-    _check_baseline(resolved, folder, devices, num_nodes, baseline_from)
+    _check_baseline(resolved, folder, devices, num_nodes, baseline_from, overwrite=overwrite, fastest=fastest)
     untrained = copy.deepcopy(own.get("peers"))
     result = run_training(resolved, folder.path, **trained, **options)
     chosen = folder.recipe() if fastest else resolved
@@ -176,13 +176,22 @@ def train(
 
 
 def _check_baseline(
-    recipe: Recipe, folder: RunFolder, devices: int | None, num_nodes: int | None, study: str | Path | None
+    recipe: Recipe,
+    folder: RunFolder,
+    devices: int | None,
+    num_nodes: int | None,
+    study: str | Path | None,
+    *,
+    overwrite: bool,
+    fastest: bool,
 ) -> None:
     """Raises UsageError where a run can have no baseline, before anything is trained."""
-    from collegium.baseline import folder_alone
+    from collegium.baseline import check_folder_alone, folder_alone, known_baseline, recipe_alone
+    from collegium.networks import parse_peers
     from collegium.study.grid import BASELINE
     from collegium.study.study import Study
     from collegium.training.devices import detect_devices
+    from collegium.training.probe import CHOSEN
 
     if recipe.method_name == BASELINE:
         raise UsageError(f"method {BASELINE} is the baseline itself: leave --baseline out")
@@ -190,8 +199,13 @@ def _check_baseline(
     if found.started and found.processes > 1:
         raise UsageError("torchrun and SLURM start one run: train the baseline as another, with --method independent")
     check_can_make(folder_alone(folder.path))
+    peers = parse_peers(recipe.peers)
     if study is not None:
         Study.open(study)
+        if any(known_baseline(study, recipe_alone(recipe, name, k), k) for k, name in enumerate(peers)):
+            return
+    if not overwrite:
+        check_folder_alone(folder.path, recipe, peers, CHOSEN if fastest else ())
 
 
 def _baseline(

@@ -173,6 +173,14 @@ def load_peer(path: str | Path, network: nn.Module | None = None, *, trust: bool
     return network.eval()
 
 
+def starting_point(path: str | Path, index: int) -> Path:
+    """Where the network number ``index`` of a cohort starts from: a peer's folder, or of a run its peers in turn."""
+    path = Path(path).expanduser()
+    named = [folder for folder in path.glob("peers/peer*") if is_peer(folder.name) and not folder.is_symlink()]
+    peers = sorted(named, key=lambda folder: int(folder.name.removeprefix("peer")))
+    return peers[index % len(peers)] if peers else path
+
+
 def start_from(network: Network, index: int, path: str | Path) -> str:
     """Copies the weights of a trained peer into a network wherever name and shape match.
 
@@ -188,10 +196,7 @@ def start_from(network: Network, index: int, path: str | Path) -> str:
         UsageError: there is no peer, or none of its layers matches.
         DataError: the files are unreadable.
     """
-    path = Path(path).expanduser()
-    named = [folder for folder in path.glob("peers/peer*") if is_peer(folder.name) and not folder.is_symlink()]
-    peers = sorted(named, key=lambda folder: int(folder.name.removeprefix("peer")))
-    folder = peer_folder(peers[index % len(peers)] if peers else path)
+    folder = peer_folder(starting_point(path, index))
     trained = _read_weights(folder, network.name)
     own = network.plain().state_dict()
     fitting = {name for name, tensor in own.items() if name in trained and trained[name].shape == tensor.shape}

@@ -22,6 +22,7 @@ from collegium.signals import at_first_stop_signal
 from collegium.student import save_peer
 from collegium.training.callbacks import Callbacks, TrainingView
 from collegium.training.checks import check_run
+from collegium.training.cost import peer_costs
 from collegium.training.devices import Layout
 from collegium.training.display import Display
 from collegium.training.engine import move, own_random_state, random_state, set_random_state
@@ -80,7 +81,8 @@ class Run:
         self.callbacks = callbacks if callbacks is not None and fabric.is_global_zero else Callbacks()
         self.partition = make_partition(experiment, layout)
         self.share = self.partition.share
-        self.overview = [] if self.quiet else overview(experiment, fabric, folder.path)
+        self.peer_costs = None if self.quiet else peer_costs(experiment.learner.cohort, data.image_shape)
+        self.overview = [] if self.peer_costs is None else overview(experiment, fabric, folder.path, self.peer_costs)
         self.learner = move(experiment.learner, device, self.partition.peers, channels_last=experiment.channels_last)
         self.players = Players(self.learner, recipe, fabric, self.partition)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
@@ -138,7 +140,7 @@ class Run:
         )
         own = run_notes(self.recipe, len(self.training_batches), self.share.size(self.batch_size))
         notes = (*self.experiment.notes, *own, *self.partition.describe(self.recipe, self.batch_size))
-        display.begin(self.overview, notes, self.epoch, self.step)
+        display.begin(self.overview, notes, self.epoch, self.step, stopped=self._ended())
         config, first = self.recipe.to_dict(), self.fabric.is_global_zero
         loggers = Loggers(self.loggers, self.folder.path, config, self.epoch + 1, write=first)
         with display, at_first_stop_signal(self._request_stop), loggers:
@@ -414,6 +416,7 @@ class Run:
             seconds=self.seconds,
             images=len(self.training_batches) * self.batch_size * self.epoch,
             processes=self.partition.processes,
+            of_peers=self.peer_costs,
         )
         for name, config in configs.items():
             write_whole(self.folder.peer(name) / CARD, card(name, config, result, self.recipe.to_dict()))
