@@ -46,7 +46,6 @@ def recipe_alone(recipe: Recipe, network: str, index: int, parameters: Iterable[
         parameters: the names of its parameters, where the recipe freezes some: patterns of others' are left out.
     """
     rates, decays = recipe.peer_learning_rates, recipe.peer_weight_decays
-    start = recipe.start_from
     names = list(parameters)
     patterns = [p for p in freeze_patterns(recipe.freeze or "") if any(freezes(p, index, name) for name in names)]
     own = [pattern.replace(f"peer{index}.", "peer0.", 1) for pattern in patterns]
@@ -56,11 +55,19 @@ def recipe_alone(recipe: Recipe, network: str, index: int, parameters: Iterable[
         peers=network,
         share_until=None,
         teacher=None,
-        start_from=start if start is None or index == 0 else str(starting_point(start, index)),
+        start_from=_start_of(recipe, index),
         freeze=",".join(own) or None,
         peer_learning_rates=rates[index : index + 1],
         peer_weight_decays=decays[index : index + 1],
     )
+
+
+def _start_of(recipe: Recipe, index: int) -> str | None:
+    """Where the network number ``index`` starts from; the first of a run starts as one that is alone does."""
+    if recipe.start_from is None or index == 0:
+        return recipe.start_from
+    found = starting_point(recipe.start_from, index)
+    return recipe.start_from if found == Path(recipe.start_from).expanduser() else str(found)
 
 
 def folder_alone(run: Path) -> Path:
@@ -137,8 +144,8 @@ def known_baseline(study: str | Path, alone: Recipe, index: int) -> Baseline | N
         if outcome.result is None or alone.peers not in names or (len(names) > 1 and together):
             continue
         k = index if names[index : index + 1] == [alone.peers] else names.index(alone.peers)
-        start = recipe.start_from if recipe.start_from is None or k == 0 else str(starting_point(recipe.start_from, k))
-        same = dataclasses.replace(recipe, peers=alone.peers, start_from=start, **_unimportant(alone))
+        own = {"peers": alone.peers, "start_from": _start_of(recipe, k), **_unimportant(alone)}
+        same = dataclasses.replace(recipe, **own)
         if resolve(same).differences(resolve(alone)):
             continue
         error = outcome.result["predictors"][f"peer{k}"]["last"]["top1_error"]
