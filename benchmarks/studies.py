@@ -19,6 +19,7 @@ from typing import Any
 import collegium
 from collegium.errors import UsageError
 from collegium.pages.study_table import StudyTable
+from collegium.results.answer import answer
 from collegium.results.comparison import Comparison, Findings, Row, findings
 from collegium.study.study import Study
 from collegium.training.recipe import Recipe
@@ -318,6 +319,7 @@ def readme(name: str, found: Findings) -> str:
         f"**Asked** (plan of {plan.written}, before the first run; {len(plan.seeds)} seeds, each with its own split): "
         f"{plan.hypothesis}",
         *([f"{done} of {len(found.outcomes)} runs are done so far."] if done < len(found.outcomes) else []),
+        *([f"**{answer(found)}**"] if found.headline else []),
         _verdicts(found),
         "Gain of one network in points of test accuracy after the last epoch, with the confidence interval that goes "
         f"with the verdict ({len(plan.contrasts)} contrasts, Holm's correction). *Could show*: the smallest gain that "

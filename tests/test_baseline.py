@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,50 @@ def test_what_can_have_no_baseline_is_told_before_training(
     with pytest.raises(UsageError, match=message):
         collegium.train(peers="2xresnet8", run=tmp_path / "run", **(SMALL | changed))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_folder_in_the_baseline_s_place_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    other = RunFolder(folder_alone(run))
+    other.path.mkdir()
+    other.open(Recipe(method={"name": "independent"}, peers="resnet8", epochs=7), {})
+    call = dict(SMALL, method="dml", peers="resnet8,resnet14", run=run, baseline=True)
+    with pytest.raises(
+        UsageError, match=r"no baseline can be trained beside the run: .*run-baseline holds a run of an"
+    ):
+        collegium.train(**call)
+    assert not run.exists()
+    (other.recipe_file).unlink()
+    (other.path / "mine.txt").touch()
+    with pytest.raises(UsageError, match="run-baseline is not empty and holds no run"):
+        collegium.train(**call)
+    assert not run.exists()
+
+
+def test_a_baseline_that_was_begun_goes_on(tmp_path: Path) -> None:
+    call = dict(SMALL, method="okddip", peers="2xresnet8,resnet14", run=tmp_path / "run", baseline=True)
+    first = collegium.train(**call)
+    RunFolder(tmp_path / "run-baseline").result_file.unlink()
+    assert collegium.train(**call).baseline == first.baseline
+    assert collegium.train(**{**call, "epochs": 2, "overwrite": True})["epochs"] == 2
+
+
+def test_the_baseline_of_a_later_peer_starts_from_the_peer_of_its_number(tmp_path: Path) -> None:
+    collegium.train(method="independent", peers="2xresnet8,resnet14", run=tmp_path / "start", **SMALL)
+    start = dict(SMALL, peers="2xresnet8,resnet14", start_from=str(tmp_path / "start"))
+    collegium.train(method="okddip", run=tmp_path / "run", baseline=True, **start)
+    alone = RunFolder(tmp_path / "run-baseline")
+    assert alone.recipe().start_from == str(tmp_path / "start" / "peers" / "peer2")
+    # As the third of networks that do not teach each other.
+    beside = collegium.train(method="independent", run=tmp_path / "beside", **start)
+    found = alone.result()
+    assert found is not None
+    assert found["predictors"]["peer0"]["last"] == beside["predictors"]["peer2"]["last"]
+    ran = RunFolder(tmp_path / "run").recipe()
+    assert baseline_beside(tmp_path / "run", ran, 2) is not None
+    cell = Cell("independent", RunFolder(tmp_path / "beside").recipe())
+    study = Study(tmp_path / "study", [cell])
+    study.write()
+    shutil.copytree(tmp_path / "beside", study.run_folder(cell).path)
+    known = known_baseline(tmp_path / "study", recipe_alone(ran, "resnet14", 2), 2)
+    assert known is not None and known.place.startswith("peer2 of ")

@@ -1,5 +1,9 @@
 import json
+import re
+import sys
+import types
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -9,7 +13,9 @@ import collegium
 from collegium import exporting
 from collegium.cli import main
 from collegium.errors import TrainingError, UsageError
+from collegium.exporting import session_answer
 from collegium.networks import build
+from collegium.quantising import RunImages
 from collegium.student import read_config, save_peer
 from collegium.training.run import restore
 
@@ -57,6 +63,106 @@ def test_a_program_takes_pictures_in_any_number_and_answers_as_the_peer(run: Pat
         images = torch.rand(count, 1, 16, 16)
         torch.testing.assert_close(program(images), peer(normalised(images, config)))
     assert json.loads(kept["config.json"])["class_names"] == config["class_names"]
+
+
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_fp16_holds_half_weights_and_takes_and_gives_float32(run: Path, format: Literal["torch", "onnx"]) -> None:
+    made = collegium.export(run, format=format, precision="fp16")
+    assert made.path.stem == "peer0_fp16" and 0 < made.difference < 1e-2 and "fp16 inside" in str(made)
+    images = torch.rand(5, 1, 16, 16)
+    if format == "torch":
+        program = torch.export.load(made.path).module()
+        assert {p.dtype for p in program.parameters()} == {torch.float16}
+        answered = program(images)
+    else:
+        onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
+        weights = [w for w in onnx.load(made.path).graph.initializer if w.dims and "bias" not in w.name]
+        large = [w for w in weights if len(w.dims) > 1 and w.dims[0] > 1]
+        assert large and {w.data_type for w in large} == {onnx.TensorProto.FLOAT16}
+        answered = session_answer(exporting._session(made.path.read_bytes()))(images)
+    expected = collegium.load_peer(run)(normalised(images, read_config(run)))
+    assert answered.dtype == torch.float32
+    torch.testing.assert_close(answered, expected, atol=2e-2, rtol=2e-2)
+
+
+def test_int8_says_and_keeps_the_accuracy_before_and_after(run: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
+    made = collegium.export(run, format="onnx", precision="int8")
+    assert made.quantised is not None and made.path.stem == "peer0_int8"
+    result = json.loads((run / "result.json").read_text())
+    error = result["predictors"]["peer0"]["last"]["top1_error"]
+    assert made.quantised.accuracy_before == pytest.approx(1 - error, abs=1 / 450)  # other kernels round otherwise
+    assert made.quantised.test_images == 450 and made.quantised.calibration_images == 256
+    model = onnx.load(made.path)
+    (described,) = (json.loads(prop.value) for prop in model.metadata_props if prop.key == "collegium")
+    assert described["quantised"] == made.quantised._asdict() and described["precision"] == "int8"
+    kinds = {initializer.data_type for initializer in model.graph.initializer if len(initializer.dims) == 4}
+    assert onnx.TensorProto.INT8 in kinds and "QuantizeLinear" in {node.op_type for node in model.graph.node}
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    batches = RunImages(run, read_config(run), normalised=False, batch_size=None, data=None)
+    answer = session_answer(exporting._session(made.path.read_bytes()))
+    assert batches.accuracy(answer, "") == made.quantised.accuracy_after
+    for line in ("accuracy on the 450 test images: ", "in int8 with scales of 256 training images"):
+        assert line in str(made)
+
+
+def test_where_a_file_takes_one_number_of_images_every_test_image_counts_once(run: Path) -> None:
+    peer = collegium.load_peer(run)
+    sevens = RunImages(run, read_config(run), normalised=True, batch_size=7, data=None)
+    sizes: list[int] = []
+
+    def answer(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        logits: Tensor = peer(images)
+        return logits
+
+    error = json.loads((run / "result.json").read_text())["predictors"]["peer0"]["last"]["top1_error"]
+    assert sevens.accuracy(answer, "") == pytest.approx(1 - error, abs=1 / 450)
+    assert sizes == [7] * 65  # 450 images: the last two are repeated
+
+
+def test_scales_come_from_training_images_as_they_are(run: Path) -> None:
+    images = RunImages(run, read_config(run), normalised=False, batch_size=None, data=None)
+    batches = torch.cat(list(images.calibration()))
+    train = images.data.train.images.float() / 255  # type: ignore[attr-defined]
+    assert len(batches) == 256
+    known = {tuple(image.flatten().mul(255).round().int().tolist()) for image in train}
+    assert all(tuple(image.flatten().mul(255).round().int().tolist()) in known for image in batches)
+    again = torch.cat(list(images.calibration()))
+    assert torch.equal(batches, again)
+
+
+def test_the_batch_axis_has_a_name_and_the_opset_is_the_one_asked_for(run: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
+    model = onnx.load(collegium.export(run, format="onnx", opset=18).path)  # which is not torch's default
+    assert [each.version for each in model.opset_import if each.domain == ""] == [18]
+    ends = [value.type.tensor_type.shape.dim[0].dim_param for value in (*model.graph.input, *model.graph.output)]
+    assert ends == ["batch", "batch"]
+    for opset in (7, 1000):
+        with pytest.raises(UsageError, match=f"the opset is one from 18 to .*, not {opset}"):
+            collegium.export(run, format="onnx", opset=opset)
+
+
+def test_openvino_answers_as_onnxruntime_where_it_is_installed(run: Path) -> None:
+    pytest.importorskip("openvino", reason="needs the extra [test]")
+    said = str(collegium.export(run, format="onnx", precision="fp16"))
+    (line,) = (line for line in said.splitlines() if "OpenVINO" in line)
+    assert float(re.findall(r"within (\S+) of the largest logit", line)[0]) < 1e-2
+
+
+def test_what_openvino_cannot_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Core:
+        def read_model(self, content: bytes) -> None:
+            raise RuntimeError("no\nsuch operator")
+
+        compile_model = None
+
+    fake = types.SimpleNamespace(__version__="2026.4.1-2298-releases", Core=Core)
+    monkeypatch.setitem(sys.modules, "openvino", fake)
+    said = exporting._in_openvino(b"", lambda images: images, (1, 2, 2), None)
+    assert said == "OpenVINO 2026.4.1 cannot run it: no such operator"
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert exporting._in_openvino(b"", lambda images: images, (1, 2, 2), None) == ""
 
 
 def test_onnx_answers_as_the_peer(run: Path) -> None:
@@ -241,9 +347,14 @@ def test_what_there_is_not_is_named(run: Path) -> None:
         ({"format": "tflite"}, "cannot export as 'tflite'; the formats are torch, onnx"),
         ({"out": "student.onnx"}, "the file of format torch ends in .pt2, not as student.onnx"),
         ({"batch_size": 0}, "a batch has at least one image, not 0"),
+        ({"precision": "fp8"}, "cannot export in 'fp8'; the precisions are fp32, fp16, int8"),
+        ({"precision": "int8"}, "int8 is for ONNX alone: add --format onnx"),
+        ({"opset": 18}, "opset is for ONNX alone: add --format onnx"),
     ):
         with pytest.raises(UsageError, match=message):
             collegium.export(run, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="int8 needs training images, by which its scales are chosen: give the run"):
+        collegium.export(run / "peers" / "peer0", format="onnx", precision="int8")
 
 
 def test_the_command_says_what_it_wrote(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from collegium import methods
+from collegium import methods, ranks
 from collegium.cohort import PeerOutputs
 from collegium.data.download import data_root
 from collegium.data.hyperspectral.mat_files import read_mat
@@ -229,6 +229,17 @@ def test_micro_batches_are_weighted_by_their_labelled_positions() -> None:
     for p, q in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
     assert b.logits.shape == a.logits.shape
+
+
+def test_a_target_of_all_processes_takes_no_positions_of_which_each_has_another_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    linear = {"name": "kdcl", "target": "linear", "own_views": False}
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    with pytest.raises(UsageError, match="KDCL with these options joins the labelled positions of all processes"):
+        made(linear, ignore_index=-1)(MAPS, IGNORED, 0.5)
+    monkeypatch.undo()
+    made(linear, ignore_index=-1)(MAPS, IGNORED, 0.5)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, where it breaks the graph

@@ -3,6 +3,7 @@ import io
 import json
 import pickle
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -101,6 +102,23 @@ def test_folders_are_searched_at_any_depth_and_hidden_and_other_files_are_left_o
     (tmp_path / "notes.txt").write_text("none")
     found = predicting.image_files([tmp_path, tmp_path / "b.png"])
     assert [str(Path(file).relative_to(tmp_path)) for file in found] == ["a.jpg", "b.png", "deep/c.png", "b.png"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_exported_files_of_lower_precision_are_read(tmp_path: Path, precision: Literal["fp16", "int8"]) -> None:
+    pytest.importorskip("onnx", reason="needs the extra [onnx]")
+    for split, number in (("train", 6), ("test", 3)):
+        for label in ("cat", "dog"):
+            for k in range(number):
+                picture(tmp_path / "data" / split / label / f"{k}.png", seed=k + 10 * (label == "dog"))
+    data = {"name": f"folder:{tmp_path / 'data'}", "image_size": 16}
+    options = dict(data=data, epochs=1, batch_size=4, device="cpu", quiet=True)
+    collegium.train(method="independent", peers="resnet8", run=tmp_path / "run", **options)  # type: ignore[arg-type]
+    file = collegium.export(tmp_path / "run", format="onnx", precision=precision).path
+    expected = collegium.predict(tmp_path / "run", tmp_path / "data" / "test").probabilities
+    found = collegium.predict(file, tmp_path / "data" / "test")
+    torch.testing.assert_close(found.probabilities, expected, atol=0.01 if precision == "fp16" else 0.1, rtol=0)
+    assert found.class_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("file", ["labels.csv", "labels.jsonl"])

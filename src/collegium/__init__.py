@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collegium.api import compare as compare
+    from collegium.api import compare_runs as compare_runs
     from collegium.api import evaluate as evaluate
     from collegium.api import export as export
     from collegium.api import predict as predict
     from collegium.api import publish as publish
+    from collegium.api import push as push
     from collegium.api import rank as rank
     from collegium.api import report as report
     from collegium.api import reproduce as reproduce
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
 _PLACES = {
     "train": "api",
     "compare": "api",
+    "compare_runs": "api",
     "evaluate": "api",
     "export": "api",
     "predict": "api",
     "publish": "api",
+    "push": "api",
     "rank": "api",
     "report": "api",
     "reproduce": "api",

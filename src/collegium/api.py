@@ -1,4 +1,4 @@
-"""What the library does: train, compare, reproduce, rank, evaluate, report, export, predict, publish.
+"""What the library does: train, compare, reproduce, rank, evaluate, report, export, predict, push, publish.
 
 The commands of the command line call these functions, and their options are these parameters, described here.
 """
@@ -22,11 +22,12 @@ from collegium.errors import UsageError
 from collegium.evaluating import Evaluation as Evaluation
 from collegium.evaluating import evaluate as evaluate
 from collegium.exporting import export as export
-from collegium.files import check_can_make
+from collegium.files import check_can_make, storing
 from collegium.loading import quick_imports
 from collegium.networks import name_of
 from collegium.options import checked
 from collegium.predicting import predict as predict
+from collegium.pushing import push as push
 from collegium.study.grid import Vary
 from collegium.training.devices import Layout
 from collegium.training.recipe import Recipe
@@ -166,7 +167,7 @@ def train(
     if not baseline and baseline_from is None:
         result = run_training(resolved, folder.path, **trained, **options)
         return TrainedRun(result)  # type: ignore[return-value]  # of that shape
-    _check_baseline(resolved, folder, devices, num_nodes, baseline_from)
+    _check_baseline(resolved, folder, devices, num_nodes, baseline_from, overwrite=overwrite, fastest=fastest)
     untrained = copy.deepcopy(own.get("peers"))
     result = run_training(resolved, folder.path, **trained, **options)
     chosen = folder.recipe() if fastest else resolved
@@ -175,13 +176,22 @@ def train(
 
 
 def _check_baseline(
-    recipe: Recipe, folder: RunFolder, devices: int | None, num_nodes: int | None, study: str | Path | None
+    recipe: Recipe,
+    folder: RunFolder,
+    devices: int | None,
+    num_nodes: int | None,
+    study: str | Path | None,
+    *,
+    overwrite: bool,
+    fastest: bool,
 ) -> None:
     """Raises UsageError where a run can have no baseline, before anything is trained."""
-    from collegium.baseline import folder_alone
+    from collegium.baseline import check_folder_alone, folder_alone, known_baseline, recipe_alone
+    from collegium.networks import parse_peers
     from collegium.study.grid import BASELINE
     from collegium.study.study import Study
     from collegium.training.devices import detect_devices
+    from collegium.training.probe import CHOSEN
 
     if recipe.method_name == BASELINE:
         raise UsageError(f"method {BASELINE} is the baseline itself: leave --baseline out")
@@ -189,8 +199,13 @@ def _check_baseline(
     if found.started and found.processes > 1:
         raise UsageError("torchrun and SLURM start one run: train the baseline as another, with --method independent")
     check_can_make(folder_alone(folder.path))
+    peers = parse_peers(recipe.peers)
     if study is not None:
         Study.open(study)
+        if any(known_baseline(study, recipe_alone(recipe, name, k), k) for k, name in enumerate(peers)):
+            return
+    if not overwrite:
+        check_folder_alone(folder.path, recipe, peers, CHOSEN if fastest else ())
 
 
 def _baseline(
@@ -437,6 +452,52 @@ def publish(study: str | Path) -> "StudyTable":
     table = StudyTable(findings(opened))
     table.write(opened.folder)
     write_page(table)
+    return table
+
+
+@checked
+@consents()
+def compare_runs(runs: str | Path | Sequence[str | Path], *, out: str | Path | None = None) -> "StudyTable":
+    """Puts finished runs in a table with tests, as those of a study; a study's folder alone is told again.
+
+    Runs that differ in their seeds alone are a row. A row is called by its method with options, and by the entries of
+    the recipe in which rows differ. It is compared with ``independent`` networks of the same peers, or with the same
+    network alone, on the same data and for as many epochs, seed by seed. Nothing is trained, and nothing imported.
+
+    Args:
+        runs: folders of finished runs, or folders that hold them at any depth; or a study.
+        out: a folder for table and page: table.md, table.tex, summary.csv, runs.csv and report.html; by default none is
+            written. A study's are always written, to its own folder.
+
+    Returns:
+        The table; ``print(table)`` shows it as Markdown.
+
+    Raises:
+        UsageError: a folder does not exist, or none holds a finished run.
+    """
+    from collegium.pages.study_page import write_page
+    from collegium.pages.study_table import StudyTable
+    from collegium.results.comparison import findings
+    from collegium.results.runs import read_runs
+
+    paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not paths or not all(map(os.fspath, paths)):
+        raise UsageError("the name of a folder is empty; give finished runs, or folders that hold them")
+    if len(paths) == 1 and (Path(paths[0]).expanduser() / "study.yaml").is_file():
+        if out is not None:
+            raise UsageError(f"{paths[0]} is a study, whose table is written to its own folder: leave --out out")
+        return publish(paths[0])
+    if out is not None:
+        check_can_make(out)
+        if any((Path(out).expanduser() / name).exists() for name in ("recipe.yaml", "study.yaml")):
+            raise UsageError(f"{out} is a run or a study; choose another folder with --out")
+    table = StudyTable(findings(read_runs(paths, Path(out or ".").expanduser())))
+    if out is not None:
+        folder = table.findings.study.folder
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        table.write(folder)
+        write_page(table)
     return table
 
 

@@ -1,15 +1,15 @@
 """The deployed network trained alone with the same recipe and seed: what a run is to be compared with."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from collegium.cohort import freeze_patterns, freezes
-from collegium.errors import CollegiumError
+from collegium.errors import CollegiumError, UsageError
 from collegium.formatting import number, percent
 from collegium.networks import parse_peers
-from collegium.student import trained_names
+from collegium.student import starting_point, trained_names
 from collegium.study.grid import BASELINE
 from collegium.study.study import Study
 from collegium.training.experiment import resolve
@@ -55,15 +55,55 @@ def recipe_alone(recipe: Recipe, network: str, index: int, parameters: Iterable[
         peers=network,
         share_until=None,
         teacher=None,
+        start_from=_start_of(recipe, index),
         freeze=",".join(own) or None,
         peer_learning_rates=rates[index : index + 1],
         peer_weight_decays=decays[index : index + 1],
     )
 
 
+def _start_of(recipe: Recipe, index: int) -> str | None:
+    """Where the network number ``index`` starts from; the first of a run starts as one that is alone does."""
+    if recipe.start_from is None or index == 0:
+        return recipe.start_from
+    found = starting_point(recipe.start_from, index)
+    return recipe.start_from if found == Path(recipe.start_from).expanduser() else str(found)
+
+
 def folder_alone(run: Path) -> Path:
     """Where the baseline of a run is trained: beside it."""
     return run.with_name(f"{run.name}-baseline")
+
+
+def check_folder_alone(run: Path, recipe: Recipe, peers: Sequence[str], open_entries: Sequence[str] = ()) -> None:
+    """Whether the baseline of a run may be trained beside it, as far as that is known before the run is trained.
+
+    Which peer will be deployed, and what ``freeze`` means for it, is not known yet.
+
+    Args:
+        run: the run's folder.
+        recipe: the run's.
+        peers: the names of its networks.
+        open_entries: of the recipe, whose values are chosen later.
+
+    Raises:
+        UsageError: the folder holds a run of another recipe, or something else.
+    """
+    folder = RunFolder(folder_alone(run))
+    later = (*open_entries, *(["freeze"] if recipe.freeze is not None else []))
+    known = folder.recipe() if folder.recipe_file.exists() else None
+    found = []
+    for index, name in enumerate(peers):
+        alone = recipe_alone(recipe, name, index)
+        if known is not None:
+            alone = dataclasses.replace(alone, **{entry: getattr(known, entry) for entry in later})
+        try:
+            folder.check(resolve(alone))
+            return
+        except UsageError as error:
+            found.append(str(error))
+    nearest = min(found, key=len)  # of the peer that it differs from in least
+    raise UsageError(f"no baseline can be trained beside the run: {nearest}")
 
 
 def baseline_beside(run: Path, recipe: Recipe, index: int) -> Baseline | None:
@@ -103,10 +143,11 @@ def known_baseline(study: str | Path, alone: Recipe, index: int) -> Baseline | N
         names = parse_peers(recipe.peers)
         if outcome.result is None or alone.peers not in names or (len(names) > 1 and together):
             continue
-        same = dataclasses.replace(recipe, peers=alone.peers, **_unimportant(alone))
+        k = index if names[index : index + 1] == [alone.peers] else names.index(alone.peers)
+        own = {"peers": alone.peers, "start_from": _start_of(recipe, k), **_unimportant(alone)}
+        same = dataclasses.replace(recipe, **own)
         if resolve(same).differences(resolve(alone)):
             continue
-        k = index if names[index : index + 1] == [alone.peers] else names.index(alone.peers)
         error = outcome.result["predictors"][f"peer{k}"]["last"]["top1_error"]
         return Baseline(float(error), f"peer{k} of {opened.run_folder(outcome.cell).path}")
     return None

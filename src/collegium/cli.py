@@ -31,6 +31,7 @@ usage: collegium COMMAND [options]        collegium COMMAND --help tells all opt
   compare    train methods x cohorts x seeds, several runs at a time, and put them in a table with tests and a page
              collegium compare --methods independent,dml,ffl --peers 2xresnet20 --data cifar100 --study studies/first
              collegium compare studies/first          table and page again, of what is finished
+             collegium compare runs/*                 the same of runs that were trained one by one
   reproduce  train a paper's table, and set it beside the published values
              collegium reproduce ffl/ablation --scale 0.02        a trial; collegium list tables shows all
   rank       what works best on a data set with a network: all studies beneath a folder and all published values
@@ -43,6 +44,8 @@ usage: collegium COMMAND [options]        collegium COMMAND --help tells all opt
              collegium export runs/ffl --format onnx
   predict    tell the classes of image files, by a run or by an exported file
              collegium predict runs/ffl photographs/ --out labels.csv
+  push       put a trained peer on the Hugging Face Hub, with a model card; predict and evaluate take hf://OWNER/NAME
+             collegium push runs/ffl OWNER/NAME
   list       what there is: methods, networks, datasets, recipes or tables
              collegium list methods [--json]
 
@@ -246,7 +249,7 @@ def _compare_parser(arguments: Sequence[str]) -> "Parser":
     from collegium.training.recipe import Recipe
 
     if arguments and not arguments[0].startswith("-"):
-        return Parser("compare", api.publish)
+        return Parser("compare", api.compare_runs)
     named = first_look(arguments, "config", "methods", "data")
     method = _single_method(named["methods"])
     recipe = _start(named["config"], method=method, data=named["data"])
@@ -283,10 +286,11 @@ def _compare(values: dict[str, Any]) -> None:
     from collegium import api
     from collegium.study.grid import parse_seeds
 
-    folder = Path(values["study"])
-    if len(values) == 1:
-        table = api.publish(folder)
+    if "runs" in values:
+        table = api.compare_runs(**values)
+        folder = table.findings.study.folder if values["out"] or not table.of_runs else None
     else:
+        folder = Path(values["study"])
         method = _single_method(values["methods"])
         recipe = _start(values.pop("config"), method=method)
         values["method"] = recipe.method if method is None else _folded(values, "method", method)
@@ -295,7 +299,10 @@ def _compare(values: dict[str, Any]) -> None:
         values["executor"] = _executor(values)
         table = api.compare(**values)
     _show(table)
-    print(f"The page of this study: {folder / 'report.html'}")
+    if folder is None:
+        print("With --out FOLDER the table and a page with charts are written.")
+        return
+    print(f"The page of {'these runs' if table.of_runs else 'this study'}: {folder / 'report.html'}")
     print(f"The table as Markdown, LaTeX and CSV: {folder}/table.md, table.tex, summary.csv, runs.csv")
     lost = [o for o in table.findings.outcomes if o.state in ("failed", "broken")]
     if lost:
@@ -437,6 +444,12 @@ def _predict(values: dict[str, Any]) -> None:
         print(printable(f"collegium: note: {note}"), file=sys.stderr)
 
 
+def _push(values: dict[str, Any]) -> None:
+    from collegium import api
+
+    print(printable(api.push(**values)))
+
+
 def _list_parser(_: Sequence[str]) -> "Parser":
     from collegium.parsing import Parser
 
@@ -540,6 +553,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], "Parser"], Callable[[dict[st
     "report": (partial(_call_parser, "report"), _report),
     "export": (partial(_call_parser, "export"), _export),
     "predict": (_predict_parser, _predict),
+    "push": (partial(_call_parser, "push"), _push),
     "list": (_list_parser, lambda values: listing(**values)),
 }
 """Command -> its parser, made for the arguments, and what it does with the values that are read."""

@@ -151,6 +151,7 @@ class Distiller(nn.Module):
                 self.spec, layout = describe_logits(self.cohort, example_input, num_classes)
                 self.positions = Positions(*layout, ignore_index)
         self.method = method_class(self.spec, **options)
+        self._needs_equal_shares = self.method.gathers_batch and ignore_index is not None
         if class_weights is not None:
             check_class_weights(class_weights, num_classes)
         # Given with every construction, and so not part of what is saved.
@@ -294,6 +295,11 @@ class Distiller(nn.Module):
             raise UsageError(
                 f"{type(self.method).__name__} trains on {self.views} random views of each image: give images of shape "
                 f"({self.views}, {one}), for example torch.stack([augment(images) for _ in range(kd.views)])"
+            )
+        if self._needs_equal_shares and ranks.count() > 1:
+            raise UsageError(
+                f"{type(self.method).__name__} with these options joins the labelled positions of all processes, and "
+                "ignore_index leaves each another number of them: take other options, or train in one process"
             )
         out = self._outputs(images.flatten(0, 1) if views and not self.method.own_views else images, copies=True)
         with class_weighted(self.class_weights):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from collegium import data as datasets
 from collegium.data import ClassificationData, OwnData, as_data
 from collegium.errors import UsageError
+from collegium.hub import located
 from collegium.options import checked
 from collegium.predicting import Predictions, check_file
 from collegium.student import CONFIG, deployed_peer, load_peer, read_config
@@ -59,7 +60,7 @@ def evaluate(
     """Scores every predictor of a trained run again on test images, or a trained peer alone.
 
     Args:
-        run: the run's folder, or that of a peer, which needs ``data``.
+        run: the run's folder, or that of a peer or hf://OWNER/NAME, which need ``data``.
         data: other data of the same classes, whose test images are scored: a name, a name with options, or your own;
             by default the run's, which must be given where the run was given data from Python. The images are
             normalised as the run's own were.
@@ -84,7 +85,7 @@ def evaluate(
         raise UsageError("predictor says whose predictions are written: give a file for them, --predictions FILE")
     if predictions is not None:
         check_file(predictions)
-    trained, named = _restored(Path(run).expanduser(), _loaded(data), peers=peers, teacher=teacher)
+    trained, named = _restored(located(run), _loaded(data), peers=peers, teacher=teacher)
     learner, used = trained.learner, trained.experiment.data
     chosen = predictor or learner.deployed_peer
     probabilities: list[Tensor] = []

@@ -63,6 +63,8 @@ class Method(nn.Module, abc.ABC):
     logits_only: bool = False
     """Whether it has no weights of its own and reads only the peers' logits, so that peers can be trained in different
     processes."""
+    gathers_batch: bool = False
+    """Whether several processes exchange their shares of a batch, which must then be equally large."""
     optimizers: Mapping[str, Literal["sgd", "adam", "adamw"]] = {}
     """The optimizers of players that do not use the run's."""
     may_rest: frozenset[str] = frozenset()

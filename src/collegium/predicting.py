@@ -18,10 +18,11 @@ from collegium.data.decoding.workers import Crew, default_workers
 from collegium.data.plain_files import shown
 from collegium.data.views import Part, described_view
 from collegium.errors import CollegiumError, DataError, UsageError
-from collegium.exporting import SUFFIX, Answer, Program, trained_predictor
+from collegium.exporting import SUFFIX, Answer, Program, session_answer, trained_predictor
 from collegium.extras import how_to_install
 from collegium.files import check_can_make, storing, write_whole
 from collegium.formatting import plural, printable
+from collegium.hub import located
 from collegium.options import checked
 from collegium.pages.sheet import csv_text
 from collegium.schemas import read_exported
@@ -139,7 +140,8 @@ def predict(
     Images are read, resized and normalised as those that scored the network.
 
     Args:
-        source: a finished run, a peer's folder, or a file that `collegium export` wrote.
+        source: a finished run, a peer's folder, a file that `collegium export` wrote, or hf://OWNER/NAME, a peer on the
+            Hugging Face Hub.
         paths: image files, and folders that are searched for them.
         predictor: a peer, "ensemble", or one of the method's own ("fused"), or with averaged weights "peer0_ema"; by
             default the peer that the method trains for use.
@@ -164,7 +166,7 @@ def predict(
     if batch_size < 1:
         raise UsageError(f"a batch has at least one image, not {batch_size}")
     files = image_files([paths] if isinstance(paths, str | Path) else paths)
-    asked = _ask(Path(source).expanduser(), predictor, network=network, data=data, peers=peers, teacher=teacher)
+    asked = _ask(located(source), predictor, network=network, data=data, peers=peers, teacher=teacher)
     found = _answered(asked, files, batch_size=batch_size, workers=workers, skip_broken=skip_broken)
     if out is not None:
         found.write(out)
@@ -271,12 +273,7 @@ def _from_onnx(file: Path) -> tuple[Answer, str]:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises kinds of its own
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:120]}") from error
-    name = session.get_inputs()[0].name
-
-    def answer(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
-
-    return answer, session.get_modelmeta().custom_metadata_map.get("collegium", "")
+    return session_answer(session), session.get_modelmeta().custom_metadata_map.get("collegium", "")
 
 
 class _Read(NamedTuple):

@@ -12,7 +12,9 @@ from collegium import networks
 from collegium.cohort import is_peer
 from collegium.errors import DataError, UsageError
 from collegium.files import check_whole, checksum_file, inside, storing, write_checked
+from collegium.hub import located
 from collegium.networks import Network
+from collegium.networks.timm_models import timm_description
 from collegium.schemas import LARGEST_JSON, read_result
 from collegium.schemas import read_config as read_config_file
 from collegium.user_code import Untrusted, consents
@@ -20,11 +22,15 @@ from collegium.user_code import Untrusted, consents
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def save_peer(network: Network, folder: Path, **description: Any) -> None:
+def save_peer(network: Network, folder: Path, **description: Any) -> dict[str, Any]:
     """Writes model.safetensors and config.json, and the checksum of each beside it.
 
     The weights of a timm, torchvision or user network keep their names there, so that it can load them without
-    Collegium. ``description`` must hold num_classes; other entries (class names, normalisation) are for the user.
+    Collegium: a timm network's folder is read by ``timm.create_model("local-dir:FOLDER", pretrained=True)``.
+    ``description`` must hold num_classes; other entries (class names, normalisation) are for the user.
+
+    Returns:
+        The content of config.json.
 
     Raises:
         StorageError: they cannot be written.
@@ -37,18 +43,22 @@ def save_peer(network: Network, folder: Path, **description: Any) -> None:
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.plain().state_dict().items()
     }
     config = {"network": network.name, "in_channels": network.in_channels, **description}
+    config |= timm_description(network, description)
     write_checked(folder / WEIGHTS, save(weights))
     write_checked(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    return config
 
 
 def peer_folder(path: str | Path) -> Path:
     """The folder of a peer: ``path`` itself or, where ``path`` is a run, that of its deployed peer.
 
+    What is called hf://OWNER/NAME is downloaded, see :func:`collegium.hub.located`.
+
     Raises:
         UsageError: ``path`` is neither.
         DataError: the run does not say which of its peers is deployed.
     """
-    path = Path(path).expanduser()
+    path = located(path)
     if _is_peer_folder(path):
         return path
     if not (path / "peers").is_dir():
@@ -124,7 +134,8 @@ def load_peer(path: str | Path, network: nn.Module | None = None, *, trust: bool
     """A trained peer in evaluation mode.
 
     Args:
-        path: a peer's folder, or a run, for its deployed peer (a leader, else the first).
+        path: a peer's folder, or a run, for its deployed peer (a leader, else the first), or hf://OWNER/NAME, a peer on
+            the Hugging Face Hub.
         network: the untrained module to load into, where the peer was a network of the user's own.
         trust: import the user's network that config.json names, ``module:package.function``.
 
@@ -162,6 +173,14 @@ def load_peer(path: str | Path, network: nn.Module | None = None, *, trust: bool
     return network.eval()
 
 
+def starting_point(path: str | Path, index: int) -> Path:
+    """Where the network number ``index`` of a cohort starts from: a peer's folder, or of a run its peers in turn."""
+    path = Path(path).expanduser()
+    named = [folder for folder in path.glob("peers/peer*") if is_peer(folder.name) and not folder.is_symlink()]
+    peers = sorted(named, key=lambda folder: int(folder.name.removeprefix("peer")))
+    return peers[index % len(peers)] if peers else path
+
+
 def start_from(network: Network, index: int, path: str | Path) -> str:
     """Copies the weights of a trained peer into a network wherever name and shape match.
 
@@ -177,10 +196,7 @@ def start_from(network: Network, index: int, path: str | Path) -> str:
         UsageError: there is no peer, or none of its layers matches.
         DataError: the files are unreadable.
     """
-    path = Path(path).expanduser()
-    named = [folder for folder in path.glob("peers/peer*") if is_peer(folder.name) and not folder.is_symlink()]
-    peers = sorted(named, key=lambda folder: int(folder.name.removeprefix("peer")))
-    folder = peer_folder(peers[index % len(peers)] if peers else path)
+    folder = peer_folder(starting_point(path, index))
     trained = _read_weights(folder, network.name)
     own = network.plain().state_dict()
     fitting = {name for name, tensor in own.items() if name in trained and trained[name].shape == tensor.shape}

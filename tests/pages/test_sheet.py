@@ -90,7 +90,9 @@ def test_html() -> None:
 def test_lines_of_a_cell() -> None:
     sheet = Sheet([Column("a"), Column("b")], [["x", several(["1", "2"], 1.0)], ["y", several([])]])
     assert "| x | 1<br>2 |" in sheet.markdown() and "| y | – |" in sheet.markdown()
-    assert r"x & 1; 2 \\" in sheet.latex()
+    assert r"x & \begin{tabular}[t]{@{}r@{}}1 \\ 2\end{tabular} \\" in sheet.latex()
+    begun = Sheet([Column("a", left=True)], [[several(["x", "[y]"])]]).latex()
+    assert r"\begin{tabular}[t]{@{}l@{}}x \\ {}[y]\end{tabular}" in begun  # "\\ [y]" would be a length
     assert '<td data-value="1.0">1<br>2</td>' in sheet.html()
     assert [line.split() for line in printed(sheet.terminal()).splitlines() if "2" in line] == [["2"]]
 

@@ -72,7 +72,10 @@ def test_the_best_is_that_of_one_set_of_data(tmp_path: Path) -> None:
 
 def test_the_terminal_shows_every_row_and_says_how_it_was_tested(table: StudyTable) -> None:
     text = shown(table)
-    assert "3 methods × 1 cohort × 3 seeds on digits, 1 epoch" in text.splitlines()[0]
+    assert text.startswith("Undecided: the best of 2 contrasts is ffl, which made one network 3.00 points")
+    assert "3 methods × 1 cohort × 3 seeds on digits, 1 epoch" in text
+    for form in (table.markdown(), table._repr_html_()):
+        assert "Undecided: the best of 2 contrasts is ffl" in form.splitlines()[0]
     for expected in ("independent", "94.00 ± 1.00", "fused 96.00 ± 1.00", "corrected for 2 tests by Holm"):
         assert expected in " ".join(text.split())
     assert "nothing was selected on test images" in " ".join(text.split())
@@ -83,6 +86,30 @@ def test_a_narrow_terminal_leaves_columns_out_and_says_so(table: StudyTable) -> 
     assert "94.00 ± 1.00" in text and "+3.00 [−0.58, 6.58]" in text and "…" not in text
     assert "could have shown gains of 4.62 to 7.43 points" in " ".join(text.split())
     assert re.search(r"In table.md, for want of room: ECE, training", text)
+
+
+def test_the_caption_explains_the_columns_that_are_shown(table: StudyTable) -> None:
+    wide, narrow = (" ".join(shown(table, width).split()) for width in (400, 80))
+    for explained in ("ECE: expected", "training time: training seconds", "; wins: seeds", "ensemble: mean of"):
+        assert explained in wide
+    for column in ("ECE", "training", "wins", "p"):
+        assert column in re.findall(r"In table.md, for want of room: (.*?)\.", narrow)[0].split(", ")
+    for explained in ("ECE: expected", "training time: ", "wins: seeds", "p: two-sided"):
+        assert explained not in narrow
+    assert "p below is that of the two-sided paired t-test" in narrow and "better or worse where p < 0.05" in narrow
+
+
+def test_latex_leaves_out_what_a_page_has_no_room_for(tmp_path: Path, table: StudyTable) -> None:
+    study = made_up(tmp_path / "s", {"independent": [0.9, 0.8], "ffl": [0.95, 0.9]}, peers="resnet8,wrn_10_1")
+    mixed = StudyTable(findings(study))
+    for each in (mixed, table):
+        text = each.latex()
+        (left_out,) = re.findall(r"% In table.md, for want of room: (.*)\.", text)
+        assert "ECE" in left_out and "ECE" not in text.partition("\\begin{table}")[2]
+        rows = [line for line in text.splitlines() if line.rstrip().endswith("\\\\") and " & " in line]
+        plain = [re.sub(r"\\[a-z]+|[{}$@]|\[t\]", "", row) for row in rows]
+        assert max(map(len, plain)) <= 130
+    assert "ECE" in StudyTable(findings(made_up(tmp_path / "t", {"independent": [0.9]}))).latex()
 
 
 def test_a_narrow_terminal_breaks_words_before_numbers(tmp_path: Path) -> None:

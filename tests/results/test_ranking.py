@@ -79,6 +79,17 @@ def test_networks_that_started_from_a_file_are_told(tmp_path: Path) -> None:
     assert {v.network for v in values if v.predictor == "mean_peer"} == {"resnet32", "resnet32 (weights of a file)"}
 
 
+def test_runs_that_stopped_early_are_told_by_the_epochs_that_they_trained(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, patience=3, data={"name": "cifar100", "validation": 0.1})
+    for seed, epoch in enumerate((30, 40)):
+        write_run(tmp_path / str(seed), dataclasses.replace(recipe, seed=seed), ERRORS)
+        result = RunFolder(tmp_path / str(seed)).result()
+        stopped = {"epoch": epoch, "reason": "no gain"}
+        RunFolder(tmp_path / str(seed)).write_result({**(result or {}), "stopped": stopped})
+    values, _ = of_runs(tmp_path)
+    assert {v.epochs for v in values} == {35}
+
+
 def test_rows_of_one_method_are_told_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "a", RECIPE, ERRORS)
     write_run(tmp_path / "b", dataclasses.replace(RECIPE, weight_decay=5e-4), ERRORS)

@@ -1,9 +1,15 @@
 """What predictors cost at inference."""
 
+from pathlib import Path
+
+import pytest
 from helpers import tiny
 
-from collegium.training.cost import costs
+from collegium.cohort import Cohort
+from collegium.training import cost, loop
+from collegium.training.cost import costs, peer_costs
 from collegium.training.experiment import build
+from collegium.training.run import train
 
 
 def found(**changes):
@@ -33,3 +39,17 @@ def test_a_predictor_that_is_one_network_costs_one() -> None:
 
 def test_copies_that_follow_the_peers_cost_nothing_at_inference() -> None:
     assert found(method="pcl", peers="2xresnet8")["pcl_e"]["parameters"] < 2 * 77_754 + 2_000
+
+
+def test_a_run_counts_the_peers_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[object] = []
+
+    def count(cohort: Cohort, image_shape: tuple[int, int, int]) -> dict[str, dict[str, int]]:
+        counted.append(cohort)
+        return peer_costs(cohort, image_shape)
+
+    monkeypatch.setattr(loop, "peer_costs", count)
+    monkeypatch.setattr(cost, "peer_costs", count)
+    result = train(tiny(epochs=1), tmp_path / "run")
+    assert len(counted) == 1
+    assert result["cost"] == train(tiny(epochs=1), tmp_path / "quiet", quiet=True)["cost"]

@@ -7,6 +7,7 @@ import pytest
 from helpers import tiny
 from rich.console import Console
 
+from collegium.training.cost import peer_costs
 from collegium.training.display import Display, fitted
 from collegium.training.engine import make_fabric
 from collegium.training.experiment import build
@@ -85,6 +86,8 @@ def test_where_it_goes_on_is_said_with_the_step() -> None:
     assert text == "data     x[2J\ngoes on  at epoch 12 of 40, step 5 of 10\nA note.\n"
     assert shown(lambda d: d.begin([], [], 40, 0), terminal=False) == "goes on  after the last epoch\n"
     assert shown(lambda d: d.begin([], [], 0, 0), terminal=False) == ""
+    text = shown(lambda d: d.begin([], [], 7, 0, stopped=True), terminal=False)
+    assert text == "stopped  early, after epoch 7 of 40; the result is left to be written\n"
 
 
 def test_quiet_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +134,9 @@ def test_the_overview_says_what_is_trained(tmp_path: Path) -> None:
     recipe = tiny(
         peers="2xresnet8,resnet14", share_until=None, data={"name": "digits", "per_class": 8, "validation": 0.25}
     )
-    found = dict(overview(build(recipe), make_fabric(recipe), tmp_path / "run"))
+    experiment = build(recipe)
+    costs = peer_costs(experiment.learner.cohort, experiment.data.image_shape)
+    found = dict(overview(experiment, make_fabric(recipe), tmp_path / "run", costs))
     assert found["data"] == "digits: 80 training, 338 validation and 450 test images of 1x16x16, 10 classes"
     assert found["peers"] == "2 x resnet8: 77.8 k parameters, 6.10 M FLOPs each"
     assert found[""].startswith("resnet14: 175 k parameters, ")

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import assert_same_run, run
+from helpers import assert_same_run, run, tiny
 
 from collegium.errors import UsageError
 from collegium.pages.run_page import write_report
 from collegium.training.loop import Run
 from collegium.training.recipe import Recipe
 from collegium.training.result import check_fits, early_stop, trained_epochs
+from collegium.training.run import train
 from collegium.training.run_folder import RunFolder
 
 WAITING: dict[str, Any] = dict(
@@ -80,7 +81,11 @@ def test_a_run_that_is_not_stopped_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [(1, 2), (2, 4)])
 def test_a_killed_run_stops_at_the_same_epoch(
-    at: tuple[int, int], stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: tuple[int, int],
+    stopped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Killed in the middle, and after its last checkpoint but before its result."""
     step, finish = Run.train_step, Run._finish
@@ -99,7 +104,9 @@ def test_a_killed_run_stops_at_the_same_epoch(
         run(tmp_path / "run", **WAITING)
     monkeypatch.undo()
     monkeypatch.setattr(Run, "_finish", finish)
-    assert run(tmp_path / "run", **WAITING)["stopped"]["epoch"] == 3
+    assert train(tiny(**WAITING), tmp_path / "run")["stopped"]["epoch"] == 3
+    said = capsys.readouterr().err
+    assert ("stopped   early, after epoch 3 of 9" in said) == ("goes on" not in said) == (at == (2, 4))
     assert_same_run(stopped, tmp_path / "run")
 
 

@@ -117,6 +117,23 @@ def test_a_network_without_stages_takes_no_layer_decay(tmp_path: Path) -> None:
         optimizer_groups(build(recipe, peers=peers).learner, recipe)
 
 
+@pytest.mark.parametrize("peers", ["2xresnet8", "2xtimm/resnet10t"])
+def test_layer_decay_of_networks_of_which_the_head_alone_is_trained_is_refused_for_that_reason(peers: str) -> None:
+    below = "stages*" if peers == "2xresnet8" else "conv1*,bn1*,layer*"
+    recipe = tiny(method={"name": "dml"}, share_until=None, peers=peers, layer_decay=0.5, freeze=below)
+    learner = build(recipe).learner
+    with pytest.raises(UsageError, match="freeze leaves no peer more than one layer to train: leave one of"):
+        optimizer_groups(learner, recipe)
+    one = tiny(
+        method={"name": "dml"},
+        share_until=None,
+        peers=peers,
+        layer_decay=0.5,
+        freeze=",".join(f"peer0.{pattern}" for pattern in below.split(",")),
+    )
+    assert len(optimizer_groups(build(one).learner, one)["peers"]) > 2  # the other peer's layers have theirs
+
+
 def test_runs_with_all_of_it_go_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With several players, whose gradients keep the order of the method's groups."""
     entries: dict[str, Any] = dict(

@@ -49,6 +49,22 @@ def test_mlflow_has_one_run_with_recipe_and_metrics_in_a_database(
     assert params["method.name"] == "ffl" and params["peers"] == "2xresnet8" and params["epochs"] == "2"
 
 
+def test_mlflow_gets_no_more_in_a_call_than_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="needs the extra mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'tracking.db'}")
+    row = {f"test/peer{k}/top1_error": k / 4000 for k in range(2100)}
+    config = {f"entry{k}": k for k in range(130)}
+    with Loggers(["mlflow"], tmp_path, config, 1, write=True) as made:
+        made.add(row, 1)
+        assert list(made.active) == ["mlflow"]
+    with sqlite3.connect(tmp_path / "tracking.db") as database:
+        found = dict(database.execute("select key, value from metrics").fetchall())
+        assert database.execute("select count(*) from params").fetchall() == [(130,)]
+    database.close()
+    assert found == pytest.approx(row)
+
+
 def records(content: bytes) -> Iterator[bytes]:
     """Those of a .wandb file: a header of 7 bytes, then LevelDB's log in blocks of 32 KiB."""
     place, parts = 7, b""

@@ -37,6 +37,7 @@ def test_the_folder_holds_what_it_promises(trained: Path) -> None:
         "result.json",
         "result.json.sha256",
         *(f"checkpoints/step_{step:09}.pt{checksum}" for step in (8, 12) for checksum in ("", ".sha256")),
+        *(f"peers/peer{k}/README.md" for k in (0, 1)),
         *(
             f"peers/peer{k}/{name}{checksum}"
             for k in (0, 1)

@@ -73,6 +73,7 @@ class KDCL(Method):
     ) -> None:
         super().__init__(spec)
         self.target = target
+        self.gathers_batch = target == "linear"
         self.temperature = positive("KDCL's temperature", temperature)
         self.weight = weight
         self.own_views = own_views

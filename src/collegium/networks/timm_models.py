@@ -1,5 +1,6 @@
 """Every model of timm, https://github.com/huggingface/pytorch-image-models, as a peer."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from collegium.errors import UsageError, nearest
 from collegium.networks.adapt import StagedNetwork, WholeNetwork, adapt
 from collegium.networks.dry_run import MOST_PARTS
-from collegium.networks.names import parse_options
+from collegium.networks.names import for_family, parse_options, untrained
 from collegium.networks.network import Network, Statistics, Task
 
 FORMS = {
@@ -104,3 +105,40 @@ def _by_intermediates(module: nn.Module, found: Network, task: Task) -> Network 
     finally:
         module.train()
     return network if alike and all(m.ndim == 4 for m in maps) else None
+
+
+def timm_description(network: Network, described: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``timm.create_model("local-dir:FOLDER")`` reads of a peer's config.json; {} for networks of others.
+
+    Args:
+        network: the peer.
+        described: what config.json says besides: num_classes, image_size, mean, std, resize, center_crop.
+    """
+    if not network.name.startswith("timm/") or not {"image_size", "mean", "std"} <= described.keys():
+        return {}
+    module: Any = network.plain()
+    known = getattr(module, "pretrained_cfg", {})
+    model, _, text = for_family(untrained(network.name))[0].removeprefix("timm/").partition(":")
+    mean, std = list(described["mean"]), list(described["std"])
+    if network.input_scale is not None and network.input_shift is not None:  # (p - mean) / std · scale + shift
+        scale, shift = (values.flatten().tolist() for values in (network.input_scale, network.input_shift))
+        mean = [m - b * s / a for m, s, a, b in zip(mean, std, scale, shift, strict=True)]
+        std = [s / a for s, a in zip(std, scale, strict=True)]
+    resize, crop = described.get("resize"), described.get("center_crop")
+    return {
+        "architecture": model.partition(".")[0],
+        "num_features": getattr(module, "num_features", None),
+        "label_names": list(described.get("class_names", ())),
+        "model_args": parse_options(text),
+        "pretrained_cfg": {
+            "num_classes": described["num_classes"],
+            "input_size": [network.in_channels, *(network.image_size or described["image_size"])],
+            "fixed_input_size": bool(known.get("fixed_input_size", False)),
+            "mean": mean,
+            "std": std,
+            "interpolation": described.get("interpolation", "bilinear"),
+            "crop_pct": min(crop) / resize if isinstance(resize, int) and crop else 1.0,
+            "first_conv": known.get("first_conv"),
+            "classifier": known.get("classifier"),
+        },
+    }

@@ -93,6 +93,14 @@ class Sheet:
         groups = self.groups or [("", self.rows)]
         return [(title, [[_cell(cell) for cell in row] for row in rows]) for title, rows in groups]
 
+    @property
+    def width(self) -> int:
+        """Characters of the widest lines of all columns, and two between each."""
+        rows = [row for _, rows in self._groups for row in rows]
+        heads = [f"{c.name} ({c.unit})" if c.unit else c.name for c in self.columns]
+        widths = [max(len(head), *(len(ln) for row in rows for ln in row[k].lines)) for k, head in enumerate(heads)]
+        return sum(widths) + 2 * (len(widths) - 1)
+
     def terminal(self, title: str = "") -> Table:
         """For rich. A group of one row takes one line."""
         made = Table(
@@ -137,7 +145,7 @@ class Sheet:
             lines.append("  \\midrule")
             if group:
                 lines.append(f"  \\multicolumn{{{len(heads)}}}{{l}}{{{latex(group)}}} \\\\")
-            lines += [_latex_row([_latex(cell) for cell in row]) for row in rows]
+            lines += [_latex_row([_latex(c, cell) for c, cell in zip(self.columns, row, strict=True)]) for row in rows]
         return "\n".join([*lines, "  \\bottomrule", "\\end{tabular}"])
 
     def html(self, **attributes: object) -> Html:
@@ -232,15 +240,22 @@ def _code(text: str) -> str:
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
-def _latex(cell: Cell) -> str:
-    text = latex(cell.text)
-    return f"\\textbf{{{text}}}" if cell.strong else text
+def _latex(column: Column, cell: Cell) -> str:
+    """Several lines are a tabular within the cell."""
+    lines = [f"\\textbf{{{latex(line)}}}" if cell.strong else latex(line) for line in cell.lines]
+    if len(lines) == 1:
+        return lines[0]
+    aligned, stacked = "l" if column.left else "r", r" \\ ".join(map(_begun, lines))
+    return rf"\begin{{tabular}}[t]{{@{{}}{aligned}@{{}}}}{stacked}\end{{tabular}}"
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    """The end of a row takes a star or bracket that follows for its own."""
-    first = f"{{}}{cells[0]}" if cells[0].startswith(("*", "[")) else cells[0]
-    return f"  {' & '.join([first, *cells[1:]])} \\\\"
+    return f"  {' & '.join([_begun(cells[0]), *cells[1:]])} \\\\"
+
+
+def _begun(text: str) -> str:
+    """The text as it may begin a row: the end of the one before takes a star or bracket that follows for its own."""
+    return f"{{}}{text}" if text.startswith(("*", "[")) else text
 
 
 def _html(k: int, column: Column, cell: Cell) -> Html:

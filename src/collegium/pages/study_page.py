@@ -15,6 +15,7 @@ from collegium.pages.study_charts import charts, styles
 from collegium.pages.study_table import StudyTable, comparison_cells, gain_text
 from collegium.results import wording
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
+from collegium.results.runs import FinishedRuns
 from collegium.results.scores import last, p_value, written
 from collegium.study.study import Outcome
 
@@ -34,7 +35,15 @@ def render(table: StudyTable) -> str:
     drawn = charts(findings)
     body = element(
         "main",
-        element("header", element("h1", table.title), _facts(findings), _plan(table), _notices(table), _verdict(table)),
+        element(
+            "header",
+            element("h1", table.title),
+            element("p", element("strong", table.answer), class_="lead") if table.answer else "",
+            _facts(findings),
+            _plan(table),
+            _notices(table),
+            _verdict(table),
+        ),
         _comparison(table),
         section("Charts", element("p", HINT, class_="soft hint"), element("div", drawn, class_="grid"), id="charts")
         if drawn
@@ -77,10 +86,7 @@ def _verdict(table: StudyTable) -> Html:
         of = f"Of {plural(table.findings.contrasts, 'contrast')}, {len(decided) or 'none'} decided"
         told.append(f"{of}: {listed}." if decided else f"{of}.")
         told.append(table.could_show)
-    best = max(found, key=lambda c: c.gain.spread.mean)
-    n = plural(best.gain.spread.n, "seed")
-    told.append(f"The largest mean gain is that of {best.row.label} over {best.over}: {_points(best)}, {n}.")
-    return element("p", " ".join(told), class_="lead")
+    return element("p", " ".join(told), class_="lead") if told else Html()
 
 
 def _points(comparison: Comparison) -> str:
@@ -205,12 +211,16 @@ def _made(findings: Findings) -> Html:
     rows: list[tuple[Any, ...]] = [(name, value) for name, value in entries if name in shown]
     devices = dict.fromkeys(row.device for row in findings.rows if row.device)
     rows += [("device", device) for device in devices]
-    rows.append(("study", study.folder))
+    if isinstance(study, FinishedRuns):
+        where, versions = "recipe.yaml", []
+    else:
+        where, versions = "study.yaml", list(study.provenance.items())
+        rows.append(("study", study.folder))
     return section(
         "How it was made",
-        element("p", "What all runs have in common; ", element("code", "study.yaml"), " says all of every run."),
+        element("p", "What all runs have in common; ", element("code", where), " says all of every run."),
         pairs([], rows, class_="left"),
         element("details", element("summary", "The whole common recipe"), pairs([], entries, class_="left")),
-        element("details", element("summary", "Versions"), pairs([], list(study.provenance.items()), class_="left")),
+        element("details", element("summary", "Versions"), pairs([], versions, class_="left")) if versions else "",
         id="made",
     )

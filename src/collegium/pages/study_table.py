@@ -1,7 +1,7 @@
 """The table of a study: one model, and how it is written for the terminal, Markdown, LaTeX and CSV."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,9 @@ from collegium.networks.names import parse_peers
 from collegium.pages.html import Html, element
 from collegium.pages.sheet import Cell, Column, Sheet, csv_text, latex, markdown, several, shown
 from collegium.results import wording
+from collegium.results.answer import answer
 from collegium.results.comparison import ONE_NETWORK, Comparison, Findings, Row
+from collegium.results.runs import FinishedRuns
 from collegium.results.scores import all_predictors, p_value, uneven, written
 from collegium.results.statistics import LEVEL, POWER, Spread
 
@@ -45,6 +47,11 @@ class StudyTable:
         self.rows = [row for row in findings.rows]
 
     @property
+    def of_runs(self) -> bool:
+        """Whether this is of runs that were trained one by one, not of a study."""
+        return isinstance(self.findings.study, FinishedRuns)
+
+    @property
     def title(self) -> str:
         """ "4 methods × 2 cohorts × 3 seeds on digits, 30 epochs" """
         cells = self.findings.study.cells
@@ -58,6 +65,11 @@ class StudyTable:
         length = f", {plural(epochs.pop(), 'epoch')}" if len(epochs) == 1 else ""
         data = dict.fromkeys(data_title(cell.recipe.data_name, cell.recipe.data_options) for cell in cells)
         return f"{sizes} on {', '.join(data)}{length}"
+
+    @cached_property
+    def answer(self) -> str:
+        """Whether it was worth it, in a sentence; "" where nothing is compared."""
+        return answer(self.findings)
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -77,11 +89,8 @@ class StudyTable:
             found += [Column("over", "over", "", "what the row is compared with")]
         if compared:
             over = "that row" if found[-1].key == "over" else compared[0].over
-            found += [
-                Column(
-                    "gain", "gain", "points", f"of {_name(self.findings.deployed)} over {over}, same peers and seeds"
-                ),
-            ]
+            same = "same peers and seeds" if all(c.row.cohort == c.other.cohort for c in compared) else "same seeds"
+            found.append(Column("gain", "gain", "points", f"of {_name(self.findings.deployed)} over {over}, {same}"))
             tested = any(c.decision for c in compared)
             if tested:
                 found.append(Column("verdict", "verdict", "", "what the gain shows"))
@@ -103,7 +112,8 @@ class StudyTable:
         if mixed:
             found += [Column("each", "each peer", "%", "where the peers are of different kinds")]
         if any(self.findings.relative_cost(row) is not None for row in finished):
-            found += [Column("cost", "training", "time", f"training seconds over those of {against}, same peers")]
+            peers = ", same peers" if all(c.row.cohort == c.other.cohort for c in compared) else ""
+            found += [Column("cost", "training", "time", f"training seconds over those of {against}{peers}")]
         return [*found, Column("ece", "ECE", "%", "expected calibration error of one network")]
 
     @cached_property
@@ -159,6 +169,10 @@ class StudyTable:
     @property
     def caption(self) -> list[str]:
         """How the numbers came about, in sentences."""
+        return self._caption(self.columns)
+
+    def _caption(self, columns: Sequence[Column]) -> list[str]:
+        """The same, of these columns alone."""
         finished = [row for row in self.rows if row.results]
         if not finished:
             return ["No run is finished yet."]
@@ -169,35 +183,39 @@ class StudyTable:
             "was selected on test images."
         ]
         told = "validation", "one", "ensemble", "own", "each"
-        text += [f"{c.name}: {c.meaning}." for c in self.columns if c.key in told]
+        text += [f"{c.name}: {c.meaning}." for c in columns if c.key in told]
+        meanings = {c.key: c.meaning for c in columns}
         if self.findings.headline:
-            text += self._decided
-        if any(c.key == "cost" for c in self.columns):
+            text += self._decided(meanings)
+        if "cost" in meanings:
             text.append(
-                f"training time: {_column(self, 'cost').meaning}, on the same kind of device; runs that computed side "
+                f"training time: {meanings['cost']}, on the same kind of device; runs that computed side "
                 "by side disturb it."
             )
-        text.append("ECE: expected calibration error of one network.")
+        text += ["ECE: expected calibration error of one network."] if "ece" in meanings else []
         return [*text, *self.trunks, *self.reconstructed]
 
-    @property
-    def _decided(self) -> list[str]:
-        """What the columns of the gain mean."""
+    def _decided(self, meanings: Mapping[str, str]) -> list[str]:
+        """What the columns of the gain mean, of those that are shown."""
         k, margin = self.findings.contrasts, self.findings.margin
         level = f"{LEVEL:g} / {k}" if k > 1 else f"{LEVEL:g}"
-        gain, wins = _column(self, "gain").meaning, _column(self, "wins").meaning
+        gain, wins = meanings["gain"], f"; wins: {meanings['wins']}" if "wins" in meanings else ""
         if not self.could_show:
-            return [f"gain: {gain}; wins: {wins}.", "Nothing was tested: that takes two seeds or more."]
+            return [f"gain: {gain}{wins}.", "Nothing was tested: that takes two seeds or more."]
         where = f"1 – {level}"
         if k > 1 and any(c.decision is None for c in self.findings.headline):
             where += ", of 95 % where it is descriptive"
-        text = [f"gain: {gain}, with its confidence interval at {where}; wins: {wins}."]
         corrected = f", corrected for {k} tests by Holm's procedure" if k > 1 else ""
-        return [
-            *text,
-            f"p: two-sided paired t-test of the gain over the seeds that both rows have{corrected}.",
+        p = f"two-sided paired t-test of the gain over the seeds that both rows have{corrected}"
+        smallest = (
             f"could show: the smallest true gain that the test at {level} finds with a power of {100 * POWER:.0f} %, "
-            f"by the deviation over the row's own seeds. {self.could_show}",
+            "by the deviation over the row's own seeds."
+        )
+        return [
+            f"gain: {gain}, with its confidence interval at {where}{wins}.",
+            *([f"p: {p}."] if "p" in meanings else [f"p below is that of the {p}."]),
+            *([smallest] if "smallest" in meanings else []),
+            self.could_show,
             f"verdict: better or worse where p < {LEVEL:g}; no difference of more than x where the interval lies "
             f"within ±x and x is at most {margin:g} point{'' if margin == 1 else 's'}; else undecided.",
         ]
@@ -255,7 +273,10 @@ class StudyTable:
     @property
     def problems(self) -> list[str]:
         """What is missing from the table, and why."""
-        rows = [f"Left out: {label}: {reason}" for label, reason in self.findings.study.left_out.items()]
+        study = self.findings.study
+        rows = [f"Left out: {label}: {reason}" for label, reason in study.left_out.items()]
+        if isinstance(study, FinishedRuns):
+            rows += [f"Not compared: {label}: {reason}." for label, reason in study.not_compared.items()]
         for outcome in self.findings.unfinished:
             if outcome.state != "waiting" or outcome.error:
                 rows.append(f"{outcome.state.capitalize()}: {outcome.cell.name}: {outcome.error}")
@@ -266,30 +287,45 @@ class StudyTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """A table a cohort, without the columns that a narrow terminal has no room for; words are broken last."""
-        yield shown(self.title, "bold")
+        if self.answer:
+            yield shown(self.answer, "bold")
+        yield shown(self.title, "" if self.answer else "bold")
         for sentence in self.plan:
             yield shown(sentence)
-        narrow: list[str] = []
-        for key in ("", *_DISPENSABLE):
-            narrow += [column.name for column in self.columns if column.key == key]
-            kept = [column for column in self.columns if column.name not in narrow]
-            tables = [self._of_cohort(rows, kept) for rows in self.findings.cohorts().values()]
-            wide = options.update(width=1000)
-            if all(console.measure(table, options=wide).maximum <= options.max_width for table in tables):
-                break
-        for cohort, table in zip(self.findings.cohorts().items(), tables, strict=True):
+        wide = options.update(width=1000)
+
+        def tables(columns: Sequence[Column]) -> list[RichTable]:
+            return [self._of_cohort(rows, columns) for rows in self.findings.cohorts().values()]
+
+        kept, narrow = self._fitting(
+            lambda columns: all(
+                console.measure(table, options=wide).maximum <= options.max_width for table in tables(columns)
+            )
+        )
+        for cohort, table in zip(self.findings.cohorts().items(), tables(kept), strict=True):
             yield Text("\n").append_text(shown(f"{cohort[0]}{_size(cohort[1])}", "bold cyan"))
             yield table
         if narrow:
             yield shown(f"In table.md, for want of room: {', '.join(narrow)}.", "dim")
-        yield shown(" ".join(self.caption), "dim")
+        yield shown(" ".join(self._caption(kept)), "dim")
         for problem in self.problems:
             yield shown(problem, "red" if problem.startswith("Failed") else "yellow")
+
+    def _fitting(self, fit: Callable[[Sequence[Column]], bool]) -> tuple[list[Column], list[str]]:
+        """As many columns as fit, and the names of those that are left out."""
+        narrow: list[str] = []
+        for key in ("", *_DISPENSABLE):
+            narrow += [column.name for column in self.columns if column.key == key]
+            kept = [column for column in self.columns if column.name not in narrow]
+            if fit(kept):
+                break
+        return kept, narrow
 
     def _repr_html_(self) -> Html:
         """The table with its caption, for a notebook."""
         text = [*self.plan, " ".join(self.caption), *self.problems]
-        return element("div", self._whole.html(caption=self.title), [element("p", entry) for entry in text])
+        first = element("p", element("strong", self.answer)) if self.answer else ""
+        return element("div", first, self._whole.html(caption=self.title), [element("p", entry) for entry in text])
 
     @property
     def _whole(self) -> Sheet:
@@ -310,7 +346,8 @@ class StudyTable:
     def markdown(self) -> str:
         """The table with its caption, in GitHub's Markdown."""
         parts = [
-            f"**{markdown(self.title)}**",
+            f"**{markdown(self.answer)}**" if self.answer else "",
+            markdown(self.title) if self.answer else f"**{markdown(self.title)}**",
             _listed(self.plan),
             self._whole.markdown(),
             markdown(" ".join(self.caption)),
@@ -319,18 +356,24 @@ class StudyTable:
         return "\n\n".join(filter(None, parts)) + "\n"
 
     def latex(self) -> str:
-        """The table with its caption, for the package booktabs."""
-        groups = [
-            (cohort, [_row(line, self.columns) for line in self.lines if line.row in rows])
-            for cohort, rows in self.findings.cohorts().items()
-        ]
+        """The table with its caption, for the package booktabs, without the columns that a page has no room for."""
+
+        def sheet(columns: Sequence[Column]) -> Sheet:
+            groups = [
+                (cohort, [_row(line, columns) for line in self.lines if line.row in rows])
+                for cohort, rows in self.findings.cohorts().items()
+            ]
+            return Sheet([_METHOD, *columns], groups=groups)
+
+        kept, narrow = self._fitting(lambda columns: sheet(columns).width <= LATEX_WIDTH)
         lines = [
             "% needs \\usepackage{booktabs}",
             *(f"% {printable(sentence)}" for sentence in self.plan),
+            *([f"% In table.md, for want of room: {', '.join(narrow)}."] if narrow else []),
             "\\begin{table}",
             "  \\centering",
-            f"  \\caption{{{latex(' '.join(self.caption))}}}",
-            indent(Sheet([_METHOD, *self.columns], groups=groups).latex(), "  "),
+            f"  \\caption{{{latex(' '.join(self._caption(kept)))}}}",
+            indent(sheet(kept).latex(), "  "),
             "\\end{table}",
             "",
             *(f"% {printable(problem)}" for problem in self.problems),
@@ -392,8 +435,10 @@ class StudyTable:
         return [folder / name for name in files]
 
 
+LATEX_WIDTH = 100
+"""Characters, the space between columns among them, that a page of LaTeX has room for in a small font."""
 _DISPENSABLE = ("ece", "cost", "wins", "p", "each", "own", "ensemble", "smallest", "n")
-"""Columns that a narrow terminal goes without, one after the other."""
+"""Columns that a narrow terminal or page goes without, one after the other."""
 _KEYS = ("n", "validation", "one", "average", "kappa", "each", "ensemble", "own", "cost", "ece")
 _KEYS_OF_A_GAIN = ("over", "gain", "wins", "smallest", "p", "verdict")
 
@@ -407,10 +452,6 @@ def _row(line: Line, columns: Sequence[Column]) -> list[Cell]:
 
 def _listed(sentences: Sequence[str]) -> str:
     return "\n".join(f"- {markdown(sentence)}" for sentence in sentences)
-
-
-def _column(table: StudyTable, key: str) -> Column:
-    return next(column for column in table.columns if column.key == key)
 
 
 def _spread(found: Spread | None, *, sign: bool = False, digits: int = 2) -> Cell:

@@ -6,6 +6,7 @@ from typing import Any
 
 from collegium.cohort import AVERAGED, is_peer
 from collegium.errors import UsageError
+from collegium.results.runs import FinishedRuns
 from collegium.results.scores import METRICS, all_predictors, last
 from collegium.results.statistics import Decision, Gain, Interval, Spread, decide, gain, spread
 from collegium.study.cell import Cell
@@ -50,6 +51,11 @@ class Row:
     def result(self) -> Mapping[str, Any]:
         """That of the first finished run."""
         return next(iter(self.results.values()))
+
+    @property
+    def kinds(self) -> set[str]:
+        """Of networks among its peers."""
+        return set(self.result["peers"])
 
     @property
     def predictors(self) -> list[str]:
@@ -149,7 +155,7 @@ class Findings:
     """A study as it stands.
 
     Args:
-        study: the study.
+        study: the study, or runs that were trained one by one.
         outcomes: of every cell.
         rows: in the study's order.
         comparisons: of every row with those that it is compared with, in the order of rows, for every predictor. Where
@@ -157,7 +163,7 @@ class Findings:
             elsewhere all do, and are corrected within one kind of predictor.
     """
 
-    study: Study
+    study: Study | FinishedRuns
     outcomes: tuple[Outcome, ...]
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
@@ -203,9 +209,12 @@ class Findings:
         label = self.study.reference.get(row.label)
         return next((other for other in self.rows if other.label == label), None)
 
-    def relative_cost(self, row: Row) -> float | None:
-        """Training seconds over those of the row it is compared with; None where devices differ or are unknown."""
-        other = self.reference(row)
+    def relative_cost(self, row: Row, other: Row | None = None) -> float | None:
+        """Training seconds over another row's, by default the one it is compared with, by the seeds that both have.
+
+        None where devices differ or are unknown.
+        """
+        other = self.reference(row) if other is None else other
         if other is None or row.device is None or row.device != other.device:
             return None
         seeds = row.training_seconds.keys() & other.training_seconds.keys()
@@ -215,7 +224,7 @@ class Findings:
         return own / others
 
 
-def findings(study: Study) -> Findings:
+def findings(study: Study | FinishedRuns) -> Findings:
     """What the finished runs of a study say; it may be incomplete.
 
     Raises:
@@ -243,7 +252,7 @@ def findings(study: Study) -> Findings:
     return Findings(study, tuple(outcomes), tuple(rows), _compare(study, rows))
 
 
-def _compare(study: Study, rows: list[Row]) -> tuple[Comparison, ...]:
+def _compare(study: Study | FinishedRuns, rows: list[Row]) -> tuple[Comparison, ...]:
     plan, by_label = study.plan, {row.label: row for row in rows}
     named = () if plan is None else plan.contrasts
     pairs = [(by_label[pair.row], by_label[pair.against]) for pair in dict.fromkeys((*named, *study.references))]
@@ -253,6 +262,8 @@ def _compare(study: Study, rows: list[Row]) -> tuple[Comparison, ...]:
         if not row.results or not other.results:
             continue
         for predictor in dict.fromkeys([*row.predictors, *([plan.deployed] if plan else [])]):
+            if predictor != ONE_NETWORK and len(row.result["peers"]) != len(other.result["peers"]):
+                continue
             against = "ensemble" if predictor in row.own else predictor
             if any(name not in all_predictors(r.result) for r, name in ((row, predictor), (other, against))):
                 continue
@@ -282,7 +293,7 @@ def _kind(row: Row, predictor: str) -> str:
     return "own" if predictor in row.own else "peer" if is_peer(predictor) else predictor
 
 
-def _device(study: Study, cell: Cell) -> str | None:
+def _device(study: Study | FinishedRuns, cell: Cell) -> str | None:
     """What computed a run, and with how many threads."""
     try:
         told = read_yaml(study.run_folder(cell).recipe_file)["provenance"]

@@ -1,30 +1,25 @@
 """The values that are ranked: those of finished runs beneath a folder, and the published ones."""
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from collegium import data as datasets
 from collegium import methods
 from collegium.cohort import AVERAGED, is_peer
-from collegium.errors import CollegiumError, UsageError
-from collegium.files import inside
+from collegium.errors import UsageError
 from collegium.networks.names import parse_peers
-from collegium.options import keywords
 from collegium.results import papers as tables
+from collegium.results.finished import Finished, finished_runs
 from collegium.results.published import LACKING, Published, published
 from collegium.results.scores import METRICS, all_predictors, last, uneven
 from collegium.results.statistics import ranks, spread
-from collegium.results.wording import entry, method_title, networks
-from collegium.schemas import read_config
-from collegium.study.cell import changed
-from collegium.study.study import Study
+from collegium.results.wording import entry, networks
 from collegium.training.recipe import Recipe
-from collegium.training.result import check_fits
-from collegium.training.run_folder import RunFolder
+from collegium.training.result import trained_epochs
 from collegium.user_code import never
 
 Origin = Literal["ours", "published"]
@@ -37,18 +32,6 @@ RANKED = {METRICS[key].name: METRICS[key] for key in _RANKED}
 """What is ranked, by name and in order; all are in percent."""
 
 TRIAL = "a trial at a reduced scale"
-_SEEDS = ("seed", "weight_seed", "data_seed")
-_ELSEWHERE = (
-    "device",
-    "evaluate_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "compile",
-    "cuda_graphs",
-    "channels_last",
-)
-_OF_DATA = ("workers", "split_seed", "root", "download", "verify", "memory")
-"""Entries of a recipe in which runs of one row may differ: seeds, and how or where it is computed."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +50,7 @@ class Standing:
         value: in percent.
         std: its sample standard deviation in points; None where it is not known.
         n: over how many runs; None where that is not known.
-        epochs: of training; None where that is not known.
+        epochs: of training, which may have stopped early, mean over the runs; None where that is not known.
         images: to train on; None where that is not known.
         certainty: of a published value, a key of :data:`collegium.results.published.CERTAINTY`; else "".
         source: where the value is from.
@@ -167,79 +150,11 @@ def deployed(predictor: str, one_network: Sequence[str]) -> Deployed:
     return "one network" if single else "several networks"
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A finished run beneath the folder.
-
-    Args:
-        recipe: its recipe.
-        result: the content of its result.json.
-        place: where it is, in words.
-        trial: whether it is one at a reduced scale.
-        teacher: the network of its frozen teacher, "" where there is none.
-    """
-
-    recipe: Recipe
-    result: Mapping[str, Any]
-    place: str
-    trial: bool
-    teacher: str
-
-    @property
-    def method(self) -> str:
-        """Its title with the options that are not default."""
-        options = self.settings["method"]
-        return method_title(self.recipe.method_name) + (f" ({entry(options)})" if options else "")
-
-    @property
-    def peers(self) -> str:
-        taught = f", taught by {self.teacher}" if self.teacher else ""
-        return networks(self.result["peers"]) + taught + (", shared trunk" if self.recipe.share_until else "")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What its recipe says of the row that it belongs to: all but seeds, and how or where it is computed."""
-        recipe = self.recipe
-        plain = {name: value for name, value in recipe.to_dict().items() if name not in (*_SEEDS, *_ELSEWHERE)}
-        plain["method"] = changed(recipe.method_options, _method_defaults(recipe.method_name))
-        data = {name: value for name, value in recipe.data_options.items() if name not in _OF_DATA}
-        plain["data"] = changed(data, _data_defaults(recipe.data_name))
-        plain |= {"teacher": self.teacher, "start_from": recipe.start_from is not None}
-        return plain
-
-    @property
-    def seeds(self) -> tuple[Any, ...]:
-        """All that runs of one row may be drawn from, the split of the data among it."""
-        recipe = self.recipe
-        drawn = (recipe.seed, recipe.resolved_weight_seed, recipe.resolved_data_seed)
-        return (*drawn, recipe.data_options.get("split_seed"))
-
-    @property
-    def row(self) -> str:
-        """Equal for runs that differ in their seeds alone."""
-        names = [self.recipe.method_name, self.recipe.data_name]
-        return repr([names, sorted((name, repr(value)) for name, value in self.settings.items())])
-
-
-def _method_defaults(name: str) -> dict[str, Any]:
-    try:
-        return {option: p.default for option, p in keywords(methods.get(name), skip="spec").items()}
-    except UsageError:  # a method of another version
-        return {}
-
-
 def _data_title(recipe: Recipe) -> str:
     try:
         return datasets.title(recipe.data_name, recipe.data_options)
     except UsageError:  # data from Python
         return recipe.data_name
-
-
-def _data_defaults(name: str) -> dict[str, Any]:
-    try:
-        return datasets.options(name)
-    except UsageError:  # data from Python
-        return {}
 
 
 def of_runs(folder: str | Path) -> tuple[list[Standing], dict[str, str]]:
@@ -256,7 +171,7 @@ def of_runs(folder: str | Path) -> tuple[list[Standing], dict[str, str]]:
     left_out: dict[str, str] = {}
     rows: dict[str, dict[tuple[Any, ...], Finished]] = {}
     with never():  # what lies beneath the folder may be anybody's
-        for run in _finished(folder, left_out):
+        for run in finished_runs(folder, left_out):
             row = rows.setdefault(run.row, {})
             first = next(iter(row.values()), run)
             if set(run.result["predictors"]) != set(first.result["predictors"]):
@@ -265,44 +180,6 @@ def of_runs(folder: str | Path) -> tuple[list[Standing], dict[str, str]]:
                 row.setdefault(run.seeds, run)
         found = [list(runs.values()) for runs in rows.values()]
         return [standing for runs in found for standing in _of_row(runs, _told_apart(runs[0], found))], left_out
-
-
-def _finished(folder: Path, left_out: dict[str, str]) -> Iterator[Finished]:
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        path = Path(place)
-        short = path.name if path == folder else path.relative_to(folder).as_posix()
-        if "study.yaml" not in files and "recipe.yaml" not in files:
-            continue
-        folders.clear()
-        try:
-            if "study.yaml" in files:
-                study = Study.open(path)
-                for outcome in study.outcomes():
-                    if outcome.unreadable:
-                        left_out[f"{short}, {outcome.cell.name}"] = str(outcome.error)
-                    if outcome.result is not None:
-                        label, run = outcome.cell.label, study.run_folder(outcome.cell)
-                        trial = tables.is_trial(label)
-                        yield Finished(
-                            outcome.cell.recipe, outcome.result, f"{short}, {label}", trial, _teacher(run.path)
-                        )
-            else:
-                result = RunFolder(path).result()
-                if result is not None:
-                    recipe = RunFolder(path).recipe()
-                    check_fits(result, recipe, path / "result.json")
-                    yield Finished(recipe, result, short, False, _teacher(path))
-        except CollegiumError as error:
-            left_out[str(path)] = str(error)
-
-
-def _teacher(run: Path) -> str:
-    """The network of a run's teacher, by the copy that the run keeps."""
-    try:
-        return str(read_config(inside(run, "teacher", "config.json"))["network"])
-    except FileNotFoundError:
-        return ""
 
 
 def _told_apart(run: Finished, rows: Sequence[Sequence[Finished]]) -> str:
@@ -350,7 +227,7 @@ def _of_row(runs: Sequence[Finished], told_apart: str) -> Iterator[Standing]:
                 value=found.mean,
                 std=found.std,
                 n=found.n,
-                epochs=int(first.result["epochs"]),
+                epochs=round(fmean(trained_epochs(run.result) for run in runs)),
                 images=int(first.result["training_images"]),
                 certainty="",
                 source=f"{_places(runs)}: {_settings(first.recipe)}",

@@ -1,7 +1,7 @@
 """The cost of each predictor at inference."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,22 @@ from torch import Tensor, nn
 from collegium.cohort import AVERAGED, Cohort
 from collegium.distiller import Distiller
 
+Cost = dict[str, int]
 
-def costs(learner: Distiller, image_shape: tuple[int, int, int]) -> dict[str, dict[str, int]]:
-    """Predictor -> number of parameters, and FLOPs for one image (a multiply-add counts as two)."""
+
+def costs(
+    learner: Distiller, image_shape: tuple[int, int, int], of_peers: Mapping[str, Cost] | None = None
+) -> dict[str, Cost]:
+    """Predictor -> number of parameters, and FLOPs for one image (a multiply-add counts as two).
+
+    Args:
+        learner: its networks, on one device.
+        image_shape: (C, H, W).
+        of_peers: what :func:`peer_costs` has said of the peers, where it is known.
+    """
     learner.eval()
     cohort, method = learner.cohort, learner.method
-    result = peer_costs(cohort, image_shape)
+    result = dict(peer_costs(cohort, image_shape) if of_peers is None else of_peers)
     peers = list(result.values())
     images = _image(cohort, image_shape)
     joined = _parameters(*(cohort.peer(k) for k in range(cohort.num_peers)))
@@ -28,7 +38,7 @@ def costs(learner: Distiller, image_shape: tuple[int, int, int]) -> dict[str, di
     return result | {name: alone.get(name, every) for name in names}
 
 
-def peer_costs(cohort: Cohort, image_shape: tuple[int, int, int]) -> dict[str, dict[str, int]]:
+def peer_costs(cohort: Cohort, image_shape: tuple[int, int, int]) -> dict[str, Cost]:
     """:func:`costs` of the peers alone. They are on one device, and in evaluation mode afterwards."""
     cohort.eval()
     image = _image(cohort, image_shape)

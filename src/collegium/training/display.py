@@ -54,7 +54,9 @@ class Display:
         self.status: list[Part] = []
         self.live = Live(console=self.console, get_renderable=self._bar, auto_refresh=False, transient=True)
 
-    def begin(self, overview: Sequence[tuple[str, str]], notes: Sequence[str], epoch: int, step: int) -> None:
+    def begin(
+        self, overview: Sequence[tuple[str, str]], notes: Sequence[str], epoch: int, step: int, *, stopped: bool = False
+    ) -> None:
         """Shows what is trained, and where it goes on.
 
         Args:
@@ -62,11 +64,14 @@ class Display:
             notes: sentences that a reader of the scores must know.
             epoch: epochs that are complete.
             step: steps of the next one that are.
+            stopped: whether the run had stopped early.
         """
         table = Table.grid(padding=(0, 2))
         rows = list(overview)
         if epoch == self.epochs:
             rows.append(("goes on", "after the last epoch"))
+        elif stopped:
+            rows.append(("stopped", f"early, after epoch {epoch} of {self.epochs}; the result is left to be written"))
         elif epoch or step:
             at = f", step {step + 1} of {self.steps}" if step else ""
             rows.append(("goes on", f"at epoch {epoch + 1} of {self.epochs}{at}"))

@@ -64,14 +64,23 @@ def _layer_scales(cohort: Cohort, decay: float) -> Mapping[int, float]:
     scales: dict[int, float] = {}
     if decay == 1:
         return scales
+    divided = False
     for k in range(cohort.num_peers):
         network = cohort.peer(k)
+        trained = {id(p) for p in network.parameters() if p.requires_grad}
         found = _timm_scales(network.plain(), decay) or _stage_scales(network, decay)
-        if len(set(found.values())) < 2:
+        layers = {scale for parameter, scale in found.items() if parameter in trained}
+        divided |= len(layers) > 1
+        if len(layers) < 2 and len(trained) == len(list(network.parameters())):
             raise UsageError(
                 f"peer{k} ({network.name}) cannot be divided into layers, so that it takes no layer_decay; leave it out"
             )
         scales = found | scales
+    if not divided:
+        raise UsageError(
+            "layer_decay lowers the rates of lower layers, and freeze leaves no peer more than one layer to train: "
+            "leave one of the two out"
+        )
     return scales
 
 

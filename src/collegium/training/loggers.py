@@ -21,6 +21,9 @@ from collegium.training.recipe import leaves
 PROJECT = "collegium"
 """The name of the project (W&B) or experiment (MLflow), unless their own environment variables say another."""
 
+MLFLOW_METRICS, MLFLOW_PARAMS = 1000, 100
+"""How many MLflow takes in one call."""
+
 
 class Logger(Protocol):
     """One service. Any method may raise any error."""
@@ -86,17 +89,25 @@ class MLflow:
         experiment = self._client.get_experiment_by_name(name)
         place = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
         self._run = str(self._client.create_run(place, run_name=run.resolve().name).info.run_id)
-        self._client.log_batch(self._run, params=[Param(key, str(value)) for key, value in config.items()])
+        params = [Param(key, str(value)) for key, value in config.items()]
+        for some in _batches(params, MLFLOW_PARAMS):
+            self._client.log_batch(self._run, params=some)
         return self._run
 
     def add(self, row: Mapping[str, float], epoch: int) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._client.log_batch(self._run, metrics=[Metric(key, value, now, epoch) for key, value in row.items()])
+        metrics = [Metric(key, value, now, epoch) for key, value in row.items()]
+        for some in _batches(metrics, MLFLOW_METRICS):
+            self._client.log_batch(self._run, metrics=some)
 
     def close(self, *, failed: bool) -> None:
         self._client.set_terminated(self._run, "KILLED" if failed else "FINISHED")
+
+
+def _batches(entries: list[Any], size: int) -> list[list[Any]]:
+    return [entries[begin : begin + size] for begin in range(0, len(entries), size)]
 
 
 LOGGERS: dict[str, type[Logger]] = {"wandb": WandB, "mlflow": MLflow}

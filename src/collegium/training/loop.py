@@ -15,11 +15,13 @@ from collegium.distiller import Distiller, Gradients
 from collegium.errors import CollegiumError, Interrupted, TrainingError, UsageError
 from collegium.files import auxiliary, write_whole
 from collegium.method import Progress
+from collegium.model_card import CARD, card
 from collegium.seeds import generator
 from collegium.signals import at_first_stop_signal
 from collegium.student import save_peer
 from collegium.training.callbacks import Callbacks, TrainingView
 from collegium.training.checks import check_run
+from collegium.training.cost import peer_costs
 from collegium.training.devices import Layout
 from collegium.training.display import Display
 from collegium.training.engine import move, own_random_state, random_state, set_random_state
@@ -79,7 +81,8 @@ class Run:
         self.callbacks = callbacks if callbacks is not None and fabric.is_global_zero else Callbacks()
         self.partition = make_partition(experiment, layout)
         self.share = self.partition.share
-        self.overview = [] if self.quiet else overview(experiment, fabric, folder.path)
+        self.peer_costs = None if self.quiet else peer_costs(experiment.learner.cohort, data.image_shape)
+        self.overview = [] if self.peer_costs is None else overview(experiment, fabric, folder.path, self.peer_costs)
         self.learner = move(experiment.learner, device, self.partition.peers, channels_last=experiment.channels_last)
         self.players = Players(self.learner, recipe, fabric, self.partition)
         # Called under autocast rather than through Fabric's wrapper, which would round progress and targets too.
@@ -137,7 +140,7 @@ class Run:
         )
         own = run_notes(self.recipe, len(self.training_batches), self.share.size(self.batch_size))
         notes = (*self.experiment.notes, *own, *self.partition.describe(self.recipe, self.batch_size))
-        display.begin(self.overview, notes, self.epoch, self.step)
+        display.begin(self.overview, notes, self.epoch, self.step, stopped=self._ended())
         config, first = self.recipe.to_dict(), self.fabric.is_global_zero
         loggers = Loggers(self.loggers, self.folder.path, config, self.epoch + 1, write=first)
         with display, at_first_stop_signal(self._request_stop), loggers:
@@ -396,14 +399,16 @@ class Run:
         trained = {f"peer{k}": cohort.peer(k) for k in range(cohort.num_peers)}
         if self.learner.average is not None:
             trained |= {f"peer{k}{AVERAGED}": self.learner.average.peer(k) for k in range(cohort.num_peers)}
-        for name, peer in trained.items():
-            save_peer(
+        configs = {
+            name: save_peer(
                 peer,
                 self.folder.peer(name),
                 num_classes=data.num_classes,
                 class_names=list(data.class_names),
                 **data.preprocessing(),
             )
+            for name, peer in trained.items()
+        }
         result = make_result(
             self.experiment,
             history=self.history,
@@ -411,7 +416,10 @@ class Run:
             seconds=self.seconds,
             images=len(self.training_batches) * self.batch_size * self.epoch,
             processes=self.partition.processes,
+            of_peers=self.peer_costs,
         )
+        for name, config in configs.items():
+            write_whole(self.folder.peer(name) / CARD, card(name, config, result, self.recipe.to_dict()))
         self.folder.remove_old_checkpoints(self.recipe.keep_checkpoints)  # a kill may have come before it
         self.folder.write_result(result)
         return result

@@ -1,30 +1,32 @@
 """What is about to be trained, in a few lines."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from collegium.data import ClassificationData
 from collegium.formatting import count, plural
-from collegium.training.cost import peer_costs
+from collegium.training.cost import Cost
 from collegium.training.experiment import Experiment
 from collegium.training.fabric import Fabric
 from collegium.training.provenance import device_name
 from collegium.training.recipe import Recipe
 
 
-def overview(experiment: Experiment, fabric: Fabric, folder: Path) -> list[tuple[str, str]]:
+def overview(experiment: Experiment, fabric: Fabric, folder: Path, costs: Mapping[str, Cost]) -> list[tuple[str, str]]:
     """Names, and what is to be said of them: data, peers with parameters and FLOPs, method, device, training, folder.
 
     Args:
-        experiment: what is trained; all its peers are on one device.
+        experiment: what is trained.
         fabric: device and precision.
         folder: the run's.
+        costs: of the peers, see :func:`collegium.training.cost.peer_costs`.
     """
     recipe = experiment.recipe
     return [
         ("data", _data(experiment.data)),
-        *zip(["peers", *[""] * experiment.spec.num_peers], _peers(experiment), strict=False),
+        *zip(["peers", *[""] * experiment.spec.num_peers], _peers(experiment, costs), strict=False),
         ("method", _method(experiment)),
         ("device", _device(recipe, fabric)),
         ("training", _training(recipe, len(experiment.data.train))),
@@ -41,9 +43,8 @@ def _data(data: ClassificationData[Any]) -> str:
     )
 
 
-def _peers(experiment: Experiment) -> list[str]:
+def _peers(experiment: Experiment, costs: Mapping[str, Cost]) -> list[str]:
     """A line for each kind of peer."""
-    costs = peer_costs(experiment.learner.cohort, experiment.data.image_shape)
     kinds = Counter(
         (name, cost["parameters"], cost["flops"])
         for name, cost in zip(experiment.spec.names, costs.values(), strict=True)

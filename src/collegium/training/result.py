@@ -9,7 +9,7 @@ import torch
 from collegium.data import wrong_labels
 from collegium.errors import DataError
 from collegium.networks import parse_peers
-from collegium.training.cost import costs
+from collegium.training.cost import Cost, costs
 from collegium.training.experiment import Experiment
 from collegium.training.recipe import Recipe
 
@@ -22,6 +22,7 @@ def make_result(
     seconds: Mapping[str, float],
     images: int,
     processes: int,
+    of_peers: Mapping[str, Cost] | None = None,
 ) -> dict[str, Any]:
     """The result of a run after its last epoch.
 
@@ -32,6 +33,7 @@ def make_result(
         seconds: "training" and "evaluation".
         images: number of training images that the networks have seen, in all epochs.
         processes: number of processes that trained.
+        of_peers: the cost of each peer, where it is known.
     """
     recipe, data, learner = experiment.recipe, experiment.data, experiment.learner
     return {
@@ -53,7 +55,7 @@ def make_result(
         "class_names": list(data.class_names),
         "test_images_per_class": torch.bincount(data.test.targets, minlength=data.num_classes).tolist(),
         "class_accuracy": class_accuracy,
-        "cost": costs(learner, data.image_shape),
+        "cost": costs(learner, data.image_shape, of_peers),
         "processes": processes,
         "seconds": sum(seconds.values()),
         "training_seconds": seconds["training"],

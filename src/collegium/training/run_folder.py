@@ -6,7 +6,7 @@ tensorboard/       the same as events
 split.csv          which pixels of a scene are for training and for testing
 teacher/           a copy of the frozen teacher, where the method has one
 checkpoints/       the newest training states, each with its checksum beside it
-peers/peer0/       a trained peer: model.safetensors and config.json, each with its checksum
+peers/peer0/       a trained peer: model.safetensors and config.json, each with its checksum; README.md, its model card
 peers/peer0_ema/   the same with averaged weights, where the recipe asks for them
 result.json        last and best scores of every predictor, cost, time; written with its checksum when all is done
 report.html        self-contained page
