@@ -26,8 +26,6 @@ from collegium.training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
-TUNING_SEEDS = (100,)
-RATES, DECAYS = (0.05, 0.1), (0.002, 0.005, 0.01)
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,8 @@ class Planned:
         deployed: the predictor that is compared.
         teacher: of the methods that learn from one.
         data: options of the data that differ from the recipe's.
+        rates, decays: the grid of learning rates and weight decays from which networks alone choose.
+        tuning_seeds: of the splits on which they choose; none is one of the study's.
     """
 
     title: str
@@ -55,6 +55,9 @@ class Planned:
     deployed: str = "mean_peer"
     teacher: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    rates: tuple[float, ...] = (0.05, 0.1)
+    decays: tuple[float, ...] = (0.002, 0.005, 0.01, 0.02, 0.05)
+    tuning_seeds: tuple[int, ...] = (100,)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -90,6 +93,19 @@ DML3, DML1 = "dml:temperature=3", "dml"
 FFL_TRUNK = "ffl:share_until=stage2"
 
 STUDIES: dict[str, Planned] = {
+    "digits_wrong_labels": Planned(
+        title="Few digits, a fifth of them with wrong labels",
+        recipe="digits_wrong_labels",
+        hypothesis="With 20 images of each class, one label in five wrong, one network is more accurate on right test "
+        "labels when two networks teach each other (DML, T = 3) than when it trains alone, and more than label "
+        "smoothing makes it.",
+        methods=(ALONE, "independent:label_smoothing=0.1", DML3, DML1, "ffl", "kdcl"),
+        contrasts=(f"{DML3} vs {ALONE}", f"{DML3} vs independent:label_smoothing=0.1"),
+        seeds=24,
+        rates=(0.05, 0.1, 0.2),
+        decays=(0.01, 0.02, 0.035, 0.05),
+        tuning_seeds=(100, 101, 102, 103, 104),
+    ),
     "people_labels": Planned(
         title="Labels as people gave them",
         recipe="people_labels",
@@ -174,14 +190,16 @@ def tune(name: str, workers: int | None) -> None:
     """Trains one network of the study alone with every learning rate and weight decay, then with label smoothing."""
     planned = STUDIES[name]
     recipe = Recipe.read(planned.recipe)
-    grid = [f"independent:learning_rate={rate}:weight_decay={decay}" for rate in RATES for decay in DECAYS]
+    grid = [
+        f"independent:learning_rate={rate}:weight_decay={decay}" for rate in planned.rates for decay in planned.decays
+    ]
     smoothed = [f"independent:label_smoothing={weight}" for weight in (0.1, 0.2, 0.3)]
     for methods in (grid, ["independent", *smoothed]):
         collegium.compare(
             config=planned.recipe,
             methods=",".join(methods),
             peers=recipe.peers.partition("x")[2].partition(",")[0],
-            seeds=TUNING_SEEDS,
+            seeds=planned.tuning_seeds,
             vary="split",
             evaluate_every=recipe.epochs // 2,
             checkpoint_every=recipe.epochs // 2,
