@@ -59,7 +59,7 @@ def test_the_page_s_commands_train_the_page_s_network_on_the_page_s_data(
     if not find_spec("onnxruntime"):
         assert written == {"peer0.pt2"}
         return
-    assert written == {"fused.onnx", "peer0.pt2"}
+    assert written == {"fused.onnx", "peer0.pt2", "peer0_int8.onnx"}
     capsys.readouterr()
     monkeypatch.syspath_prepend(str(folder))
     exec((folder / "my_deployment.py").read_text(), {})
