@@ -103,7 +103,7 @@ STUDIES: dict[str, Planned] = {
         contrasts=(f"{DML3} vs {ALONE}", f"{DML3} vs independent:label_smoothing=0.1"),
         seeds=24,
         rates=(0.05, 0.1, 0.2),
-        decays=(0.01, 0.02, 0.035, 0.05),
+        decays=(0.01, 0.02, 0.035, 0.05, 0.07, 0.1),
         tuning_seeds=(100, 101, 102, 103, 104),
     ),
     "people_labels": Planned(
