@@ -58,7 +58,7 @@ def job(folder: Path, key: str, after: str | None = None, **changes: Any) -> Job
 
 def six(folder: Path) -> list[Job]:
     """Three runs that take a while, one that learns from the first, one that fails, one that would learn from that."""
-    slow: dict[str, Any] = dict(epochs=60, evaluate_every=60, keep_checkpoints=1000)
+    slow: dict[str, Any] = dict(epochs=40, evaluate_every=40, keep_checkpoints=1000)
     pupil: dict[str, Any] = dict(method={"name": "kd"}, peers="resnet8")
     return [
         *(job(folder, key, seed=k, **slow) for k, key in enumerate("abc")),
