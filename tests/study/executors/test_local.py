@@ -49,6 +49,7 @@ def work(recipe, folder):
         (folder / "ready").touch()
         while True: time.sleep(0.01)
     elif what == "kills_the_server":
+        while not (folder.parent / "long" / "ready").exists(): time.sleep(0.01)
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(60)
     else:
