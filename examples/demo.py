@@ -1,6 +1,6 @@
 """Two small networks teach each other on digits of which one label in five is wrong, beside the same networks alone.
 
-24 short runs, about a minute and a half on two CPU cores: 8 of the 24 splits of results/digits_wrong_labels. Another
+24 short runs, about two minutes on two CPU cores: 8 of the 24 splits of results/digits_wrong_labels. Another
 run of this file shows the finished study again.
 """
 
