@@ -21,8 +21,8 @@ def said(folder: Path, accuracies: dict[str, list[float]], plan: PlanOptions | N
 def test_yes_says_how_much_and_what_it_costs(tmp_path: Path) -> None:
     # Gains 3, 3.1, 2.9, 3: t(0.975; 3) · 0.0816 / 2 = 0.13.
     assert said(tmp_path, {"independent": ALONE, "ffl": [0.93, 0.941, 0.949, 0.94]}) == (
-        "Yes: ffl makes one network 3.00 points (2.87 to 3.13) more accurate than the same network alone, for 2.00 "
-        "times the training time of 2 networks alone and nothing at inference."
+        "Yes: ffl makes one network 3.00 points (2.87 to 3.13) more accurate than the same network alone, at 2.00 "
+        "times the training time of 2 networks alone and no extra cost at inference."
     )
 
 
@@ -57,7 +57,7 @@ def test_undecided_and_behind_is_told_as_less(tmp_path: Path) -> None:
         (
             [0.90, 0.911, 0.919, 0.91],
             "No: ffl changes the accuracy of one network by less than 0.13 points from that of the same network alone, "
-            "for 2.00 times the training time of 2 networks alone and nothing at inference.",
+            "at 2.00 times the training time of 2 networks alone and no extra cost at inference.",
         ),
     ],
 )
@@ -93,13 +93,13 @@ def test_a_baseline_with_another_recipe_is_named(tmp_path: Path) -> None:
     study.write()
     for row, accuracy in zip(rows, [0.93, 0.941, 0.949, 0.94], strict=True):
         finish(study, row, accuracy)
-    assert "more accurate than independent, for 1.00 times" in answer(findings(study))
+    assert "more accurate than independent, at 1.00 times" in answer(findings(study))
 
 
 def test_a_row_beside_another_method_is_named(tmp_path: Path) -> None:
     plan = PlanOptions(contrasts="ffl vs dml")
     text = said(tmp_path, {"dml": ALONE, "ffl": [0.93, 0.941, 0.949, 0.94]}, plan)
-    assert text.endswith("more accurate than dml, for 2.00 times its training time and nothing at inference.")
+    assert text.endswith("more accurate than dml, at 2.00 times its training time and no extra cost at inference.")
 
 
 @pytest.mark.parametrize(("deployed", "expected"), [("ensemble", "the ensemble"), ("peer1", "resnet8")])
@@ -114,7 +114,7 @@ def test_times_of_two_machines_are_left_out(tmp_path: Path) -> None:
     study = made_up(tmp_path / "s", {"independent": ALONE, "ffl": [0.93, 0.941, 0.949, 0.94]})
     file = study.run_folder(cell("ffl", 0)).recipe_file
     file.write_text(file.read_text().replace("a processor", "another"))
-    assert answer(findings(study)).endswith("the same network alone, at no cost at inference.")
+    assert answer(findings(study)).endswith("the same network alone, at no extra cost at inference.")
 
 
 def test_nothing_is_said_where_nothing_is_compared(tmp_path: Path) -> None:

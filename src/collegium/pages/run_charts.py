@@ -13,9 +13,7 @@ from collegium.pages.sheet import Column, Sheet
 from collegium.results.analysis import RunAnalysis
 from collegium.results.diversity import confusion, most_confused, reliability
 
-HINT = (
-    "A pointer, a finger or the arrow keys show the values in a chart; a click on a name takes its line away and back."
-)
+HINT = "A pointer, a finger or the arrow keys show the values in a chart; a click on a name hides or shows its line."
 
 
 def learning(analysis: RunAnalysis, styles: Styles) -> Html:

@@ -98,11 +98,11 @@ def _cost(findings: Findings, c: Comparison) -> str:
     recipe, peers = c.row.cells[0].recipe, len(c.other.result["peers"])
     flops = c.row.cost(c.predictor)["flops"] / c.other.cost(c.against)["flops"]
     same = abs(flops - 1) <= _FLOPS_DIFFER
-    inference = "nothing at inference" if same else f"{number(flops)} times the arithmetic at inference"
+    inference = "no extra cost at inference" if same else f"{number(flops)} times the arithmetic at inference"
     ratio = findings.relative_cost(c.row, c.other)
     if ratio is None:
-        return ", at no cost at inference" if same else f", for {inference}"
+        return f", at {inference}"
     alone = peers > 1 and _trains_alone(c.other)
     time = f"the training time of {peers} networks alone" if alone else "its training time"
     taught = recipe.teacher is not None or c.row.cells[0].teacher is not None
-    return f", for {number(ratio)} times {time}{' (the teacher not counted)' if taught else ''} and {inference}"
+    return f", at {number(ratio)} times {time}{' (the teacher not counted)' if taught else ''} and {inference}"

@@ -11,7 +11,7 @@ from collegium.results.finished import Finished, finished_runs
 from collegium.study.cell import Cell
 from collegium.study.grid import BASELINE
 from collegium.study.plan import Contrast, Plan
-from collegium.study.study import Outcome
+from collegium.study.study import Outcome, all_references
 from collegium.training.run_folder import RunFolder
 from collegium.user_code import never
 
@@ -54,8 +54,7 @@ class FinishedRuns:
     @property
     def references(self) -> list[Contrast]:
         """Every row with what it is compared with, in the order of rows."""
-        both = self.reference, self.trunk_reference
-        return [Contrast(label, told[label]) for label in self.labels for told in both if label in told]
+        return all_references(self.labels, self.reference, self.trunk_reference)
 
     def outcomes(self) -> list[Outcome]:
         """Every run, which is done."""

@@ -132,9 +132,7 @@ class Study:
     @property
     def references(self) -> list[Contrast]:
         """Every row with what it is compared with unasked, in the order of rows."""
-        both = self.reference, self.trunk_reference
-        known = dict.fromkeys((*self.labels, *self.reference, *self.trunk_reference))
-        return [Contrast(label, told[label]) for label in known for told in both if label in told]
+        return all_references(self.labels, self.reference, self.trunk_reference)
 
     def set_plan(self, options: PlanOptions) -> None:
         """Makes the plan that the next :meth:`write` keeps; a study that has one keeps that.
@@ -377,6 +375,12 @@ class Study:
 
 
 _OF_THE_CELL = ("label", "taught_by", "key")
+
+
+def all_references(labels: Sequence[str], *references: Mapping[str, str]) -> list[Contrast]:
+    """What each mapping, row -> the row that it is compared with, says: in the order of the rows."""
+    known = dict.fromkeys((*labels, *(label for reference in references for label in reference)))
+    return [Contrast(label, told[label]) for label in known for told in references if label in told]
 
 
 def _where(cell: Cell, begun: Recipe) -> Recipe:

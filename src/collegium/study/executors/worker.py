@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from collegium.errors import CollegiumError, UsageError
-from collegium.files import open_log
+from collegium.files import open_log, write_whole
 from collegium.loading import quick_imports
 from collegium.user_code import Consent, given
 
@@ -91,7 +91,7 @@ def _compute(job: dict[str, Any], lifeline: int) -> None:
     threading.Thread(target=_stop_at_end_of, args=(lifeline,), daemon=True).start()
     with given(Consent.from_dict(job["consent"])):
         outcome = work(job["recipe"], job["folder"])
-    Path(job["outcome"]).write_text(json.dumps(outcome))
+    write_whole(Path(job["outcome"]), json.dumps(outcome))
 
 
 class _Server:
