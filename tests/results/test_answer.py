@@ -107,7 +107,7 @@ def test_of_another_predictor(tmp_path: Path, deployed: str, expected: str) -> N
     plan = PlanOptions(contrasts="ffl:independent", deployed=deployed)
     text = said(tmp_path, {"independent": ALONE, "ffl": [0.93, 0.941, 0.949, 0.94]}, plan)
     than = "that of independent" if deployed == "ensemble" else "the same network alone"
-    assert f"makes {expected} 3.00 points (2.87 to 3.13) more accurate than {than}, for" in text
+    assert f"makes {expected} 3.00 points (2.87 to 3.13) more accurate than {than}, at" in text
 
 
 def test_times_of_two_machines_are_left_out(tmp_path: Path) -> None:
