@@ -23,6 +23,7 @@ from collegium.extras import how_to_install
 from collegium.files import check_can_make, inside, storing, write_whole
 from collegium.formatting import percent
 from collegium.hub import on_hub
+from collegium.logs import no_logging
 from collegium.quantising import Quantised, RunImages, quantise
 from collegium.student import load_peer, peer_folder, read_config
 from collegium.user_code import consents
@@ -175,6 +176,7 @@ def export(
     except Exception as error:  # torch and ONNX raise many kinds
         raise UsageError(f"{name} cannot be written as {format}: {' '.join(str(error).split())[:300]}") from error
     difference = _largest_difference(program, answer, image_shape, batch_size)
+    # What 8 bits change is told by the accuracy; only logits that are no numbers are refused.
     if not difference <= LARGEST_DIFFERENCE.get(precision, sys.float_info.max):
         raise TrainingError(
             f"{name} as {format} answers otherwise than the trained network, by {difference:.1e} of the largest logit; "
@@ -353,13 +355,10 @@ def _onnx(traced: "ExportedProgram", opset: int | None) -> bytes:
     if opset is not None and not OLDEST_OPSET <= opset <= newest:
         raise UsageError(f"the opset is one from {OLDEST_OPSET} to {newest}, not {opset}")
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "opset_version": opset}
-    logging.disable(logging.ERROR)  # how the versions of operators are converted, of which only the outcome counts
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(traced, dynamo=True, verbose=False, **names)
-    finally:
-        logging.disable(logging.NOTSET)
+    # Messages are on how the versions of operators are converted, of which only the outcome counts.
+    with no_logging(logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(traced, dynamo=True, verbose=False, **names)
     assert program is not None
     model = program.model_proto
     (made,) = (each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))

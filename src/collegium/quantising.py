@@ -14,6 +14,7 @@ from collegium import data as datasets
 from collegium.data import ClassificationData, OwnData, as_data
 from collegium.data.decoding.passes import counted
 from collegium.errors import UsageError
+from collegium.logs import no_logging
 
 CALIBRATION_IMAGES = 256
 _BATCH = 64
@@ -86,7 +87,7 @@ class RunImages:
 
     @torch.no_grad()
     def accuracy(self, answer: Callable[[Tensor], Tensor], title: str) -> float:
-        """The share of the test images that are told right."""
+        """The share of the test images that are classified correctly."""
         batches = self._batches(self.data.test)
         total = -(-len(self.data.test) // self.batch_size)
         shown = counted(batches, title, total) if total > _FEW else batches
@@ -122,23 +123,19 @@ def quantise(content: bytes, images: Iterator[Tensor]) -> bytes:
             batch = next(images, None)
             return None if batch is None else {"images": batch.numpy()}
 
-    before = logging.root.level
-    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+    # The messages are advice to do what is done here.
+    with tempfile.TemporaryDirectory() as place, no_logging(logging.WARNING), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         given, prepared, made = (Path(place) / f"{name}.onnx" for name in ("given", "prepared", "made"))
         given.write_bytes(content)
-        logging.root.setLevel(logging.ERROR)  # advice to do what is done here
-        try:
-            quant_pre_process(given, prepared, skip_symbolic_shape=True)
-            quantize_static(
-                prepared,
-                made,
-                Reader(),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-            )
-        finally:
-            logging.root.setLevel(before)
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            made,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+        )
         return made.read_bytes()

@@ -14,6 +14,7 @@ from torch import nn
 from collegium.data.decoding.workers import cpus
 from collegium.distiller import Distiller
 from collegium.errors import UsageError
+from collegium.logs import no_logging
 from collegium.training.devices import Devices
 from collegium.training.fabric import DDPStrategy, Fabric, LightningEnvironment, MixedPrecision
 from collegium.training.recipe import Recipe
@@ -99,14 +100,9 @@ def _check_mps(recipe: Recipe, devices: Devices) -> None:
 @contextmanager
 def _silent_lightning() -> Iterator[None]:
     """Without Lightning's messages on the precision and on unused GPUs, which the recipe states."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning_fabric")
-            yield
-    finally:
-        logging.disable(before)
+    with no_logging(logging.INFO), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        yield
 
 
 def move(
