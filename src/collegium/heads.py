@@ -63,7 +63,7 @@ class FusionModule(nn.Module):
         total = sum(shape[0] for shape in shapes)
         width = max(shape[0] for shape in shapes) if out_channels is None else out_channels
         if width < 1:
-            raise UsageError(f"a fused map needs 1 or more channels, not {width}")
+            raise UsageError(f"a fused map needs 1 or more channels: fused_channels is {width}")
         self.match = MatchSize(shapes)
         # The authors' initialisation: for the depth-wise layer it counts all channels as outputs.
         self.depthwise = nn.Conv2d(total, total, 3, padding=1, groups=total, bias=False)

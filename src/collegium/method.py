@@ -1,6 +1,7 @@
 """What a method is: named loss terms by player, and predictors besides the peers."""
 
 import abc
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, NotRequired, TypedDict
 
@@ -152,9 +153,16 @@ def torch_groups(groups: Sequence[ParameterGroup], *, lr: float, weight_decay: f
 
 
 def positive(what: str, value: float) -> float:
-    """The value, or a UsageError where it is not above 0."""
-    if not value > 0:
-        raise UsageError(f"{what} must be more than 0, not {value}")
+    """The value, or a UsageError where it is not above 0 and finite."""
+    if not 0 < value < math.inf:
+        raise UsageError(f"{what} must be more than 0 and finite, not {value}")
+    return value
+
+
+def not_negative(what: str, value: float) -> float:
+    """The value, or a UsageError where it is not 0 or more, and finite."""
+    if not 0 <= value < math.inf:
+        raise UsageError(f"{what} must be 0 or more and finite, not {value}")
     return value
 
 

@@ -123,8 +123,8 @@ def test_a_missing_teacher_is_refused(random_outputs, spec_of):
     [
         ({"initialisation": 1.5}, "AB's initialisation must be a share from 0 to 1, not 1.5"),
         ({"alpha": -0.5}, "AB's alpha must be a share from 0 to 1, not -0.5"),
-        ({"margin": 0.0}, "AB's margin must be more than 0, not 0"),
-        ({"stages": 0}, "AB's number of stages must be more than 0, not 0"),
+        ({"margin": 0.0}, "AB's margin must be more than 0 and finite, not 0"),
+        ({"stages": 0}, "AB's stages must be more than 0 and finite, not 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(random_outputs, spec_of, options, message):

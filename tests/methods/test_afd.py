@@ -321,11 +321,3 @@ def test_in_the_loop_networks_take_both_steps_from_gradients_at_the_same_weights
 def test_one_network_is_refused(random_outputs, spec_of):
     with pytest.raises(UsageError, match="AFD needs at least 2 peers"):
         AFD(spec_of(random_outputs(1)))
-
-
-@pytest.mark.parametrize(
-    ("option", "what"), [("temperature", "temperature"), ("adversarial_learning_rate", "adversarial learning rate")]
-)
-def test_what_is_not_above_zero_is_refused(random_outputs, spec_of, option, what):
-    with pytest.raises(UsageError, match=f"AFD's {what} must be more than 0, not 0"):
-        AFD(spec_of(random_outputs(2)), **{option: 0.0})

@@ -81,5 +81,5 @@ def test_maps_active_in_the_same_places_cost_nothing(at, spec_of, labels):
 def test_a_missing_teacher_and_no_stages_are_refused(random_outputs, spec_of):
     with pytest.raises(UsageError, match="AT needs a trained teacher"):
         AT(spec_of(random_outputs(2)))
-    with pytest.raises(UsageError, match="AT's number of stages must be more than 0, not 0"):
+    with pytest.raises(UsageError, match="AT's stages must be more than 0 and finite, not 0"):
         AT(spec_of(random_outputs(2, teacher=True)), stages=0)

@@ -109,5 +109,5 @@ def test_a_negative_interval_is_refused(random_outputs, spec_of):
 
 
 def test_a_burn_in_that_is_no_share_is_refused(random_outputs, spec_of):
-    with pytest.raises(UsageError, match="Codistillation's burn-in must be a share from 0 to 1, not 3000"):
+    with pytest.raises(UsageError, match="Codistillation's burn_in must be a share from 0 to 1, not 3000"):
         Codistillation(spec_of(random_outputs(2)), burn_in=3000)

@@ -82,5 +82,5 @@ def test_features_of_unlike_widths_are_refused():
 
 
 def test_a_temperature_of_zero_is_refused(random_outputs, spec_of):
-    with pytest.raises(UsageError, match="Competitive's temperature must be more than 0, not 0"):
+    with pytest.raises(UsageError, match="Competitive's temperature must be more than 0 and finite, not 0"):
         Competitive(spec_of(random_outputs(2)), temperature=0.0)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import inspect
+import math
 import re
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +23,7 @@ CLASSES = 5
 TARGET = torch.tensor([0, 1, 2, 3])
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
+FROM_THE_END = ("hint", "guided")  # stages, which may be counted from the last
 NAMES = methods.names()
 each_method = pytest.mark.parametrize("name", NAMES)
 each_case = pytest.mark.parametrize(
@@ -196,6 +198,24 @@ def test_every_option_is_a_documented_keyword_with_a_default(name):
     for option in options:
         assert option.kind is option.KEYWORD_ONLY and option.default is not option.empty
         assert f"\n    {option.name}: " in (inspect.getdoc(cls) or "")
+
+
+@each_method
+def test_a_number_that_makes_no_sense_is_refused_by_the_name_of_its_option(name):
+    cls = methods.get(name)
+    cohort, _ = built(name, 2)
+    spec = describe(cohort, (3, 16, 16), CLASSES)
+    for option in list(inspect.signature(cls).parameters.values())[1:]:
+        kind = str(option.annotation)
+        if "tuple" in kind or option.name in FROM_THE_END:
+            continue
+        if "float" in kind:
+            for value in (-1.0, math.nan, math.inf):
+                with pytest.raises(UsageError, match=f"^{cls.__name__}'s {option.name} must be .*, not {value}"):
+                    cls(spec, **{option.name: value})
+        elif "int" in kind:
+            with pytest.raises(UsageError, match=f"{cls.__name__}.*{option.name}|^a fused map .*{option.name} is"):
+                cls(spec, **{option.name: -1})
 
 
 def test_every_method_has_tests_of_its_own():

@@ -95,7 +95,7 @@ def test_a_missing_teacher_and_impossible_settings_are_refused(random_outputs, s
     with pytest.raises(UsageError, match="DKD needs a trained teacher"):
         DKD(spec_of(random_outputs(2)))
     spec = spec_of(random_outputs(1, teacher=True))
-    with pytest.raises(UsageError, match="DKD's temperature must be more than 0, not 0"):
+    with pytest.raises(UsageError, match="DKD's temperature must be more than 0 and finite, not 0"):
         DKD(spec, temperature=0.0)
     with pytest.raises(UsageError, match="DKD's warmup must be a share from 0 to 1, not 2"):
         DKD(spec, warmup=2.0)

@@ -142,5 +142,5 @@ def test_what_is_imitated_by_the_renyi_divergence_stands_still(naive, array, at,
 
 
 def test_an_order_below_zero_is_refused(random_outputs, spec_of):
-    with pytest.raises(UsageError, match="DML's alpha must be more than 0, not -1"):
+    with pytest.raises(UsageError, match="DML's alpha must be more than 0 and finite, not -1"):
         DML(spec_of(random_outputs(2)), divergence="renyi", alpha=-1.0)

@@ -216,7 +216,7 @@ def test_it_is_marked_as_reconstructed():
         ({"reduction": 0}, "scales and reduction must be 1 or more, not 4 and 0"),
         ({"temperature": 0.0}, "temperature must be more than 0"),
         ({"ramp": 2.0}, "ramp must be a share from 0 to 1"),
-        ({"fused_channels": 0}, "1 or more channels, not 0"),
+        ({"fused_channels": 0}, "1 or more channels: fused_channels is 0"),
     ],
 )
 def test_impossible_settings_are_refused(options, message):

@@ -134,7 +134,7 @@ def test_a_teacher_that_is_no_peer_is_refused(random_outputs, spec_of, teacher):
 
 
 def test_a_temperature_of_zero_is_refused(random_outputs, spec_of):
-    with pytest.raises(UsageError, match="SwitOKD's temperature must be more than 0, not 0"):
+    with pytest.raises(UsageError, match="SwitOKD's temperature must be more than 0 and finite, not 0"):
         SwitOKD(spec_of(random_outputs(2)), temperature=0.0)
 
 

@@ -84,9 +84,9 @@ def test_mixed_labels_mix_the_designed_teachers(at, random_outputs, spec_of, lab
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": 1.1}, "Tf-KD's alpha must be a share from 0 to 1, not 1.1"),
-        ({"temperature": 0.0}, "Tf-KD's temperature must be more than 0, not 0"),
-        ({"correct": -1.0}, "Tf-KD's probability of the true class must be a share from 0 to 1, not -1"),
+        ({"alpha": 1.1}, "TfKDReg's alpha must be a share from 0 to 1, not 1.1"),
+        ({"temperature": 0.0}, "TfKDReg's temperature must be more than 0 and finite, not 0"),
+        ({"correct": -1.0}, "TfKDReg's correct must be a share from 0 to 1, not -1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(random_outputs, spec_of, options, message):

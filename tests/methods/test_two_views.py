@@ -78,5 +78,5 @@ def test_it_trains_with_mixed_images_too(tmp_path, mixing):
 
 
 def test_a_temperature_of_zero_is_refused(random_outputs, spec_of):
-    with pytest.raises(UsageError, match="TwoViews's temperature must be more than 0, not 0"):
+    with pytest.raises(UsageError, match="TwoViews's temperature must be more than 0 and finite, not 0"):
         TwoViews(spec_of(random_outputs(2)), temperature=0.0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.heads import regressor
 from collegium.losses import cross_entropy, distill
-from collegium.method import Method, Progress, Terms, positive, share
+from collegium.method import Method, Progress, Terms, not_negative, positive, share
 
 
 class AB(Method):
@@ -71,8 +71,8 @@ class AB(Method):
         assert spec.teacher_shapes is not None
         self.initialisation = share("AB's initialisation", initialisation)
         self.margin = positive("AB's margin", margin)
-        self.beta = beta
-        self.stages = int(positive("AB's number of stages", stages))
+        self.beta = not_negative("AB's beta", beta)
+        self.stages = int(positive("AB's stages", stages))
         self.alpha = share("AB's alpha", alpha)
         self.temperature = positive("AB's temperature", temperature)
         taught = spec.teacher_shapes[-self.stages :]

@@ -11,7 +11,7 @@ from collegium.errors import UsageError
 from collegium.heads import MatchSize, Shape
 from collegium.layers import GlobalPoolClassifier, convolution
 from collegium.losses import cross_entropy, distill
-from collegium.method import Method, ParameterGroup, Progress, Terms, positive, trainable
+from collegium.method import Method, ParameterGroup, Progress, Terms, not_negative, positive, trainable
 
 
 class TransferLayers(nn.Module):
@@ -139,10 +139,10 @@ class AFD(Method):
         super().__init__(spec)
         self.temperature = positive("AFD's temperature", temperature)
         self.adversarial = adversarial
-        self.l1_weight = l1_weight
-        self.adversarial_learning_rate = positive("AFD's adversarial learning rate", adversarial_learning_rate)
-        self.discriminator_weight_decay = discriminator_weight_decay
-        self.adversarial_weight_decay = adversarial_weight_decay
+        self.l1_weight = not_negative("AFD's l1_weight", l1_weight)
+        self.adversarial_learning_rate = positive("AFD's adversarial_learning_rate", adversarial_learning_rate)
+        self.discriminator_weight_decay = not_negative("AFD's discriminator_weight_decay", discriminator_weight_decay)
+        self.adversarial_weight_decay = not_negative("AFD's adversarial_weight_decay", adversarial_weight_decay)
         self.adversarial_milestones = adversarial_milestones
         if not all(0 < milestone < 1 for milestone in adversarial_milestones or ()):
             raise UsageError(f"AFD's adversarial_milestones must lie between 0 and 1, not {adversarial_milestones}")

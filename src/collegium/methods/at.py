@@ -5,7 +5,7 @@ from torch import Tensor
 
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.losses import attention_transfer, cross_entropy
-from collegium.method import Method, Progress, Terms, positive
+from collegium.method import Method, Progress, Terms, not_negative, positive
 
 
 class AT(Method):
@@ -42,8 +42,8 @@ class AT(Method):
 
     def __init__(self, spec: CohortSpec, *, beta: float = 1000.0, stages: int = 3) -> None:
         super().__init__(spec)
-        self.beta = beta
-        self.stages = int(positive("AT's number of stages", stages))
+        self.beta = not_negative("AT's beta", beta)
+        self.stages = int(positive("AT's stages", stages))
 
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
         assert out.teacher is not None

@@ -6,7 +6,7 @@ from torch import Tensor
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.losses import cross_entropy, distill, mean_prediction, others
-from collegium.method import Method, Progress, Shadow, Terms, positive, share
+from collegium.method import Method, Progress, Shadow, Terms, not_negative, positive, share
 
 
 class Codistillation(Method):
@@ -61,8 +61,8 @@ class Codistillation(Method):
                 f"Codistillation cannot exchange copies every {every} steps; take 1 or more, or 0 to keep no copies"
             )
         self.shadow = Shadow(decay=0, every=every) if every else None
-        self.burn_in = share("Codistillation's burn-in", burn_in)
-        self.weight = weight
+        self.burn_in = share("Codistillation's burn_in", burn_in)
+        self.weight = not_negative("Codistillation's weight", weight)
         self.temperature = positive("Codistillation's temperature", temperature)
 
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:

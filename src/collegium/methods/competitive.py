@@ -8,7 +8,7 @@ from torch import Tensor
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.losses import cross_entropy, distill
-from collegium.method import Method, Progress, Terms, positive
+from collegium.method import Method, Progress, Terms, not_negative, positive
 from collegium.ranks import mean_over_ranks
 
 
@@ -57,7 +57,7 @@ class Competitive(Method):
         super().__init__(spec)
         self.temperature = positive("Competitive's temperature", temperature)
         self.teachers = teachers
-        self.features = features
+        self.features = not_negative("Competitive's features", features)
         self.logits_only = not features
         if features and len({shape[0] for shape in spec.last_shapes}) > 1:
             listed = ", ".join(f"{name} {shape[0]}" for name, shape in spec.named_last_shapes)

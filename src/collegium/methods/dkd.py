@@ -8,7 +8,7 @@ from torch import Tensor
 
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.losses import cross_entropy, distill, standardised
-from collegium.method import Method, Progress, Terms, positive, share
+from collegium.method import Method, Progress, Terms, not_negative, positive, share
 
 
 class Decoupled(NamedTuple):
@@ -67,8 +67,8 @@ class DKD(Method):
     ) -> None:
         super().__init__(spec)
         self.temperature = positive("DKD's temperature", temperature)
-        self.alpha = alpha
-        self.beta = beta
+        self.alpha = not_negative("DKD's alpha", alpha)
+        self.beta = not_negative("DKD's beta", beta)
         self.warmup = share("DKD's warmup", warmup)
         self.standardise = standardise
 

@@ -9,7 +9,7 @@ from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.heads import SumFusion
 from collegium.losses import cross_entropy
-from collegium.method import Method, ParameterGroup, Progress, Terms, trainable
+from collegium.method import Method, ParameterGroup, Progress, Terms, not_negative, trainable
 
 
 class DualNet(Method):
@@ -63,12 +63,13 @@ class DualNet(Method):
         fused_learning_rate_scale: float = 0.01,
     ) -> None:
         super().__init__(spec)
-        self.auxiliary = auxiliary
+        self.auxiliary = not_negative("DualNet's auxiliary", auxiliary)
         self.two_stage = spec.teacher_shapes is not None
         if self.two_stage:
             self.reconstructed = ""  # the authors released this form
         self.alternate = alternate and not self.two_stage
-        self.fused_learning_rate_scale = fused_learning_rate_scale if self.two_stage else 1.0
+        scale = not_negative("DualNet's fused_learning_rate_scale", fused_learning_rate_scale)
+        self.fused_learning_rate_scale = scale if self.two_stage else 1.0
         shapes = spec.named_last_shapes
         if spec.teacher_shapes is not None:
             shapes = [("teacher", spec.teacher_shapes[-1]), *shapes]

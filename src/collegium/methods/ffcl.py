@@ -18,7 +18,7 @@ from collegium.losses import (
     unit_attention,
     virtual_teacher,
 )
-from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
+from collegium.method import Method, ParameterGroup, Progress, Terms, not_negative, positive, share, trainable
 
 
 class FFCL(Method):
@@ -92,10 +92,10 @@ class FFCL(Method):
         self.ramp = share("FFCL's ramp", ramp)
         self.response = response
         self.feature = feature
-        self.feature_weight = feature_weight
+        self.feature_weight = not_negative("FFCL's feature_weight", feature_weight)
         self.stages = stages
         self.alpha = share("FFCL's alpha", alpha) if regularisation else 0.0
-        self.fusion_weight_decay = fusion_weight_decay
+        self.fusion_weight_decay = not_negative("FFCL's fusion_weight_decay", fusion_weight_decay)
         fewest = min(range(spec.num_peers), key=lambda k: len(spec.feature_shapes[k]))
         most = len(spec.feature_shapes[fewest])
         if feature and not 1 <= stages <= most:

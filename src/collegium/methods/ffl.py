@@ -8,7 +8,7 @@ from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.heads import FusionModule, SumFusion
 from collegium.losses import cross_entropy, distill, ramp_up
-from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
+from collegium.method import Method, ParameterGroup, Progress, Terms, not_negative, positive, share, trainable
 
 
 class FFL(Method):
@@ -69,7 +69,7 @@ class FFL(Method):
         self.fkd = fkd
         self.ensemble_ce = ensemble_ce
         self.detach_fusion_inputs = detach_fusion_inputs
-        self.fusion_weight_decay = fusion_weight_decay
+        self.fusion_weight_decay = not_negative("FFL's fusion_weight_decay", fusion_weight_decay)
         self.fusion: FusionModule | SumFusion
         if fusion == "sum" and fused_channels is not None:
             raise UsageError(

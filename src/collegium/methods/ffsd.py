@@ -21,7 +21,7 @@ from collegium.losses import (
     same_size,
     unit_attention,
 )
-from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
+from collegium.method import Method, ParameterGroup, Progress, Terms, not_negative, positive, share, trainable
 
 
 class TransFusion(nn.Module):
@@ -153,13 +153,13 @@ class FFSD(Method):
     ) -> None:
         super().__init__(spec)
         self.temperature = positive("FFSD's temperature", temperature)
-        self.diversity = diversity
-        self.fusion_weight = fusion
-        self.decoding = decoding
+        self.diversity = not_negative("FFSD's diversity", diversity)
+        self.fusion_weight = not_negative("FFSD's fusion", fusion)
+        self.decoding = not_negative("FFSD's decoding", decoding)
         self.ramp = share("FFSD's ramp", ramp)
         self.levels = levels
-        self.fusion_weight_decay = fusion_weight_decay
-        self.decoder_learning_rate = decoder_learning_rate
+        self.fusion_weight_decay = not_negative("FFSD's fusion_weight_decay", fusion_weight_decay)
+        self.decoder_learning_rate = not_negative("FFSD's decoder_learning_rate", decoder_learning_rate)
         students, leader = spec.last_shapes[:-1], spec.last_shapes[-1]
         # A decoder of the leader reads the fused map too: both have one width.
         self.fusion = FusionModule(students, spec.num_classes, leader[0])

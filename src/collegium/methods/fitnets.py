@@ -7,7 +7,7 @@ from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.heads import Shape, regressor
 from collegium.losses import cross_entropy
-from collegium.method import Method, Progress, Terms
+from collegium.method import Method, Progress, Terms, not_negative
 
 
 class FitNets(Method):
@@ -44,7 +44,7 @@ class FitNets(Method):
     ) -> None:
         super().__init__(spec)
         assert spec.teacher_shapes is not None
-        self.beta = beta
+        self.beta = not_negative("FitNets's beta", beta)
         self.hint = _stage("the teacher", spec.teacher_shapes, hint, "hint")
         self.guided = [
             _stage(f"peer{k} ({name})", shapes, guided, "guided")

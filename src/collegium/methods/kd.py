@@ -4,7 +4,7 @@ from torch import Tensor
 
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.losses import cross_entropy, distill, standardised
-from collegium.method import Method, Progress, Terms, positive, share
+from collegium.method import Method, Progress, Terms, not_negative, positive, share
 
 
 class KD(Method):
@@ -51,7 +51,7 @@ class KD(Method):
         self.temperature = positive("KD's temperature", temperature)
         self.alpha = share("KD's alpha", alpha)
         self.standardise = standardise
-        self.teacher_weight = alpha if teacher_weight is None else teacher_weight
+        self.teacher_weight = not_negative("KD's teacher_weight", alpha if teacher_weight is None else teacher_weight)
 
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
         assert out.teacher is not None

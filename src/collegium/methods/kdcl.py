@@ -8,7 +8,7 @@ from torch import Tensor
 
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.losses import cross_entropy, distill
-from collegium.method import Method, Progress, Terms, positive, share
+from collegium.method import Method, Progress, Terms, not_negative, positive, share
 from collegium.ranks import gather_batch, mean_over_ranks
 
 
@@ -75,7 +75,7 @@ class KDCL(Method):
         self.target = target
         self.gathers_batch = target == "linear"
         self.temperature = positive("KDCL's temperature", temperature)
-        self.weight = weight
+        self.weight = not_negative("KDCL's weight", weight)
         self.own_views = own_views
         self.memory = share("KDCL's memory", memory)
         if target == "general":

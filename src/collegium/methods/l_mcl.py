@@ -15,7 +15,7 @@ from collegium.errors import UsageError
 from collegium.heads import Embedding, Shape
 from collegium.layers import BasicBlock, GlobalPoolClassifier
 from collegium.losses import class_probabilities, contrastive_loss, cross_entropy, distill
-from collegium.method import Method, ParameterGroup, Progress, Terms, positive, trainable
+from collegium.method import Method, ParameterGroup, Progress, Terms, not_negative, positive, trainable
 from collegium.ranks import gather_batch, mean_over_ranks
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # of the unrolled steps
@@ -193,10 +193,10 @@ class LMCL(Method):
         for name, value in (counts | {"meta_interval": meta_interval, "meta_steps": meta_steps}).items():
             if value < 1:
                 raise UsageError(f"LMCL's {name} must be 1 or more, not {value}")
-        self.vcl = vcl
-        self.soft_vcl = soft_vcl
-        self.icl = icl
-        self.soft_icl = soft_icl
+        self.vcl = not_negative("LMCL's vcl", vcl)
+        self.soft_vcl = not_negative("LMCL's soft_vcl", soft_vcl)
+        self.icl = not_negative("LMCL's icl", icl)
+        self.soft_icl = not_negative("LMCL's soft_icl", soft_icl)
         self.tau = positive("LMCL's tau", tau)
         self.temperature = positive("LMCL's temperature", temperature)
         self.meta_interval = meta_interval

@@ -9,7 +9,7 @@ from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.heads import Embedding
 from collegium.losses import contrastive_loss, cross_entropy, distill
-from collegium.method import Method, Progress, Terms, positive
+from collegium.method import Method, Progress, Terms, not_negative, positive
 from collegium.ranks import gather_batch
 
 
@@ -76,10 +76,10 @@ class MCL(Method):
         super().__init__(spec)
         if embedding < 1:
             raise UsageError(f"MCL's embedding needs a width of 1 or more, not {embedding}")
-        self.vcl = vcl
-        self.soft_vcl = soft_vcl
-        self.icl = icl
-        self.soft_icl = soft_icl
+        self.vcl = not_negative("MCL's vcl", vcl)
+        self.soft_vcl = not_negative("MCL's soft_vcl", soft_vcl)
+        self.icl = not_negative("MCL's icl", icl)
+        self.soft_icl = not_negative("MCL's soft_icl", soft_icl)
         self.tau = positive("MCL's tau", tau)
         self.temperature = positive("MCL's temperature", temperature)
         self.logit_kd = logit_kd

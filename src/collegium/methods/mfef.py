@@ -13,7 +13,7 @@ from collegium.errors import UsageError
 from collegium.heads import FusionModule
 from collegium.layers import convolution
 from collegium.losses import cross_entropy, distill, others, ramp_up
-from collegium.method import Method, ParameterGroup, Progress, Terms, positive, share, trainable
+from collegium.method import Method, ParameterGroup, Progress, Terms, not_negative, positive, share, trainable
 
 
 class PyramidConvolution(nn.Module):
@@ -150,7 +150,7 @@ class MFEF(Method):
         self.ekd = ekd
         self.fkd = fkd
         self.peer_kd = peer_kd
-        self.fusion_weight_decay = fusion_weight_decay
+        self.fusion_weight_decay = not_negative("MFEF's fusion_weight_decay", fusion_weight_decay)
 
         def enricher(channels: int) -> nn.Module:
             groups = next(s for s in range(scales, 0, -1) if channels % s == 0)

@@ -8,7 +8,7 @@ from torch import Tensor
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
 from collegium.losses import cross_entropy, distill
-from collegium.method import Method, Progress, Shadow, Terms, positive, share
+from collegium.method import Method, Progress, Shadow, Terms, not_negative, positive, share
 
 
 class Settings(NamedTuple):
@@ -111,8 +111,8 @@ class OKDPH(Method):
         if interval is not None and interval < 1:
             raise UsageError(f"OKDPH's interval must be 1 step or more, not {interval}")
         known = PRESETS[preset]
-        self.omega = known.omega if omega is None else omega
-        self.beta = known.beta if beta is None else beta
+        self.omega = not_negative("OKDPH's omega", known.omega if omega is None else omega)
+        self.beta = not_negative("OKDPH's beta", known.beta if beta is None else beta)
         self.gamma = share("OKDPH's gamma", known.gamma if gamma is None else gamma)
         self.interval = known.interval if interval is None else interval
         if len(set(zip(spec.names, spec.feature_shapes, strict=True))) > 1:

@@ -43,9 +43,9 @@ class TfKDReg(Method):
         self, spec: CohortSpec, *, alpha: float = 0.1, temperature: float = 20.0, correct: float = 0.99
     ) -> None:
         super().__init__(spec)
-        self.alpha = share("Tf-KD's alpha", alpha)
-        self.temperature = positive("Tf-KD's temperature", temperature)
-        self.correct = share("Tf-KD's probability of the true class", correct)
+        self.alpha = share("TfKDReg's alpha", alpha)
+        self.temperature = positive("TfKDReg's temperature", temperature)
+        self.correct = share("TfKDReg's correct", correct)
         if spec.num_classes < 2:
             raise UsageError("Tf-KD's designed teacher needs 2 or more classes, the data have 1")
 

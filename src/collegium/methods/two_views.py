@@ -7,7 +7,7 @@ from torch import Tensor
 
 from collegium.cohort import CohortSpec, PeerOutputs
 from collegium.losses import cross_entropy, distill, divergence
-from collegium.method import Method, Progress, Terms, positive
+from collegium.method import Method, Progress, Terms, not_negative, positive
 
 
 class TwoViews(Method):
@@ -47,7 +47,7 @@ class TwoViews(Method):
         self, spec: CohortSpec, *, alpha: float = 1.0, temperature: float = 1.0, constant: bool = False
     ) -> None:
         super().__init__(spec)
-        self.alpha = alpha
+        self.alpha = not_negative("TwoViews's alpha", alpha)
         self.temperature = positive("TwoViews's temperature", temperature)
         self.constant = constant
 
