@@ -237,6 +237,9 @@ def test_standardised_logits_have_mean_0_and_deviation_1_over_the_classes(array)
     root = 3**0.5
     torch.testing.assert_close(standardised(z), torch.tensor([[-1.0, 0, 1], [-1 / root, -1 / root, 2 / root]]))
     assert standardised(torch.ones(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
+    # A deviation of 1e-7 counts as twice that.
+    tiny = standardised(torch.tensor([0.0, 2**0.5 * 1e-7]))
+    torch.testing.assert_close(tiny, torch.tensor([-1.0, 1.0]) / 8**0.5)
 
 
 def test_weights_of_classes_by_hand():

@@ -125,7 +125,7 @@ class Method(nn.Module, abc.ABC):
         return {}
 
     def maps(self, out: PeerOutputs) -> dict[str, Tensor]:
-        """Feature maps of the method's own, for pictures: name -> (B, D, H, W)."""
+        """Feature maps of the method's own, for pictures: name of the predictor that reads it -> (B, D, H, W)."""
         return {}
 
 

@@ -321,3 +321,16 @@ def test_in_the_loop_networks_take_both_steps_from_gradients_at_the_same_weights
 def test_one_network_is_refused(random_outputs, spec_of):
     with pytest.raises(UsageError, match="AFD needs at least 2 peers"):
         AFD(spec_of(random_outputs(1)))
+
+
+def test_a_transfer_layer_is_a_convolution_a_norm_and_a_relu():
+    layers = TransferLayers([(4, 8, 8), (6, 8, 8)])
+    for layer, width in zip(layers.layers, (4, 6), strict=True):
+        convolution, norm, relu = layer
+        assert (convolution.in_channels, convolution.out_channels, convolution.kernel_size) == (width, 6, (1, 1))
+        assert isinstance(norm, torch.nn.BatchNorm2d) and isinstance(relu, torch.nn.ReLU)
+
+
+@pytest.mark.parametrize(("channels", "width"), [(1, 1), (3, 1), (8, 4)])
+def test_the_reimplemented_discriminator_has_half_the_channels_and_one_at_least(channels, width):
+    assert ReimplementedDiscriminator(channels).layers[0].out_channels == width

@@ -131,9 +131,12 @@ def test_predictors_judge_each_image_by_itself(name, peers, teacher):
 
 
 @each_case
-def test_maps_are_maps_of_the_whole_batch(name, peers, teacher):
+def test_maps_are_maps_of_the_whole_batch_under_the_name_of_their_predictor(name, peers, teacher):
     cohort, method = built(name, peers, teacher)
-    for feature in method.maps(cohort(IMAGES)).values():
+    out = cohort(IMAGES)
+    maps = method.maps(out)
+    assert set(maps) <= set(method.predict(out))
+    for feature in maps.values():
         assert feature.ndim == 4 and len(feature) == 4
 
 

@@ -157,7 +157,9 @@ def test_the_fusion_module_of_a_mixed_pair_is_as_large_as_published(options, exp
 
 
 def test_a_width_of_the_sum_of_maps_is_refused(random_outputs, spec_of):
-    with pytest.raises(UsageError, match="leave --method.fused_channels out"):
+    with pytest.raises(
+        UsageError, match="^FFL's sum of maps .* leave --method.fused_channels out, or fuse by convolution$"
+    ):
         FFL(spec_of(random_outputs(2)), fusion="sum", fused_channels=7)
 
 
@@ -174,3 +176,9 @@ def test_the_mean_of_the_logits_learns_from_the_labels_where_asked(
     wanted = (naive.softmax(z.mean(0)) - array(torch.eye(5)[labels])) / 6 / peers
     for gradient in array(out.logits.grad):
         torch.testing.assert_close(torch.from_numpy(gradient), torch.from_numpy(wanted), rtol=1e-4, atol=1e-6)
+
+
+def test_by_default_the_fused_classifier_trains_the_peers(at, random_outputs, spec_of, labels):
+    out = random_outputs(2)
+    FFL(spec_of(out))(out, labels, at(0))["peers"]["ce_fused"].backward()
+    assert all(feature.grad.abs().sum() > 0 for feature in out.last_features)

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize
 
 from collegium.errors import UsageError
-from collegium.methods.kdcl import KDCL
+from collegium.methods.kdcl import KDCL, _best_mixture, _least_error
 
 PEERS = pytest.mark.parametrize("peers", [2, 3, 4])
 TARGETS = pytest.mark.parametrize("target", ["naive", "linear", "minlogit", "general"])
@@ -185,3 +185,23 @@ def test_what_had_to_be_reconstructed_is_said(random_outputs, spec_of):
 def test_a_memory_that_is_no_share_is_refused(random_outputs, spec_of):
     with pytest.raises(UsageError, match="KDCL's memory must be a share from 0 to 1, not 1.5"):
         KDCL(spec_of(random_outputs(2)), memory=1.5)
+
+
+def test_errors_of_any_size_are_regularised_by_a_thousandth_of_their_own():
+    covariance = 1e-4 * torch.tensor([[1.0, 0.5], [0.5, 4.0]], dtype=torch.float64)
+    regular = covariance + 1e-3 * 2.5e-4 * torch.eye(2, dtype=torch.float64)
+    inverse = regular.inverse().sum(1)
+    torch.testing.assert_close(_least_error(covariance), inverse / inverse.sum(), rtol=1e-6, atol=0)
+
+
+def test_the_mixture_is_the_best_one_for_the_images_of_all_processes(monkeypatch, random_outputs, spec_of, labels):
+    out = random_outputs(2)
+    z, y = out.logits.detach(), torch.eye(5)[labels]
+    alone = KDCL(spec_of(out), target="linear")._soft_target(z, y)
+    # Another process has the same logits and other labels, so the whole batch has another mixture.
+    other = {3: z, 2: y.roll(1, 1)}
+    monkeypatch.setattr("collegium.methods.kdcl.gather_batch", lambda x, dim=0: torch.cat([x, other[x.ndim]], dim))
+    expected = torch.tensordot(_best_mixture(torch.cat([z, z], 1), torch.cat([y, y.roll(1, 1)])), z, 1)
+    found = KDCL(spec_of(out), target="linear")._soft_target(z, y)
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, alone)

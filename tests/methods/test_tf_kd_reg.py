@@ -95,5 +95,6 @@ def test_what_makes_no_sense_is_refused(random_outputs, spec_of, options, messag
 
 
 def test_one_class_is_refused(random_outputs, spec_of):
-    with pytest.raises(UsageError, match="2 or more classes"):
+    with pytest.raises(UsageError, match="^Tf-KD's designed teacher needs 2 or more classes"):
         TfKDReg(dataclasses.replace(spec_of(random_outputs(1)), num_classes=1))
+    assert TfKDReg(dataclasses.replace(spec_of(random_outputs(1)), num_classes=2))
