@@ -22,6 +22,8 @@ CAMPAIGNS = Path(__file__).parents[2] / "benchmarks" / "faults"
         ("storage", ["--count", "6"], 8),
         ("kills", ["--count", "3"], 3),
         ("load", ["--steps", "200", "--runs", "4"], 6),
+        ("networks", ["--count", "1"], 1),
+        ("mutation", ["--only", "methods/independent.py"], 1),
     ],
 )
 def test_a_short_campaign_finds_nothing(name: str, options: list[str], cases: int, tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""Changes the equations one by one and looks whether a test notices (mutation testing, by mutmut).
+
+python benchmarks/faults/mutation.py [--only methods/ffl.py ...] [--out FOLDER]
+
+mutmut makes the mutants of losses.py, heads.py and methods/: an operator, a number, a default or an argument replaced
+or left out. Each is run against the tests that reach its function. A function is a case: it fails where one of its
+mutants passes all tests, but for those that no test can tell from the original; alike.yaml lists them with the reason.
+It works on a copy of the project.
+"""
+
+import ast
+import difflib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from trials import OK, Case, Record, finish, parser
+
+PROJECT = Path(__file__).parents[2]
+PACKAGE = Path("src/collegium")
+MUTATED = ("losses.py", "heads.py", "methods/*.py")
+NOTICED = (1, 3, 36, 24, -24, 152, 255)  # a test failed, or collection; it took far too long
+
+
+@dataclass(frozen=True)
+class Alike:
+    """A kind of mutant that does what the original does.
+
+    Args:
+        where: pattern that the function must hold, as ``methods/ffl.py FFL.forward``.
+        change: pattern that the changed line must hold, after ``+``.
+        why: the reason.
+    """
+
+    where: str
+    change: str
+    why: str
+
+    def holds(self, function: str, change: str) -> bool:
+        return re.search(self.where, function) is not None and re.search(self.change, change) is not None
+
+
+@dataclass
+class Function:
+    """The mutants of a function."""
+
+    module: str
+    name: str
+    mutants: int = 0
+    alike: int = 0
+    survived: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.module} {self.name}"
+
+
+def alike() -> list[Alike]:
+    return [Alike(**entry) for entry in yaml.safe_load((Path(__file__).parent / "alike.yaml").read_text())]
+
+
+def tests_of(modules: tuple[str, ...]) -> list[str]:
+    """The tests of the mutated modules; of all methods also those that every method must pass."""
+    if modules == MUTATED:
+        return ["tests/test_losses.py", "tests/test_heads.py", "tests/test_method.py", "tests/methods"]
+    return [f"tests/{Path(m).parent / f'test_{Path(m).name}'}" for m in modules]
+
+
+def mutate(folder: Path, modules: tuple[str, ...], children: int) -> None:
+    """Runs mutmut on a copy of the project in a folder."""
+    for name in ("src", "tests", "recipes"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, folder)
+    options = {
+        "source_paths": ["src/"],
+        "only_mutate": [str(PACKAGE / module) for module in modules],
+        "also_copy": ["recipes", "README.md", "LICENSE"],
+        "pytest_add_cli_args_test_selection": tests_of(modules),
+    }
+    table = "".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items())
+    (folder / "pyproject.toml").write_text(f"{(PROJECT / 'pyproject.toml').read_text()}\n[tool.mutmut]\n{table}")
+    mutmut = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children)]
+    log = folder / "mutmut.log"
+    with log.open("w") as file:
+        done = subprocess.run(
+            mutmut, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=file, stderr=subprocess.STDOUT
+        )
+    if done.returncode:
+        raise SystemExit(f"mutmut did not go:\n{log.read_text()[-2000:]}")
+
+
+def functions(folder: Path, known: list[Alike]) -> Iterator[Function]:
+    """What became of the mutants of every function."""
+    package = folder / "mutants" / PACKAGE
+    for record in sorted(package.rglob("*.py.meta")):
+        ended = json.loads(record.read_text())["exit_code_by_key"]
+        if not ended:
+            continue
+        module = str(record.relative_to(package)).removesuffix(".meta")
+        texts = variants(record.with_suffix(""))
+        found: dict[str, Function] = {}
+        for key, status in ended.items():
+            variant = key.rpartition(".")[2]
+            original = re.sub(r"__mutmut_\d+$", "", variant)
+            name = re.sub("^x_|^xǁ", "", original).replace("ǁ", ".")
+            function = found.setdefault(original, Function(module, name))
+            function.mutants += 1
+            if status in NOTICED:
+                continue
+            change = changed(texts[f"{original}__mutmut_orig"], texts[variant])
+            if any(kind.holds(str(function), change) for kind in known):
+                function.alike += 1
+            else:
+                function.survived.append(change if status == 0 else f"{change} (status {status})")
+        yield from found.values()
+
+
+def variants(file: Path) -> dict[str, list[str]]:
+    """The functions of a file that holds all mutants, with their own names left out."""
+    text = file.read_text()
+    lines, found = text.splitlines(), {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = lines[node.lineno - 1 : node.end_lineno]
+            found[node.name] = [line.replace(node.name, "", 1).strip() for line in body]
+    return found
+
+
+def changed(original: list[str], mutant: list[str]) -> str:
+    """The lines that differ, those of the original after ``-``, those of the mutant after ``+``."""
+    lines = list(difflib.unified_diff(original, mutant, lineterm="", n=0))[2:]
+    return " ".join(f"{line[0]} {line[1:]}" for line in lines if line[0] in "+-")
+
+
+def main() -> None:
+    made = parser(__doc__ or "", 0)
+    made.add_argument("--only", nargs="+", default=MUTATED, help="modules, beneath the package")
+    made.add_argument("--children", type=int, default=os.cpu_count(), help="processes at a time")
+    options = made.parse_args()
+    record = Record("mutation", options.out)
+    with tempfile.TemporaryDirectory() as scratch:
+        mutate(Path(scratch), tuple(options.only), options.children)
+        found = list(functions(Path(scratch), alike()))
+    for number, function in enumerate(found):
+        what = f"{function.name}: {function.mutants} mutants"
+        what += f", {function.alike} alike" if function.alike else ""
+        record.add(Case(number, function.module, what, "; ".join(function.survived) or OK))
+    mutants, same = sum(f.mutants for f in found), sum(f.alike for f in found)
+    survived = sum(len(f.survived) for f in found)
+    killed = mutants - same - survived
+    finish(
+        record, options, mutants=mutants, alike=same, survived=survived, killed=f"{killed / max(1, mutants - same):.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()
