@@ -74,10 +74,26 @@ def test_peers_that_are_equally_good_learn_from_nobody(at, random_outputs, spec_
     assert Competitive(spec_of(out), teachers=teachers)(equal, labels, at(0))["peers"]["kd"].item() == 0
 
 
+def test_by_default_the_best_peer_teaches_by_its_logits_alone_at_a_temperature_of_1(
+    at, random_outputs, spec_of, labels
+):
+    out = random_outputs(3)
+    plain, chosen = (
+        Competitive(spec_of(out), **options)(out, labels, at(0))["peers"]
+        for options in ({}, {"temperature": 1.0, "teachers": "best", "features": 0.0})
+    )
+    assert list(plain) == ["ce", "kd"]
+    torch.testing.assert_close(plain, chosen)
+    assert Competitive(spec_of(out)).logits_only is True
+    assert Competitive(spec_of(out), features=0.1).logits_only is False
+
+
 def test_features_of_unlike_widths_are_refused():
     spec = CohortSpec(("net", "other"), 5, (((4, 3, 3),), ((7, 2, 5),)))
     Competitive(spec)
-    with pytest.raises(UsageError, match=r"unlike widths cannot be compared \(net 4, other 7\).*--method.features out"):
+    with pytest.raises(
+        UsageError, match=r"unlike widths cannot be compared \(net 4, other 7\).* leave --method.features out$"
+    ):
         Competitive(spec, features=0.1)
 
 

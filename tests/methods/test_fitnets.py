@@ -100,6 +100,7 @@ def test_a_stage_that_a_network_lacks_is_refused(spec_of):
         FitNets(spec, hint=4)
     with pytest.raises(UsageError, match=r"peer0 \(net\) has 4 stages and no stage -5; take --method.guided"):
         FitNets(spec, guided=-5)
+    assert FitNets(spec, hint=-4, guided=-4)
 
 
 def test_a_missing_teacher_is_refused(random_outputs, spec_of):

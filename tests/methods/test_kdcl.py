@@ -205,3 +205,9 @@ def test_the_mixture_is_the_best_one_for_the_images_of_all_processes(monkeypatch
     found = KDCL(spec_of(out), target="linear")._soft_target(z, y)
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, alone)
+
+
+def test_only_the_mixture_gathers_the_batch(random_outputs, spec_of):
+    spec = spec_of(random_outputs(2))
+    gathers = {target: KDCL(spec, target=target).gathers_batch for target in ("minlogit", "naive", "linear", "general")}
+    assert gathers == {"minlogit": False, "naive": False, "linear": True, "general": False}
