@@ -248,8 +248,8 @@ class Cohort(nn.Module):
     @property
     def shared(self) -> list[tuple[nn.ModuleDict, range]]:
         """The trunk, then the limbs, each with the peers that share it."""
-        parts = cast(Sequence[nn.ModuleDict], (self.trunk, *self.limbs))
-        return list(zip(parts, self._sharing, strict=False))  # where nothing is shared the trunk is empty
+        parts = cast(Sequence[nn.ModuleDict], (self.trunk, *self.limbs)[: len(self._sharing)])  # else the trunk is empty
+        return list(zip(parts, self._sharing, strict=True))
 
     def peer(self, index: int) -> Network:
         """Peer ``index`` as a whole network, what it shares included; its modules are this cohort's own."""
@@ -319,7 +319,7 @@ class Cohort(nn.Module):
                 x = recomputed(stage, stage, x) if self.recompute else stage(x)
                 for k, feature in zip(peers, by_peer(read_map(stage, x), len(peers)), strict=True):
                     maps[k].append(feature)
-            states |= zip(peers, by_peer(x, len(peers)), strict=True)
+            states.update(zip(peers, by_peer(x, len(peers)), strict=True))
         local_logits = []
         for k, state in states.items():
             high, z = self._branch(k).outputs(state)
@@ -372,7 +372,7 @@ class Cohort(nn.Module):
         return TeacherOutputs(logits=logits.float(), features=features)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rerun:
     """A batch and the peers that have seen it, for methods that ask what other weights would make of it."""
 

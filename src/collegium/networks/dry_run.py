@@ -238,6 +238,8 @@ def _noting_features(module: nn.Module) -> Iterator[list[Tensor]]:
 
 def tensor_of(output: Any) -> Tensor | None:
     """The tensor that a module gave, or the first of several."""
+    if isinstance(output, Tensor):
+        return output
     if isinstance(output, Mapping):
         output = list(output.values())
     if isinstance(output, tuple | list) and output:
