@@ -65,7 +65,7 @@ class CohortLayers(nn.ModuleList):
 
     def forward(self, features: Sequence[Sequence[Tensor]], logits: Tensor) -> Seen:
         """Peer -> stage -> map, (M, B, C) -> their logits, pooled and embedded."""
-        by_peer = [layers(f, z) for layers, f, z in zip(self, features, logits.unbind(), strict=True)]
+        by_peer = [layers(features[k], logits[k]) for k, layers in enumerate(self)]
         by_layer, pooled, embedded = zip(*by_peer, strict=True)
         return Seen(
             logits=torch.stack([torch.stack(one) for one in by_layer]),
