@@ -213,7 +213,7 @@ class StudyTable:
         )
         return [
             f"gain: {gain}, with its confidence interval at {where}{wins}.",
-            *([f"p: {p}."] if "p" in meanings else [f"p below is that of the {p}."]),
+            *([f"p: {p}."] if "p" in meanings else [f"p is that of the {p}."]),
             *([smallest] if "smallest" in meanings else []),
             self.could_show,
             f"verdict: better or worse where p < {LEVEL:g}; no difference of more than x where the interval lies "
@@ -363,17 +363,23 @@ class StudyTable:
                 (cohort, [_row(line, columns) for line in self.lines if line.row in rows])
                 for cohort, rows in self.findings.cohorts().items()
             ]
-            return Sheet([_METHOD, *columns], groups=groups)
+            heads = [replace(c, left=True) if c.key == "verdict" else c for c in columns]
+            return Sheet([_METHOD, *heads], groups=groups)
 
         kept, narrow = self._fitting(lambda columns: sheet(columns).width <= LATEX_WIDTH)
+        first, *notes = map(latex, self._caption(kept))
         lines = [
             "% needs \\usepackage{booktabs}",
             *(f"% {printable(sentence)}" for sentence in self.plan),
             *([f"% In table.md, for want of room: {', '.join(narrow)}."] if narrow else []),
             "\\begin{table}",
             "  \\centering",
-            f"  \\caption{{{latex(' '.join(self._caption(kept)))}}}",
+            f"  \\caption{{{first}}}",
+            "  \\label{tab:comparison}",
             indent(sheet(kept).latex(), "  "),
+            *(["  \\par\\medskip", "  \\begin{minipage}{\\linewidth}\\footnotesize"] if notes else []),
+            *(f"    {note}" for note in notes),
+            *(["  \\end{minipage}"] if notes else []),
             "\\end{table}",
             "",
             *(f"% {printable(problem)}" for problem in self.problems),
