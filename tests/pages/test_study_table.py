@@ -124,7 +124,15 @@ def test_a_narrow_terminal_breaks_words_before_numbers(tmp_path: Path) -> None:
     for one, accuracy in zip(cells, (0.3, 0.9, 0.95, 0.35), strict=True):
         finish(study, one, accuracy)
     text = shown(StudyTable(findings(study)), 80)
-    for whole in ("65.00 ± 42.43", "undecided", "verdict", "one network"):
+    for whole in (
+        "65.00 ± 42.43",
+        "undecided",
+        "verdict",
+        "one network",
+        "dml:",
+        "temperature=3:",
+        "divergence=renyi:",
+    ):
         assert whole in text
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
 
