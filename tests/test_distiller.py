@@ -320,6 +320,8 @@ def test_torch_s_optimizers_read_the_rates_that_methods_set() -> None:
     rates = {player: [(g["lr"], g["weight_decay"]) for g in torch.optim.Adam(own).param_groups]
              for player, own in groups.items()}  # fmt: skip
     assert rates == {"peers": [(0.1, 1e-4)], "adversarial": [(2e-5, 0.0)], "discriminators": [(2e-5, 0.1)]}
+    decays = [g["weight_decay"] for g in torch.optim.AdamW(made("ffl").parameter_groups(lr=0.1)).param_groups]
+    assert decays == [0.01, 1e-5]  # AdamW's own where the method sets none
     (_, fusion) = made("ffl").parameter_groups(lr=0.1, weight_decay=1e-4)
     assert (fusion["lr"], fusion["weight_decay"]) == (0.1, 1e-5)
     kd = Distiller("dualnet", nets(), teacher=nets(3)[2], **SHAPE)
@@ -416,7 +418,7 @@ def test_a_step_in_micro_batches_descends_their_mean_weighted_by_images() -> Non
         own = [p for group in groups for p in group["params"]]
         loss = torch.stack([w * out.losses[player] for w, out in zip(weights, outs, strict=True)]).sum()
         gradients = torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True)
-        rates = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+        rates = {id(p): (g["lr"], g.get("weight_decay", 0.0)) for g in groups for p in g["params"]}
         for p, g in zip(own, gradients, strict=True):
             (lr, decay), now = rates[id(p)], expected[names[id(p)]]  # two players step the peers, one after the other
             expected[names[id(p)]] = now if g is None else now - lr * (g + decay * now)

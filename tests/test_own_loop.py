@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch
 import pytest
 import torch
 from torch import nn
@@ -39,7 +40,11 @@ def test_a_loop_trains(
     assert not list(folder.iterdir())
 
 
-def test_the_page_s_code_runs_from_top_to_bottom() -> None:
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")  # Lightning
+def test_the_page_s_code_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)
+
     def classifier() -> nn.Module:
         return nn.Sequential(
             nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
@@ -55,6 +60,9 @@ def test_the_page_s_code_runs_from_top_to_bottom() -> None:
         "other": classifier(),
         "epochs": 1,
         "batches": [(torch.rand(4, 3, 32, 32), torch.randint(10, (4,))) for _ in range(8)],
+        "training_set": [{"pixel_values": torch.rand(3, 32, 32), "labels": k % 10} for k in range(16)],
+        "test_set": [{"pixel_values": torch.rand(3, 32, 32), "labels": k % 10} for k in range(6)],
+        "settings": dict(num_train_epochs=1, report_to="none", save_strategy="no", dataloader_pin_memory=False),
         "segmenter": segmenter,
         "another": nn.Conv2d(3, 5, 1),
         "maps": torch.rand(2, 3, 6, 7),
@@ -65,7 +73,18 @@ def test_the_page_s_code_runs_from_top_to_bottom() -> None:
     for block in blocks:
         exec(block, names)
         steps.append(names["kd"].steps)
-    assert steps == [8, 8 + 2, 8, 1]
+    assert steps == [8, 8, 2, 2 + 2, 8, 1]  # the second is a class alone
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    training = names["Training"]()
+    batches = torch.utils.data.DataLoader(names["batches"], batch_size=None)
+    lightning.pytorch.Trainer(max_epochs=1, accelerator="cpu", **quiet).fit(training, batches)
+    assert training.kd.steps == 8 and training.network is network
+    answers = names["trainer"].predict(names["test_set"])
+    assert answers.predictions.shape == (6, 10) and answers.label_ids.tolist() == list(range(6))
+    assert torch.equal(
+        torch.from_numpy(answers.predictions),
+        network.eval()(torch.stack([image["pixel_values"] for image in names["test_set"]])),
+    )
     assert names["network"] is network and names["classes"].shape == (2, 6, 7)
     for now, before in zip((network, segmenter), start, strict=True):
         assert not any(torch.equal(a, b) for a, b in zip(now.parameters(), before.parameters(), strict=True))

@@ -125,7 +125,7 @@ def test_the_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_images(tmp_path / "photographs", 2, (16, 16), mode="L")
     torch.manual_seed(0)
     names: dict[str, Any] = {"torch": torch}
-    train, loop, own_data = map(short, blocks("README.md", "python"))
+    train, loop = map(short, blocks("README.md", "python"))
     exec(train, names)
     assert isinstance(names["student"], nn.Module)
     assert [file.name for file in (tmp_path / "runs" / "ffl" / "exports").iterdir()] == ["peer0.pt2"]
@@ -135,10 +135,6 @@ def test_the_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     names["batches"] = [(torch.rand(4, 3, 32, 32), torch.randint(10, (4,))) for _ in range(3)]
     exec(loop, names)
     assert names["kd"].steps == 3 and not torch.equal(network[0].weight, before)
-    for name, count in (("", 40), ("test_", 20)):
-        names[f"{name}images"], names[f"{name}labels"] = torch.rand(count, 16, 16, 3).numpy(), torch.arange(count) % 4
-    exec(own_data, names)
-    assert (tmp_path / "runs" / "own" / "result.json").is_file()
 
 
 def test_the_callback_of_the_page_on_runs_is_called(

@@ -241,12 +241,12 @@ class Distiller(nn.Module):
         found = [b for module in self.local_modules() for b in module.buffers() if b.is_floating_point()]
         return [b for b in found if id(b) not in equal]
 
-    def players(self, *, lr: float, weight_decay: float = 0.0) -> dict[str, list[dict[str, Any]]]:
+    def players(self, *, lr: float, weight_decay: float | None = None) -> dict[str, list[dict[str, Any]]]:
         """The parameters that each player trains, as groups for its torch optimizer.
 
         Args:
             lr: the learning rate, where the method sets no other.
-            weight_decay: the same.
+            weight_decay: the same; by default that of the optimizer.
 
         Raises:
             AssertionError: the method leaves a parameter to no player, which would never be trained.
@@ -257,7 +257,7 @@ class Distiller(nn.Module):
         assert not lost, f"no player of {type(self.method).__name__} owns {lost}"
         return {player: torch_groups(own, lr=lr, weight_decay=weight_decay) for player, own in groups.items()}
 
-    def parameter_groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+    def parameter_groups(self, *, lr: float, weight_decay: float | None = None) -> list[dict[str, Any]]:
         """The groups of the one player, for one torch optimizer; arguments as for :meth:`players`.
 
         Raises:

@@ -138,13 +138,19 @@ def _refuse_missing_copies(method: nn.Module, inputs: tuple[PeerOutputs, Tensor,
         )
 
 
-def torch_groups(groups: Sequence[ParameterGroup], *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for a torch optimizer, in which the learning rate and weight decay that are left out are these."""
+def torch_groups(
+    groups: Sequence[ParameterGroup], *, lr: float, weight_decay: float | None = None
+) -> list[dict[str, Any]]:
+    """Groups for a torch optimizer, in which the learning rate and weight decay that are left out are these.
+
+    Without ``weight_decay`` such a group has none, so that the optimizer's own holds.
+    """
+    decay = {} if weight_decay is None else {"weight_decay": weight_decay}
     return [
         {
             "params": group["params"],
             "lr": group.get("lr", lr) * group.get("lr_scale", 1.0),
-            "weight_decay": group.get("weight_decay", weight_decay),
+            **({"weight_decay": group["weight_decay"]} if "weight_decay" in group else decay),
             **({"milestones": group["milestones"]} if "milestones" in group else {}),
         }
         for group in groups

@@ -102,9 +102,21 @@ def test_a_small_confusion_matrix_names_its_classes_and_counts_every_image():
     assert sum(int(t) for t in texts(svg) if t.isdigit()) == matrix.sum()
 
 
-def test_a_large_confusion_matrix_has_no_names():
-    svg = figures.confusion_matrix("m", torch.eye(100).long(), [f"class {k}" for k in range(100)], description="")
-    assert "class 7" not in svg and "answer (class 0 to 99)" in svg and "data:image/png;base64" in svg
+def test_a_large_confusion_matrix_has_no_names_but_under_a_pointer():
+    matrix = torch.eye(100).long() * 3
+    matrix[7, 90] = 2
+    svg = figures.confusion_matrix("m", matrix, [f"class {k}" for k in range(100)], description="")
+    head, _, drawn = svg.partition(">")
+    assert "class 7" not in drawn and "answer (class 0 to 99)" in drawn and "data:image/png;base64" in drawn
+    told = re.search(r'data-chart="([^"]*)"', head)
+    assert told is not None
+    data = json.loads(unescape(told[1]))
+    assert data["names"][7] == "class 7" and len(data["cells"]) == 101 and [7, 90, 2] in data["cells"]
+    left, top, right, bottom = data["plot"]
+    moved = re.search(r"<image [^>]*matrix\(([\d.]+) 0 0 ([\d.]+) ([\d.]+) ([\d.]+)\)", drawn)
+    assert moved is not None  # its 100 x 100 pixels are the cells
+    wide, high, x, y = map(float, moved.groups())
+    assert [left, top, right, bottom] == pytest.approx([x, y, x + 100 * wide, y + 100 * high], abs=0.2)
 
 
 def test_a_matrix_without_mistakes_is_drawn():

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from chromium import needs_chromium, visit
+from collegium.pages import figures
+from collegium.pages.document import document
+from collegium.pages.html import element
 from collegium.pages.run_page import render
 from collegium.results.analysis import RunAnalysis
 
@@ -56,6 +60,23 @@ found.bin = bins.parentNode.querySelector(".values").innerText.split("\\n");
 found.scroll = document.scrollingElement.scrollWidth;
 found.loaded = performance.getEntriesByType("resource").map(entry => entry.name);
 return found;
+"""
+
+USE_MATRIX = """
+const svg = document.querySelector("svg"), area = svg.getBoundingClientRect(), told = [];
+const scale = area.width / svg.viewBox.baseVal.width, [left, top, right, bottom] = JSON.parse(svg.dataset.chart).plot;
+const said = () => told.push(svg.parentNode.querySelector(".values").innerText.split("\\n"));
+for (const [type, pointerType, row] of [["pointermove", "mouse", 3.5], ["pointerdown", "touch", 4.3]]) {
+  svg.dispatchEvent(new PointerEvent(type, {bubbles: true, pointerType,
+    clientX: area.left + scale * (left + 20.5 / 30 * (right - left)),
+    clientY: area.top + scale * (top + row / 30 * (bottom - top))}));
+  said();
+}
+for (const key of ["Home", "ArrowRight"]) {
+  svg.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+  said();
+}
+return told;
 """
 
 
@@ -120,6 +141,24 @@ def test_an_entry_of_the_key_turns_its_line_off_and_on(seen: dict[str, Any], ana
 def test_a_point_of_a_line_is_told_where_each_has_its_own(seen: dict[str, Any]) -> None:
     title, right, sure, images = seen["found"]["bin"]
     assert title == "peer0" and right.endswith(" % right") and sure.endswith(" % confidence") and "image" in images
+
+
+@needs_chromium
+def test_a_cell_of_a_large_matrix_is_told_under_a_pointer_a_finger_and_by_keys(tmp_path: Path) -> None:
+    matrix = torch.diag(torch.full((30,), 8))
+    matrix[3, 20] = 2
+    picture = figures.confusion_matrix("m", matrix, [f"<b>{k}</b>" for k in range(30)], description="mistakes")
+    file = tmp_path / "matrix.html"
+    file.write_text(document("matrix", element("main", element("figure", picture))))
+    seen = visit(file, USE_MATRIX, width=390)
+    assert seen["problems"] == [] and seen["overflow"] <= 0
+    mistake = ["<b>3</b>", "answer <b>20</b>", "2 of 10 images"]
+    assert seen["found"] == [
+        mistake,
+        mistake,
+        ["<b>0</b>", "right", "8 of 8 images"],
+        ["<b>1</b>", "right", "8 of 8 images"],
+    ]
 
 
 @needs_chromium

@@ -23,6 +23,8 @@ def result(errors: dict[str, float], peers: list[str] | None = None) -> dict[str
         "predictors": {name: entry(error) for name, error in errors.items()},
         "mean_peer": entry(sum(peer_errors) / len(peer_errors)),
         "test_images_per_class": [10, 14, 10, 10, 10, 10],
+        "class_names": [f"class {k}" for k in range(6)],
+        "class_accuracy": {name: [1 - error] * 6 for name, error in errors.items()},
         "cost": {name: {"parameters": 1234, "flops": 5_600_000} for name in errors},
     }
 
@@ -67,6 +69,15 @@ def test_numbers_of_any_length_are_whole() -> None:
 def test_the_deployed_network_is_the_headline() -> None:
     found = result({"peer0": 0.1, "peer1": 0.2, "ensemble": 0.125}, ["resnet8", "wrn"]) | {"deployed_peer": "peer1"}
     assert printed(result_table(found)).splitlines()[0] == "The deployed network, peer1 (wrn): 80.00 % test accuracy"
+
+
+def test_a_network_that_has_learned_one_answer_is_told_with_what_helps() -> None:
+    found = result({"peer0": 0.5, "peer1": 0.2, "ensemble": 0.125})
+    assert "one answer" not in printed(result_table(found))
+    found["class_accuracy"]["peer0"] = [0.0, 1.0, 0.0, None, 0.0, 0.0]
+    text = " ".join(printed(result_table(found)).split())
+    assert "peer0 is right on every test image of class class 1 and on none of the others" in text
+    assert "lower the learning rate" in text and "lower the learning rate" in result_table(found)._repr_html_()
 
 
 def test_a_notebook_gets_a_table_whose_text_is_escaped() -> None:

@@ -142,6 +142,7 @@ def test_a_code_span_holds_bars_and_backticks() -> None:
     [
         ("a\n% b", r"a \% b"),
         (r"\input{x}", r"\textbackslash{}input\{x\}"),
+        ("--share-until --- a|b `c`", r"-{}-share-until -{}-{}- a\textbar{}b \textasciigrave{}c\textasciigrave{}"),
         ("a&b_c#d$e^f~g", r"a\&b\_c\#d\$e\textasciicircum{}f\textasciitilde{}g"),
     ],
 )

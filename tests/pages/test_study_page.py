@@ -7,7 +7,7 @@ import pytest
 
 from chromium import needs_chromium, visit
 from collegium.api import publish
-from collegium.pages.study_charts import in_lines
+from collegium.pages.study_table import in_lines
 from collegium.study.plan import PlanOptions
 from collegium.study.study import Study
 from helpers_study import cell, finish, made_up

@@ -96,7 +96,7 @@ def test_the_caption_explains_the_columns_that_are_shown(table: StudyTable) -> N
         assert column in re.findall(r"In table.md, for want of room: (.*?)\.", narrow)[0].split(", ")
     for explained in ("ECE: expected", "training time: ", "wins: seeds", "p: two-sided"):
         assert explained not in narrow
-    assert "p below is that of the two-sided paired t-test" in narrow and "better or worse where p < 0.05" in narrow
+    assert "p is that of the two-sided paired t-test" in narrow and "better or worse where p < 0.05" in narrow
 
 
 def test_latex_leaves_out_what_a_page_has_no_room_for(tmp_path: Path, table: StudyTable) -> None:
@@ -124,7 +124,15 @@ def test_a_narrow_terminal_breaks_words_before_numbers(tmp_path: Path) -> None:
     for one, accuracy in zip(cells, (0.3, 0.9, 0.95, 0.35), strict=True):
         finish(study, one, accuracy)
     text = shown(StudyTable(findings(study)), 80)
-    for whole in ("65.00 ± 42.43", "undecided", "verdict", "one network"):
+    for whole in (
+        "65.00 ± 42.43",
+        "undecided",
+        "verdict",
+        "one network",
+        "dml:",
+        "temperature=3:",
+        "divergence=renyi:",
+    ):
         assert whole in text
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
 
@@ -139,6 +147,12 @@ def test_latex_escapes_and_balances(table: StudyTable, tmp_path: Path) -> None:
     text = table.latex()
     assert "\\toprule" in text and "$\\pm$" in text and "\\%" in text
     assert text.count("{") == text.count("}")
+    for environment in ("table", "tabular", "minipage"):
+        assert text.count(f"\\begin{{{environment}}}") == text.count(f"\\end{{{environment}}}") == 1
+    caption, _, notes = text.partition("\\begin{tabular}{lrrrl")  # words at the left
+    assert notes and caption.rstrip().endswith("\\label{tab:comparison}")
+    assert "selected on test images.}" in caption and "gain:" not in caption  # short; the rest stands below
+    assert "gain: of one network" in notes.partition("\\footnotesize")[2]
     rows = [line for line in text.splitlines() if line.rstrip().endswith("\\\\") and "multicolumn" not in line]
     assert len({line.count(" & ") for line in rows}) == 1
     if shutil.which("pdflatex"):

@@ -14,6 +14,14 @@ def test_the_verdict_holds_the_runs_numbers_and_compares_with_no_baseline(analys
     assert "better" not in text and "improve" not in text
 
 
+def test_unlike_peers_have_no_mean_and_the_deployed_one_comes_first(analysis: RunAnalysis):
+    result = analysis.result | {"peers": ["resnet8", "wrn"], "deployed_peer": "peer1"}
+    right = {n: f"{100 - 100 * s['last']['top1_error']:.2f} %" for n, s in result["predictors"].items()}
+    text = verdict(replace(analysis, result=result))
+    assert f"peer1 (wrn), which is deployed, gets {right['peer1']} of the 450 test images right; peer0" in text
+    assert f"peer0 (resnet8) {right['peer0']}." in text and "mean of" not in text
+
+
 def test_the_standard_error_is_the_binomials(analysis: RunAnalysis):
     """sqrt(0.2 * 0.8 / 400) is 2 points."""
     scores = {name: {"last": {"top1_error": 0.2}} for name in analysis.predictors}

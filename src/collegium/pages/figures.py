@@ -61,6 +61,13 @@ def drawing(name: str, width: float, height: float) -> Iterator["tuple[Figure, A
         yield figure, figure.add_subplot()
 
 
+class Cells(NamedTuple):
+    """Counts of a matrix (C, C) that a pointer finds in a chart of its cells, and the names of its rows and columns."""
+
+    counts: Tensor
+    names: Sequence[str]
+
+
 class Point(NamedTuple):
     """A place that a pointer finds in a chart, in the units of its axes, and the lines that are shown there."""
 
@@ -82,6 +89,7 @@ def to_svg(
     *,
     curves: Mapping[str, Any] | None = None,
     points: Sequence[Point] = (),
+    cells: Cells | None = None,
 ) -> Html:
     """The figure as an SVG element that can stand in a page with others: ids of its own, no outside links.
 
@@ -91,12 +99,14 @@ def to_svg(
         description: for readers who do not see it.
         curves: what page.js shows at each x, see :func:`curves`.
         points: what it shows at each point.
+        cells: what it shows at each cell that is not 0.
     """
     text = io.StringIO()
     with warnings.catch_warnings():
         # matplotlib's font may lack a class name's letters; the page is shown in the browser's own.
         warnings.filterwarnings("ignore", message="Glyph")
-        trim = "tight" if curves is None and not points else None  # which would move what pointers find
+        still = curves is None and not points and cells is None
+        trim = "tight" if still else None  # which would move what pointers find
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None}, bbox_inches=trim, pad_inches=0.04)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -115,7 +125,7 @@ def to_svg(
         role="img",
         aria_label=description,
         style=f"max-width: {float(width) * 1.45:.0f}px",
-        data_chart=_for_pointers(figure, curves, points),
+        data_chart=None if still else _for_pointers(figure, curves, points, cells),
     )
 
 
@@ -130,10 +140,10 @@ def _tidied(tag: str, name: str, used: set[str]) -> str:
     return re.sub(r"\s+", " ", tag).replace(INK, "currentColor")
 
 
-def _for_pointers(figure: "Figure", curves: Mapping[str, Any] | None, points: Sequence[Point]) -> str | None:
+def _for_pointers(
+    figure: "Figure", curves: Mapping[str, Any] | None, points: Sequence[Point], cells: Cells | None
+) -> str:
     """As JSON: where the axes lie, as left, top, right and bottom, and what is shown where, in units of the SVG."""
-    if curves is None and not points:
-        return None
     (axes,) = figure.axes
     scale = 72 / figure.dpi
     height = 72 * figure.get_figheight()
@@ -141,6 +151,10 @@ def _for_pointers(figure: "Figure", curves: Mapping[str, Any] | None, points: Se
     told: dict[str, Any] = {"plot": [round(v, 1) for v in (left, height - top, right, height - bottom)]}
     if curves is not None:
         return json.dumps(told | {"span": axes.get_xlim(), **curves}, separators=(",", ":"))
+    if cells is not None:
+        filled = cells.counts.nonzero().tolist()
+        told |= {"names": list(cells.names), "cells": [[i, j, int(cells.counts[i, j])] for i, j in filled]}
+        return json.dumps(told, separators=(",", ":"), ensure_ascii=False)
     places = axes.transData.transform([(p.x, p.y) for p in points]) * scale
     told["points"] = [
         [round(float(x), 1), round(height - float(y), 1), p.style, *p.text]
@@ -216,7 +230,8 @@ def _value_axis(axes: "Axes", values: Sequence[float], *, linear: bool) -> bool:
 def confusion_matrix(name: str, matrix: Tensor, classes: Sequence[str], *, description: str) -> Html:
     """Mistakes by true class and answer: the stronger the colour, the larger the share of the true class's images.
 
-    Up to LABELLED_CLASSES classes are named and counted; right answers are counted but not coloured.
+    Up to LABELLED_CLASSES classes are named and counted; of more a pointer shows the names and counts of a cell. Right
+    answers are not coloured.
     """
     share = matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)
     share.fill_diagonal_(0)
@@ -240,7 +255,7 @@ def confusion_matrix(name: str, matrix: Tensor, classes: Sequence[str], *, descr
         else:
             axes.plot([0, len(classes) - 1], [0, len(classes) - 1], color=INK, alpha=0.3, linewidth=0.6)
             _whole_ticks(axes)
-        return to_svg(figure, name, description)
+        return to_svg(figure, name, description, cells=None if labelled else Cells(matrix, classes))
 
 
 def agreement_matrix(name: str, matrix: Tensor, predictors: Sequence[str], *, description: str) -> Html:

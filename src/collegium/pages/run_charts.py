@@ -174,7 +174,8 @@ def _mistakes_of(analysis: RunAnalysis, name: str, styles: Styles) -> Html:
     caption = f"{summary}. The stronger a cell's colour, the larger its share of the true class's images; " + (
         "right answers are counted, not coloured."
         if len(classes) <= figures.LABELLED_CLASSES
-        else "right answers, on the thin line, are not coloured."
+        else "right answers, on the thin line, are not coloured. A pointer, a finger or the arrow keys show a cell's "
+        "classes and images."
     )
     return element(
         "div",

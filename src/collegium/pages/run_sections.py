@@ -12,7 +12,7 @@ from collegium.pages.sheet import Cell, Column, Sheet
 from collegium.pages.text import doubt, verdict
 from collegium.results import wording
 from collegium.results.analysis import RunAnalysis
-from collegium.results.scores import METRICS, Metric, accuracies, last, wrong_labels
+from collegium.results.scores import METRICS, Metric, accuracies, last, one_answer, wrong_labels
 from collegium.training.result import trained_epochs
 
 Styles = dict[str, Style]
@@ -52,6 +52,8 @@ def notices(analysis: RunAnalysis) -> list[Html]:
     result, found = analysis.result, list(analysis.result.get("notes", []))
     if result.get("stopped"):
         found.append(result["stopped"]["reason"])
+    if warning := one_answer(result):
+        found.append(warning)
     if result.get("reconstructed"):
         found.append(
             f"Reconstructed: {result['reconstructed']}. No text or code of the authors states this part of "
@@ -73,9 +75,15 @@ def notices(analysis: RunAnalysis) -> list[Html]:
 
 def summary(analysis: RunAnalysis) -> Html:
     result = analysis.result
-    mean, cost = last(result, "mean_peer", "top1_accuracy"), result["cost"]
-    peers = len(analysis.peers)
-    cards = [("one peer" + (f", mean of {peers}" if peers > 1 else ""), mean, cost["peer0"])]
+    cost, peers = result["cost"], len(analysis.peers)
+    if analysis.alike:
+        mean = last(result, "mean_peer", "top1_accuracy")
+        cards = [("one peer" + (f", mean of {peers}" if peers > 1 else ""), mean, cost["peer0"])]
+    else:
+        cards = [
+            (f"{name}, {network}", last(result, name, "top1_accuracy"), cost[name])
+            for name, network in zip(analysis.peers, result["peers"], strict=True)
+        ]
     cards += [("ensemble", last(result, "ensemble", "top1_accuracy"), cost["ensemble"])] if peers > 1 else []
     cards += [(name, last(result, name, "top1_accuracy"), cost[name]) for name in analysis.own]
     boxes = [

@@ -10,7 +10,7 @@ from collegium.baseline import Baseline
 from collegium.formatting import number, percent, plural
 from collegium.pages.html import Html, element
 from collegium.pages.sheet import Column, Sheet, shown
-from collegium.results.scores import METRICS, Result, accuracies, all_predictors, uneven, wrong_labels
+from collegium.results.scores import METRICS, Result, accuracies, all_predictors, one_answer, uneven, wrong_labels
 from collegium.results.wording import networks
 from collegium.student import deployed_peer
 from collegium.training.result import trained_epochs
@@ -25,17 +25,21 @@ class RunTable:
         title: of the table.
         sheet: a row for each predictor.
         baseline: what it is compared with, in a sentence.
+        warning: why the scores may be worth nothing, in a sentence.
     """
 
     headline: str
     title: str
     sheet: Sheet
     baseline: str = ""
+    warning: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         yield shown(self.headline, "bold")
         if self.baseline:
             yield shown(self.baseline)
+        if self.warning:
+            yield shown(self.warning, "yellow")
         yield self._fitted(console, options)
 
     def _fitted(self, console: Console, options: ConsoleOptions) -> Table:
@@ -47,8 +51,8 @@ class RunTable:
         return table
 
     def _repr_html_(self) -> Html:
-        lines = [element("p", element("b", self.headline)), element("p", self.baseline) if self.baseline else ""]
-        return element("div", lines, self.sheet.html(caption=self.title))
+        lines = [element("p", text) for text in (self.baseline, self.warning) if text]
+        return element("div", element("p", element("b", self.headline)), lines, self.sheet.html(caption=self.title))
 
 
 def predictor_table(
@@ -103,6 +107,5 @@ def result_table(result: Result, baseline: Baseline | None = None) -> RunTable:
         deployed=deployed,
         network=result["peers"][int(deployed.removeprefix("peer"))],
     )
-    if baseline is None:
-        return table
-    return replace(table, baseline=baseline.compared(scores[deployed]["top1_error"]))
+    beside = "" if baseline is None else baseline.compared(scores[deployed]["top1_error"])
+    return replace(table, baseline=beside, warning=one_answer(result))

@@ -191,7 +191,8 @@ def markdown(text: str) -> str:
 
 def latex(text: str) -> str:
     """Text that LaTeX prints as it is."""
-    return re.sub("|".join(map(re.escape, _TEX)), lambda found: _TEX[found[0]], printable(text))
+    special = "|".join(["-(?=-)", *map(re.escape, _TEX)])  # two hyphens would become a dash
+    return re.sub(special, lambda found: _TEX.get(found[0], "-{}"), printable(text))
 
 
 def csv_text(heads: Sequence[str], records: Sequence[Mapping[str, object]], *, digits: int = 8) -> str:
@@ -209,6 +210,7 @@ def csv_text(heads: Sequence[str], records: Sequence[Mapping[str, object]], *, d
 
 _TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$"}
 _TEX |= {"×": "$\\times$", "·": "$\\cdot$", "–": "--", "\N{MINUS SIGN}": "$-$", "<": "$<$", ">": "$>$"}
+_TEX |= {"|": "\\textbar{}", "`": "\\textasciigrave{}"}
 _TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 _FORMULA = tuple("=+-@＝＋－＠")
 

@@ -1,6 +1,5 @@
 """The charts of a study: accuracy against training time and parameters, gains by method, learning curves."""
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -12,7 +11,7 @@ from collegium.pages import figures
 from collegium.pages.colours import INK, OWN, PEERS, Style
 from collegium.pages.html import Html, element, figure, html
 from collegium.pages.run_sections import chip
-from collegium.pages.study_table import gain_text
+from collegium.pages.study_table import gain_text, in_lines
 from collegium.results.comparison import ONE_NETWORK, Findings, Row
 from collegium.results.scores import written
 
@@ -88,16 +87,6 @@ def _gains(findings: Findings, look: Mapping[str, Style]) -> Html | None:
         "confidence interval."
     )
     return figure(picture, caption)
-
-
-def in_lines(name: str, width: int = 30) -> str:
-    """A row's name in lines that leave the chart its room, broken between its parts and options."""
-    lines = [""]
-    for part in re.split(r"(?<=:)|(?<= [·−] )", name):
-        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _by_time(rows: Sequence[Row], look: Mapping[str, Style]) -> Html | None:

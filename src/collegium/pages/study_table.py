@@ -1,5 +1,6 @@
 """The table of a study: one model, and how it is written for the terminal, Markdown, LaTeX and CSV."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -213,7 +214,7 @@ class StudyTable:
         )
         return [
             f"gain: {gain}, with its confidence interval at {where}{wins}.",
-            *([f"p: {p}."] if "p" in meanings else [f"p below is that of the {p}."]),
+            *([f"p: {p}."] if "p" in meanings else [f"p is that of the {p}."]),
             *([smallest] if "smallest" in meanings else []),
             self.could_show,
             f"verdict: better or worse where p < {LEVEL:g}; no difference of more than x where the interval lies "
@@ -294,15 +295,18 @@ class StudyTable:
             yield shown(sentence)
         wide = options.update(width=1000)
 
-        def tables(columns: Sequence[Column]) -> list[RichTable]:
-            return [self._of_cohort(rows, columns) for rows in self.findings.cohorts().values()]
+        longest = max((len(row.method) for row in self.rows), default=0)
 
-        kept, narrow = self._fitting(
-            lambda columns: all(
-                console.measure(table, options=wide).maximum <= options.max_width for table in tables(columns)
-            )
-        )
-        for cohort, table in zip(self.findings.cohorts().items(), tables(kept), strict=True):
+        def tables(columns: Sequence[Column], room: int = longest) -> list[RichTable]:
+            return [self._of_cohort(rows, columns, room) for rows in self.findings.cohorts().values()]
+
+        def excess(columns: Sequence[Column]) -> int:
+            found = [console.measure(table, options=wide).maximum for table in tables(columns)]
+            return max(found, default=0) - options.max_width
+
+        kept, narrow = self._fitting(lambda columns: excess(columns) <= 0)
+        room = longest - max(0, excess(kept))
+        for cohort, table in zip(self.findings.cohorts().items(), tables(kept, room), strict=True):
             yield Text("\n").append_text(shown(f"{cohort[0]}{_size(cohort[1])}", "bold cyan"))
             yield table
         if narrow:
@@ -334,11 +338,14 @@ class StudyTable:
         rows = [[_row(line, [])[0], Cell(line.row.cohort), *_row(line, self.columns)[1:]] for line in self.lines]
         return Sheet(columns, rows)
 
-    def _of_cohort(self, rows: Sequence[Row], columns: Sequence[Column]) -> RichTable:
+    def _of_cohort(self, rows: Sequence[Row], columns: Sequence[Column], room: int) -> RichTable:
+        """A cohort's rows, with names of at most ``room`` characters in a line where they can be broken so."""
         lines = [line for line in self.lines if line.row in rows]
         said = [c for c in columns if any(line.cells[c.key].text != MISSING for line in lines)]
         heads = [replace(c, left=True, wrap=True) if c.key in ("method", "verdict") else c for c in (_METHOD, *said)]
-        return Sheet(heads, [_row(line, said) for line in lines]).terminal()
+        names = [in_lines(line.row.method, room).split("\n") for line in lines]
+        cells = [[several(name), *_row(line, said)[1:]] for name, line in zip(names, lines, strict=True)]
+        return Sheet(heads, cells).terminal()
 
     def __str__(self) -> str:
         return self.markdown()
@@ -363,17 +370,23 @@ class StudyTable:
                 (cohort, [_row(line, columns) for line in self.lines if line.row in rows])
                 for cohort, rows in self.findings.cohorts().items()
             ]
-            return Sheet([_METHOD, *columns], groups=groups)
+            heads = [replace(c, left=True) if c.key == "verdict" else c for c in columns]
+            return Sheet([_METHOD, *heads], groups=groups)
 
         kept, narrow = self._fitting(lambda columns: sheet(columns).width <= LATEX_WIDTH)
+        first, *notes = map(latex, self._caption(kept))
         lines = [
             "% needs \\usepackage{booktabs}",
             *(f"% {printable(sentence)}" for sentence in self.plan),
             *([f"% In table.md, for want of room: {', '.join(narrow)}."] if narrow else []),
             "\\begin{table}",
             "  \\centering",
-            f"  \\caption{{{latex(' '.join(self._caption(kept)))}}}",
+            f"  \\caption{{{first}}}",
+            "  \\label{tab:comparison}",
             indent(sheet(kept).latex(), "  "),
+            *(["  \\par\\medskip", "  \\begin{minipage}{\\linewidth}\\footnotesize"] if notes else []),
+            *(f"    {note}" for note in notes),
+            *(["  \\end{minipage}"] if notes else []),
             "\\end{table}",
             "",
             *(f"% {printable(problem)}" for problem in self.problems),
@@ -448,6 +461,16 @@ _METHOD = Column("method", left=True, code=True)
 
 def _row(line: Line, columns: Sequence[Column]) -> list[Cell]:
     return [Cell(line.row.method), *(line.cells[column.key] for column in columns)]
+
+
+def in_lines(name: str, width: int = 30) -> str:
+    """A row's name in lines that leave chart or table their room, broken between its parts and options."""
+    lines = [""]
+    for part in re.split(r"(?<=:)|(?<= [·−] )", name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _listed(sentences: Sequence[str]) -> str:

@@ -79,6 +79,11 @@ class RunAnalysis:
         return deployed_peer(self.result)
 
     @property
+    def alike(self) -> bool:
+        """Whether all peers are of one kind, so that their mean is that of any of them."""
+        return len(set(self.result["peers"])) == 1
+
+    @property
     def joint(self) -> str:
         """The predictor that joins the peers: the method's first own, or the ensemble."""
         return self.own[0] if self.own else "ensemble"

@@ -112,6 +112,32 @@ def wrong_labels(result: Result) -> str:
     return "" if share is None else f", {100 * share:.1f} % of the training labels wrong"
 
 
+def one_answer(result: Result) -> str:
+    """That peers have learned a single answer, and what helps, in a sentence; "" where none has.
+
+    Such a peer is right on every test image of one class and on none of the others.
+    """
+    found: dict[str, list[str]] = {}
+    for name, shares in result["class_accuracy"].items():
+        known = [
+            (share, label) for share, label in zip(shares, result["class_names"], strict=True) if share is not None
+        ]
+        right = [label for share, label in known if share]
+        if is_peer(name) and len(known) > 1 and len(right) == 1 and (1.0, right[0]) in known:
+            found.setdefault(right[0], []).append(name)
+    told = [
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} right on every test image of class {label} and on "
+        "none of the others"
+        for label, names in found.items()
+    ]
+    if not told:
+        return ""
+    return (
+        f"{'; '.join(told)}, as a network is that has learned one answer. Start from trained weights, lower the "
+        "learning rate, or take smaller batches or more epochs, which make more steps."
+    )
+
+
 def uneven(images_per_class: Sequence[int]) -> bool:
     """Whether some classes have so many more test images that the average over classes tells something of its own."""
     return max(images_per_class) > UNEVEN * min(images_per_class)

@@ -45,8 +45,16 @@ function interactive(svg) {
     const entry = entries.get(style), chip = entry?.querySelector(".chip").cloneNode();
     return node("li", "", ...(entry ? [chip, node("span", "", entry.textContent)] : []), node("b", "", text));
   };
+  const total = data.cells?.reduce((sums, [i, , n]) => (sums[i] = (sums[i] ?? 0) + n, sums), []);
+  const middle = (from, to, k) => from + (k + 0.5) / data.names.length * (to - from);
   // What can be shown, from left to right: its place, and a function that makes its title and rows.
-  const stops = data.points
+  const stops = data.cells
+    ? data.cells.map(([i, j, n]) => ({
+        x: middle(left, right, j), y: middle(top, bottom, i), title: data.names[i],
+        rows: () => [i === j ? "right" : "answer " + data.names[j], `${n} of ${total[i]} images`]
+          .map(said => node("li", "", said)),
+      }))
+    : data.points
     ? data.points.map(([x, y, style, title, ...text]) => (
         {x, y, style, title, rows: () => text.map(said => node("li", "", said))}))
     : data.x.map((value, k) => ({
