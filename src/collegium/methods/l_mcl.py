@@ -231,8 +231,8 @@ class LMCL(Method):
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
         seen = self.layers(self._last(out), out.logits)
         aggregated = self._aggregate(seen)
-        with torch.no_grad():
-            weights = self.matching(seen.pooled)
+        # Without no_grad: older torch would take the casts that autocast makes in it for the meta step too.
+        weights = self.matching([f.detach() for f in seen.pooled]).detach()
         terms = {
             "ce": cross_entropy(seen.logits, target),
             "ce_aggregated": cross_entropy(aggregated, target),
