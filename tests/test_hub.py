@@ -188,7 +188,7 @@ def test_what_is_pulled_runs_no_code_and_is_bounded(
     (other(fake, "them/pickle") / "pytorch_model.bin").write_bytes(b"pickle")
     collegium.load_peer("hf://them/pickle")
     assert "pytorch_model.bin" not in fake.downloads
-    monkeypatch.setitem(hub._PEER, "model.safetensors", 1000)
+    monkeypatch.setitem(hub.LARGEST, "model.safetensors", 1000)
     other(fake, "them/large")
     with pytest.raises(DataError, match=r"model.safetensors of hf://them/large has .* bytes; it may have 1,000"):
         collegium.load_peer("hf://them/large")

@@ -1,6 +1,6 @@
 """Files that an attacker made, given to the command line: nothing runs, hangs, leaves its folder or takes memory.
 
-python benchmarks/faults/hostile.py [--count 1000] [--out FOLDER]
+python benchmarks/faults/hostile.py [--count 1000] [--kinds KINDS] [--out FOLDER]
 
 Every case has a folder of its own with a finished run, an unfinished one and a study, of which one thing is replaced.
 Beside it lies another folder, in which nothing may change.
@@ -17,13 +17,30 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from attack import (
+    ELSE,
+    FORMULA,
+    GO_ON,
+    MARKUP,
+    STEERING,
+    USES,
+    Attack,
+    Place,
+    Runs,
+    change_json,
+    change_yaml,
+    pickle_bomb,
+    replace,
+    zip_bomb,
+)
+from foreign import foreign
 from trials import (
     GIB,
     OK,
@@ -48,78 +65,6 @@ from trials import (
 SECONDS = 5.0  # of computing
 PATIENCE = 60.0  # by the clock, after which a case counts as one that hangs
 MEMORY = GIB
-GO_ON = ("train", *TINY, "--run", "part", "--quiet")
-ELSE = ("train", *TINY, "--run", "new", "--quiet")
-USES = {
-    "evaluate": ("evaluate", "run"),
-    "report": ("report", "run"),
-    "export": ("export", "run"),
-    "ensemble": ("export", "run", "--predictor", "ensemble"),
-    "repeat": ("train", *TINY, "--run", "run"),
-    "go on": GO_ON,
-    "config": ("train", "--config", "run/recipe.yaml", "--run", "new", "--quiet"),
-    "teacher": ("train", *TINY, "--method", "kd", "--teacher", "run", "--run", "new", "--quiet"),
-    "start": ("train", *TINY, "--start-from", "run", "--run", "new", "--quiet"),
-    "rank": ("rank", "."),
-    "compare": ("compare", "study"),
-    "add": ("compare", "--methods", "dml", *TINY[2:], "--seeds", "0", "--study", "study", "--quiet"),
-}
-
-
-@dataclass(frozen=True)
-class Place:
-    """The folders of a case."""
-
-    work: Path  # with run, part and study in it: the current folder
-    outside: Path
-
-    @property
-    def touch(self) -> str:
-        """The command that would betray that something ran."""
-        return f"touch {self.outside}/EXECUTED"
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One case: what is done to the folder, and which command then meets it.
-
-    Args:
-        kind: of attack.
-        what: in words.
-        make: changes the folder.
-        use: the command.
-        refused: it must end in a sentence; else it may go well too.
-    """
-
-    kind: str
-    what: str
-    make: Callable[[Place], object]
-    use: tuple[str, ...]
-    refused: bool = True
-
-
-class Runs:
-    """What a pickle runs when it is read."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, (self.text,)
-
-
-def change_json(file: Path, **entries: Any) -> None:
-    file.with_name(file.name + ".sha256").unlink(missing_ok=True)  # the attacker writes no checksum
-    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
-
-
-def change_yaml(file: Path, **entries: Any) -> None:
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | entries))
-
-
-def replace(file: Path, content: bytes | str) -> None:
-    file.with_name(file.name + ".sha256").unlink(missing_ok=True)
-    file.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def newest(run: Path) -> Path:
@@ -563,17 +508,6 @@ def bombs() -> Iterator[Attack]:
         )
 
 
-def zip_bomb(name: str, first: bytes, gib: int) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, first)
-        with archive.open("archive/data/0", "w", force_zip64=True) as file:
-            packer = bytes(64 * 2**20)
-            for _ in range(min(gib * 16, 4)):
-                file.write(packer)
-    return content.getvalue()
-
-
 def npz_bomb(gib: int) -> bytes:
     """Arrays whose header says 20 GiB of zeros; as much of it is there as can be packed quickly."""
     content = io.BytesIO()
@@ -589,14 +523,6 @@ def npy_header(shape: str, kind: str = "|u1") -> bytes:
     text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
     text += " " * (63 - (10 + len(text)) % 64) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
-
-
-def pickle_bomb() -> bytes:
-    """A list of lists of lists ..., each ten times the one before."""
-    value: list[Any] = [b"x" * 100]
-    for _ in range(30):
-        value = [value] * 10
-    return pickle.dumps(value)
 
 
 def image_bomb(place: Place) -> None:
@@ -707,11 +633,6 @@ def sizes() -> Iterator[Attack]:
             )
 
 
-STEERING = ["\x1b]0;TITLE\x07", "\x1b[2J", "\x9b31m", "[/bold]", "[link=file:///etc/passwd]x", "\u202egnp.exe", "\r\nX"]
-MARKUP = "<script>alert(1)</script>"
-FORMULA = '=HYPERLINK("http://x")'
-
-
 def texts() -> Iterator[Attack]:
     """Names that steer terminals, pages and tables."""
     for text in (*STEERING, MARKUP, FORMULA):
@@ -799,7 +720,7 @@ def class_folders(place: Place, name: str) -> None:
 
 def attacks() -> list[Attack]:
     """All of them."""
-    return [*code(), *pickles(), *links(), *not_files(), *bombs(), *sizes(), *texts()]
+    return [*code(), *pickles(), *links(), *not_files(), *bombs(), *sizes(), *texts(), *foreign()]
 
 
 def make_base(folder: Path) -> Path:
@@ -827,10 +748,13 @@ def check(attack: Attack, base: Path, folder: Path) -> tuple[str, Outcome]:
     (place.work / "evil.py").write_text(f"import os\nos.system({place.touch!r})\ndef net(num_classes): pass\n")
     attack.make(place)
     before = snapshot(place.outside)
-    outcome = trial(command(*attack.use), place.work, seconds=PATIENCE, memory=MEMORY)
+    prepare = partial(attack.prepare, place) if attack.prepare else None
+    outcome = trial(command(*attack.use), place.work, seconds=PATIENCE, memory=MEMORY, prepare=prepare)
     found = ""
     if (place.outside / "EXECUTED").exists() or list(folder.rglob("EXECUTED")):
         found = "something ran"
+    elif "nobody may change" in outcome.text or uploaded(place.work / "hub", "nobody may change"):
+        found = "something outside was told"
     elif snapshot(place.outside) != before:
         found = "something outside was changed"
     elif outcome.seconds > SECONDS:
@@ -841,6 +765,13 @@ def check(attack: Attack, base: Path, folder: Path) -> tuple[str, Outcome]:
         found = sentence_fault(outcome, place.work, folder)
     shutil.rmtree(folder)
     return found or OK, outcome
+
+
+def uploaded(hub: Path, text: str) -> bool:
+    """Whether a file on the Hub of a case holds a text."""
+    return any(
+        text.encode() in file.read_bytes() for file in hub.rglob("*") if file.is_file() and not file.is_symlink()
+    )
 
 
 def page_fault(work: Path) -> str:
@@ -857,12 +788,17 @@ def page_fault(work: Path) -> str:
 
 
 def main() -> None:
-    options = parser(__doc__ or "", 10_000).parse_args()
+    made = parser(__doc__ or "", 10_000)
+    made.add_argument("--kinds", default="", help="those alone whose kind is one of these, with commas between")
+    options = made.parse_args()
     warm()
+    import timm  # noqa: F401
+
+    chosen = [attack for attack in attacks() if not options.kinds or attack.kind in options.kinds.split(",")]
     record = Record("hostile", options.out)
     with tempfile.TemporaryDirectory() as scratch:
         base = make_base(Path(scratch) / "base")
-        for number, attack in enumerate(spread(attacks(), options.count)):
+        for number, attack in enumerate(spread(chosen, options.count)):
             found, outcome = check(attack, base, Path(scratch) / str(number))
             what = f"{attack.what}: {' '.join(attack.use)[:100]}"
             record.add(Case(number, attack.kind, ascii(what)[1:-1], ascii(found)[1:-1], outcome.seconds))

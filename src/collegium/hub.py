@@ -10,7 +10,9 @@ from collegium.files import checksum_file, inside, storing
 from collegium.schemas import LARGEST_JSON
 
 LARGEST_WEIGHTS = 4 * 2**30  # bytes: a thousand million weights of fp32
-_PEER = {"config.json": LARGEST_JSON, "model.safetensors": LARGEST_WEIGHTS}  # file -> the most bytes
+_PEER = {"config.json": LARGEST_JSON, "model.safetensors": LARGEST_WEIGHTS}
+LARGEST = _PEER | {checksum_file(Path(file)).name: 4096 for file in _PEER}
+"""Each file of a peer, and the most bytes that it may have."""
 _NAME = re.compile(r"hf:/{1,2}([\w-][\w.-]{0,95}/[\w-][\w.-]{0,95})(?:@([\w./-]{1,100}))?")
 
 
@@ -47,8 +49,7 @@ def located(path: str | Path) -> Path:
     for file in _PEER:
         if file not in sizes:
             raise UsageError(f"hf://{name} is not a peer: it has no {file}")
-    limits = _PEER | {checksum_file(Path(file)).name: 4096 for file in _PEER}
-    for file, limit in limits.items():
+    for file, limit in LARGEST.items():
         if file in sizes:
             _download(api, name, str(info.sha), folder, file, sizes[file], limit)
     return folder

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import pickletools
+import re
 import sys
 import warnings
 import zipfile
@@ -27,6 +29,10 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 _UNUSED = ("n_averaged", "aux1.", "aux2.", "AuxLogits.")
 _COUNTER = "num_batches_tracked"  # of batch norm; files from before torch 0.4.1 lack it
 _MIB = 2**20
+_MOST_PARTS = 100_000  # of a file of torch.save, which has one for each tensor
+_MOST_OPERATIONS = 1_000_000  # of its pickle, which has about fifty for each tensor
+_ALLOCATES = re.compile(r"\w+ bytearray|torch(?:\.\w+)* \w*Tensor")  # what a pickle may call with a size
+_OBJECTS = "it holds Python objects besides weights, of which none was made: save model.state_dict() alone"
 
 
 def check_file(path: str) -> Path:
@@ -63,6 +69,7 @@ def load_weights(module: nn.Module, path: str, task: Task, name: str) -> LoadedW
     check_whole(file, limit)
     content = read_bounded(file, limit)
     entry, given = _state_dict(file, content, limit)
+    _check_plain(file, given, limit)
     weights, remarks = _fitting(module, given, task)
     heads = _heads(module, task)
     fresh = [layer for layer in heads if _is_other_head(layer, own, weights)]
@@ -76,9 +83,12 @@ def load_weights(module: nn.Module, path: str, task: Task, name: str) -> LoadedW
     with torch.no_grad():
         for key, tensor in weights.items():
             if key in own and not _below(key, fresh):
-                if not bool(tensor.isfinite().all()):
+                if own[key].is_floating_point() and not tensor.is_floating_point():
+                    raise DataError(f"{file} has whole numbers in {key[:80]}: give weights in floating point")
+                values = tensor.to(own[key].dtype)
+                if not bool(values.isfinite().all()):
                     raise DataError(f"{file} has weights that are not finite, the first in {key[:80]}")
-                own[key].copy_(tensor)
+                own[key].copy_(values)
     source = f"{file}" + (f" (its {entry})" if entry else "")
     return LoadedWeights(hashlib.sha256(content).hexdigest(), "; ".join([f"starts from {source}", *remarks]) + ".")
 
@@ -98,6 +108,19 @@ def _state_dict(file: Path, content: bytes, limit: int) -> tuple[str, dict[str, 
     return entry, weights
 
 
+def _check_plain(file: Path, weights: Mapping[str, Tensor], limit: int) -> None:
+    """Raises DataError where a tensor has no values of its own for all that its shape says, or values of another kind.
+
+    A few values may stand for any number: in a sparse tensor, or in one of which an axis has the stride 0.
+    """
+    for key, tensor in weights.items():
+        plain = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+        if not plain or tensor.is_complex():
+            raise DataError(f"{file} has no plain real numbers in {key[:80]}: save dense weights in floating point")
+    if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > limit:
+        raise DataError(f"{file} has tensors of more than the {limit:,} bytes that they may have together")
+
+
 def _safetensors(file: Path, content: bytes) -> object:
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -110,10 +133,7 @@ def _safetensors(file: Path, content: bytes) -> object:
 
 def _torch_file(file: Path, content: bytes, limit: int) -> object:
     try:
-        if zipfile.is_zipfile(io.BytesIO(content)):
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                if sum(part.file_size for part in archive.infolist()) > limit:
-                    raise DataError(f"{file} unpacks to more than the {limit:,} bytes that such a file may have")
+        _check_pickles(file, content, limit)
         # Checkpoints of many training scripts keep their options as a Namespace, which is data.
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")
@@ -122,12 +142,31 @@ def _torch_file(file: Path, content: bytes, limit: int) -> object:
         raise
     except Exception as error:  # torch raises many kinds
         unsafe = "GLOBAL" in str(error) or "weights_only" in str(error).lower()
-        reason = (
-            "it holds Python objects besides weights, of which none was made: save model.state_dict() alone"
-            if unsafe
-            else "it is damaged, or no file of torch.save"
-        )
+        reason = _OBJECTS if unsafe else "it is damaged, or no file of torch.save"
         raise DataError(f"{file} cannot be read as weights: {reason}") from error
+
+
+def _check_pickles(file: Path, content: bytes, limit: int) -> None:
+    """Raises DataError where reading a file of torch.save would take much more time or memory than weights do."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        before = io.BytesIO(content)  # the format before torch 1.6: four pickles, of which the last has the weights
+        streams = [before] * 4
+    elif content.count(b"PK\1\2") > _MOST_PARTS:  # each begins an entry of the archive's list
+        raise DataError(f"{file} has more than {_MOST_PARTS:,} parts, as no file of weights does")
+    else:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(part.file_size for part in archive.infolist()) > limit:
+                raise DataError(f"{file} unpacks to more than the {limit:,} bytes that such a file may have")
+            names = [name for name in archive.namelist() if name.endswith(".pkl")]
+            streams = [io.BytesIO(archive.read(name)) for name in names]
+    operations = 0
+    for stream in streams:
+        for operation, value, _ in pickletools.genops(stream):
+            operations += 1
+            if operations > _MOST_OPERATIONS:
+                raise DataError(f"{file} holds much besides weights: save model.state_dict() alone")
+            if operation.name == "GLOBAL" and _ALLOCATES.fullmatch(str(value)):
+                raise DataError(f"{file} cannot be read as weights: {_OBJECTS}")
 
 
 def _fitting(module: nn.Module, given: Mapping[str, Tensor], task: Task) -> tuple[dict[str, Tensor], list[str]]:
