@@ -11,8 +11,8 @@ import json
 import os
 import pickle
 import shutil
-import socket
 import struct
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -34,13 +34,17 @@ from attack import (
     Attack,
     Place,
     Runs,
+    bound_socket,
     change_json,
     change_yaml,
     pickle_bomb,
     replace,
     zip_bomb,
 )
-from foreign import foreign
+from hostile_exported import exported
+from hostile_hub import hub, pushed
+from hostile_images import images
+from hostile_weights import weights
 from trials import (
     GIB,
     OK,
@@ -65,6 +69,7 @@ from trials import (
 SECONDS = 5.0  # of computing
 PATIENCE = 60.0  # by the clock, after which a case counts as one that hangs
 MEMORY = GIB
+RECURSION = sys.getrecursionlimit()
 
 
 def newest(run: Path) -> Path:
@@ -311,21 +316,12 @@ def change_cells(study: Path, **entries: Any) -> None:
 def not_files() -> Iterator[Attack]:
     """Pipes, sockets, devices, folders and links to themselves in place of files."""
 
-    def bind(path: Path) -> None:
-        here = os.getcwd()
-        os.chdir(path.parent)
-        try:
-            socket.socket(socket.AF_UNIX).bind(path.name[:20])
-            Path(path.name[:20]).rename(path.name)
-        finally:
-            os.chdir(here)
-
     makers: dict[str, Callable[[Path], object]] = {
         "a named pipe": os.mkfifo,
         "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
         "a link to itself": lambda path: path.symlink_to(path.name),
         "a folder": Path.mkdir,
-        "a socket": bind,
+        "a socket": bound_socket,
         "a link to /dev/stdin": lambda path: path.symlink_to("/dev/stdin"),
     }
 
@@ -433,6 +429,10 @@ def bombs() -> Iterator[Attack]:
             f"config.json holds {name}",
             lambda p, t=text: replace(p.work / "run/peers/peer0/config.json", t),
             USES["export"],
+        )
+    for use in ("rank", "report"):
+        yield Attack(
+            "bombs", "folders lie 1500 deep", lambda p: deep(p.work / "run/checkpoints", 1500), USES[use], refused=False
         )
     for name in ("recipe.yaml", "result.json", "metrics.csv"):
         yield Attack(
@@ -720,7 +720,8 @@ def class_folders(place: Place, name: str) -> None:
 
 def attacks() -> list[Attack]:
     """All of them."""
-    return [*code(), *pickles(), *links(), *not_files(), *bombs(), *sizes(), *texts(), *foreign()]
+    own = [*code(), *pickles(), *links(), *not_files(), *bombs(), *sizes(), *texts()]
+    return [*own, *weights(), *hub(), *pushed(), *exported(), *images()]
 
 
 def make_base(folder: Path) -> Path:
@@ -748,8 +749,10 @@ def check(attack: Attack, base: Path, folder: Path) -> tuple[str, Outcome]:
     (place.work / "evil.py").write_text(f"import os\nos.system({place.touch!r})\ndef net(num_classes): pass\n")
     attack.make(place)
     before = snapshot(place.outside)
+    sys.setrecursionlimit(RECURSION)
     prepare = partial(attack.prepare, place) if attack.prepare else None
     outcome = trial(command(*attack.use), place.work, seconds=PATIENCE, memory=MEMORY, prepare=prepare)
+    sys.setrecursionlimit(10 * RECURSION)  # for this process's own look at folders
     found = ""
     if (place.outside / "EXECUTED").exists() or list(folder.rglob("EXECUTED")):
         found = "something ran"

@@ -60,9 +60,9 @@ def on_hub(path: str | Path) -> bool:
     return str(path).startswith("hf:/")
 
 
-def _download(api: Any, name: str, revision: str, folder: Path, file: str, size: int | None, limit: int) -> None:
-    if size is None or size > limit:
-        raise DataError(f"{file} of hf://{name} has {size} bytes; it may have {limit:,}")
+def _download(api: Any, name: str, revision: str, folder: Path, file: str, size: object, limit: int) -> None:
+    if not isinstance(size, int) or not 0 <= size <= limit:
+        raise DataError(f"{file} of hf://{name} has {str(size)[:40]} bytes; it may have {limit:,}")
     place = inside(folder, file)
     if place.is_file() and place.stat().st_size == size:
         return

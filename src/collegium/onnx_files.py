@@ -33,7 +33,9 @@ def read_onnx(file: Path) -> tuple[Answer, str]:
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf raises kinds of its own
-        raise DataError(f"{file} is no file of ONNX, or damaged: export the network again") from error
+        raise DataError(
+            f"{file} cannot be read: it is damaged, or no file of ONNX: export the network again"
+        ) from error
     _check(file, model)
     try:
         session = onnx_session(content)

@@ -15,9 +15,9 @@ from collegium.data import OwnData
 from collegium.data.decoding.passes import counted
 from collegium.data.decoding.pixels import read_parts
 from collegium.data.decoding.workers import Crew, default_workers
-from collegium.data.plain_files import shown
+from collegium.data.plain_files import shown, walk
 from collegium.data.views import Part, described_view
-from collegium.errors import CollegiumError, DataError, UsageError
+from collegium.errors import CollegiumError, DataError, UsageError, out_of_memory
 from collegium.exporting import SUFFIX, Program, trained_predictor
 from collegium.files import check_can_make, storing, write_whole
 from collegium.formatting import plural, printable
@@ -196,7 +196,7 @@ def image_files(paths: Sequence[str | Path]) -> list[str]:
             found.append(str(path))
             continue
         within = []
-        for place, folders, names in os.walk(path):
+        for place, folders, names in walk(path):
             folders[:] = [name for name in folders if not name.startswith(".")]
             here = (os.path.join(place, name) for name in names if is_image_file(name) and not name.startswith("."))
             within += [file for file in here if os.path.isfile(file)]
@@ -320,7 +320,7 @@ def _answered(
         resized += batch.resized
         broken |= batch.broken
         if len(batch.images):
-            found.append(_logits(asked, batch.images.float() / 255, len(names)).softmax(1))
+            found.append(_logits(asked, batch.images, len(names)).softmax(1))
     notes: list[str] = []
     if resized and "resize" not in config:
         size = " x ".join(map(str, config["image_size"]))
@@ -335,16 +335,16 @@ def _answered(
 
 
 def _logits(asked: _Asked, images: Tensor, classes: int) -> Tensor:
-    """(B, classes) float32
+    """(B, classes) float32, of images (B, C, H, W) uint8.
 
     Raises:
         DataError: the network cannot take the images, or answers with something else.
     """
     try:
-        logits: object = _padded(asked, images)
-    except MemoryError:
-        raise
+        logits: object = _padded(asked, images.float() / 255)
     except Exception as error:  # an exported file may hold any program
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:120]
         size = " x ".join(map(str, images.shape[1:]))
         raise DataError(
