@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, and how it ends."""
 
+import functools
 import json
 import re
 import subprocess
@@ -276,6 +277,7 @@ def test_completion_knows_commands_and_options(shell: str, capsys: pytest.Captur
 def test_what_lacks_memory_is_said_in_one_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    @functools.wraps(collegium.api.report)  # with its options
     def full(**_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 

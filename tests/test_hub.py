@@ -223,6 +223,7 @@ def test_a_damaged_download_is_noticed_by_its_checksum(fake: FakeHub, run: Path)
         ("hf://nobody/nothing", "hf://nobody/nothing cannot be read: 404 Client Error."),
         ("hf://onename", "'hf://onename' names nothing on the Hub: write hf://OWNER/NAME"),
         ("hf://a/../b", "names nothing on the Hub"),
+        ("hf://a/b@refs/../../c", "names nothing on the Hub"),
         ("hf://them/empty", "hf://them/empty is not a peer: it has no config.json"),
     ],
 )

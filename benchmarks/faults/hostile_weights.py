@@ -122,6 +122,12 @@ def torch_files(touch: str) -> dict[str, Callable[[], bytes]]:
         "has a pickle of 30 million operations, in the old format": lambda: old_format(
             b"}" + b"q\0" * 30_000_000 + b"."
         ),
+        "has a key of 2^60 values": lambda: archive(
+            {"archive/data.pkl": b"\x80\x02}N\x85q\0" + b"h\0\x86q\0" * 60 + b"Ns."}
+        ),
+        "has a key of 2^60 values, in the old format": lambda: old_format(
+            b"\x80\x02}N\x85q\0" + b"h\0\x86q\0" * 60 + b"Ns."
+        ),
         "has no pickle": lambda: archive({"archive/data/0": bytes(4)}),
         "has parts with paths to elsewhere": lambda: archive(
             {"../../../outside/secret": b"x", "/outside/secret": b"x"}

@@ -13,7 +13,7 @@ LARGEST_WEIGHTS = 4 * 2**30  # bytes: a thousand million weights of fp32
 _PEER = {"config.json": LARGEST_JSON, "model.safetensors": LARGEST_WEIGHTS}
 LARGEST = _PEER | {checksum_file(Path(file)).name: 4096 for file in _PEER}
 """Each file of a peer, and the most bytes that it may have."""
-_NAME = re.compile(r"hf:/{1,2}([\w-][\w.-]{0,95}/[\w-][\w.-]{0,95})(?:@([\w./-]{1,100}))?")
+_NAME = re.compile(r"hf:/{1,2}([\w-][\w.-]{0,95}/[\w-][\w.-]{0,95})(?:@((?!.*\.\.)[\w./-]{1,100}))?")
 
 
 def located(path: str | Path) -> Path:

@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import pickletools
-import re
 import sys
 import warnings
 import zipfile
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from collegium.errors import DataError, UsageError
 from collegium.files import check_whole, read_bounded
 from collegium.networks.network import LoadedWeights, Task
+from collegium.networks.pickles import Refused, check_pickle
 
 ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 """Where a training checkpoint keeps the weights; the first that there is, so averaged weights before others."""
@@ -30,9 +29,6 @@ _UNUSED = ("n_averaged", "aux1.", "aux2.", "AuxLogits.")
 _COUNTER = "num_batches_tracked"  # of batch norm; files from before torch 0.4.1 lack it
 _MIB = 2**20
 _MOST_PARTS = 100_000  # of a file of torch.save, which has one for each tensor
-_MOST_OPERATIONS = 1_000_000  # of its pickle, which has about fifty for each tensor
-_ALLOCATES = re.compile(r"\w+ bytearray|torch(?:\.\w+)* \w*Tensor")  # what a pickle may call with a size
-_OBJECTS = "it holds Python objects besides weights, of which none was made: save model.state_dict() alone"
 
 
 def check_file(path: str) -> Path:
@@ -140,9 +136,15 @@ def _torch_file(file: Path, content: bytes, limit: int) -> object:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except DataError:
         raise
+    except Refused as error:
+        raise DataError(f"{file} holds much besides weights ({error}): save model.state_dict() alone") from error
     except Exception as error:  # torch raises many kinds
         unsafe = "GLOBAL" in str(error) or "weights_only" in str(error).lower()
-        reason = _OBJECTS if unsafe else "it is damaged, or no file of torch.save"
+        reason = (
+            "it holds Python objects besides weights, of which none was made: save model.state_dict() alone"
+            if unsafe
+            else "it is damaged, or no file of torch.save"
+        )
         raise DataError(f"{file} cannot be read as weights: {reason}") from error
 
 
@@ -159,14 +161,8 @@ def _check_pickles(file: Path, content: bytes, limit: int) -> None:
                 raise DataError(f"{file} unpacks to more than the {limit:,} bytes that such a file may have")
             names = [name for name in archive.namelist() if name.endswith(".pkl")]
             streams = [io.BytesIO(archive.read(name)) for name in names]
-    operations = 0
     for stream in streams:
-        for operation, value, _ in pickletools.genops(stream):
-            operations += 1
-            if operations > _MOST_OPERATIONS:
-                raise DataError(f"{file} holds much besides weights: save model.state_dict() alone")
-            if operation.name == "GLOBAL" and _ALLOCATES.fullmatch(str(value)):
-                raise DataError(f"{file} cannot be read as weights: {_OBJECTS}")
+        check_pickle(stream)
 
 
 def _fitting(module: nn.Module, given: Mapping[str, Tensor], task: Task) -> tuple[dict[str, Tensor], list[str]]:
