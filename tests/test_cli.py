@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import collegium
+from collegium import api
 from collegium.cli import main
 from collegium.training.recipe import Recipe
 
@@ -277,10 +278,10 @@ def test_completion_knows_commands_and_options(shell: str, capsys: pytest.Captur
 def test_what_lacks_memory_is_said_in_one_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @functools.wraps(collegium.api.report)  # with its options
+    @functools.wraps(api.report)  # with its options
     def full(**_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr(collegium.api, "report", full)
+    monkeypatch.setattr(api, "report", full)
     status, _, err = call("report run", capsys)
     assert status == 1 and err.startswith("collegium: there is not enough memory for this") and err.count("\n") == 1

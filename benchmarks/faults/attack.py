@@ -212,7 +212,7 @@ SHOWS = {
 }
 
 
-def deep(folder: Path, depth: int) -> None:
+def nested_folders(folder: Path, depth: int) -> None:
     """Folders in folders."""
     here = os.open(folder, os.O_RDONLY)
     for _ in range(depth):
@@ -221,3 +221,22 @@ def deep(folder: Path, depth: int) -> None:
         os.close(here)
         here = inner
     os.close(here)
+
+
+def archive(parts: dict[str, bytes]) -> bytes:
+    """A file of torch.save whose parts are given."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as packed:
+        for name, content in ({"archive/version": b"3\n", "archive/byteorder": b"little"} | parts).items():
+            packed.writestr(name, content)
+    return file.getvalue()
+
+
+ENDLESS_KEY = b"\x80\x02}N\x85q\0" + b"h\0\x86q\0" * 60 + b"Ns."
+"""A pickle of a dictionary whose key is a tuple of two references to a tuple of two references to ..., 60 times."""
+
+
+def many_bytes(count: int, size: int) -> bytes:
+    """The items of a dictionary in a pickle: so many arrays of so many bytes."""
+    made = b"cbuiltins\nbytearray\nJ" + struct.pack("<i", size) + b"\x85R"
+    return b"".join(b"K" + bytes([k]) + made for k in range(count))

@@ -26,6 +26,7 @@ import torch
 import yaml
 from attack import (
     ELSE,
+    ENDLESS_KEY,
     FORMULA,
     GO_ON,
     MARKUP,
@@ -34,9 +35,11 @@ from attack import (
     Attack,
     Place,
     Runs,
+    archive,
     bound_socket,
     change_json,
     change_yaml,
+    many_bytes,
     pickle_bomb,
     replace,
     zip_bomb,
@@ -432,7 +435,11 @@ def bombs() -> Iterator[Attack]:
         )
     for use in ("rank", "report"):
         yield Attack(
-            "bombs", "folders lie 1500 deep", lambda p: deep(p.work / "run/checkpoints", 1500), USES[use], refused=False
+            "bombs",
+            "folders lie 1500 deep",
+            lambda p: nested_folders(p.work / "run/checkpoints", 1500),
+            USES[use],
+            refused=False,
         )
     for name in ("recipe.yaml", "result.json", "metrics.csv"):
         yield Attack(
@@ -496,6 +503,18 @@ def bombs() -> Iterator[Attack]:
         lambda p: [replace(file, pickle_bomb()) for file in (p.work / "run/checkpoints").glob("*.pt")],
         USES["evaluate"],
     )
+    for what, pickled in {
+        "has a key of 2^60 values": ENDLESS_KEY,
+        "asks for 30 GB, in 40 parts": b"\x80\x02}(" + many_bytes(40, 7 * 10**8) + b"u.",
+    }.items():
+        yield Attack(
+            "bombs",
+            f"a checkpoint {what}",
+            lambda p, c=pickled: [
+                replace(file, archive({"archive/data.pkl": c})) for file in (p.work / "run/checkpoints").glob("*.pt")
+            ],
+            USES["evaluate"],
+        )
     yield Attack(
         "bombs", "an image of 60,000 x 60,000 pixels", image_bomb, (*ELSE, "--data", "folder:images"), refused=False
     )

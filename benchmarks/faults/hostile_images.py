@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from attack import NAMES, NO_FILES, SHOWS, Attack, Place, Runs, deep
+from attack import NAMES, NO_FILES, SHOWS, Attack, Place, Runs, nested_folders
 from PIL import Image
 
 
@@ -225,7 +225,7 @@ def images() -> Iterator[Attack]:
         "a link to the folder above": lambda p: (p.work / "images/up").symlink_to(".."),
         "a link to /": lambda p: (p.work / "images/root").symlink_to("/"),
         "a link to a file outside": lambda p: (p.work / "images/a.png").symlink_to(p.outside / "secret"),
-        "folders 1500 deep": lambda p: deep(p.work / "images", 1500),
+        "folders 1500 deep": lambda p: nested_folders(p.work / "images", 1500),
         "folders that end in .png": lambda p: (p.work / "images/a.png").mkdir(),
         "20,000 empty folders": lambda p: [(p.work / f"images/{k}").mkdir() for k in range(20_000)],
     }.items():

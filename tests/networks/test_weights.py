@@ -1,5 +1,6 @@
 """Weights from a file: which are read, what is new, what is refused."""
 
+import contextlib
 import io
 import pickle
 import zipfile
@@ -247,7 +248,7 @@ OLD = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {
         (b"".join(pickle.dumps(part, protocol=2) for part in OLD) + LONG, "holds much besides weights"),
         (saved(b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R."), "holds much besides weights .it calls"),
         (saved(b"\x80\x02ctorch\nFloatTensor\nJ\xff\xff\xff\x7f\x85R."), "holds much besides weights .it calls"),
-        (b"PK\1\2" * 100_001 + saved(b"\x80\x02}."), "has more than 100,000 parts"),
+        (saved(b"\x80\x02}.") + b"PK\1\2" * 100_001, "has more than 100,000 parts"),
     ],
     ids=["long", "long, of the old format", "bytes", "tensor", "parts"],
 )
@@ -256,6 +257,24 @@ def test_what_takes_more_time_or_memory_than_weights_is_refused(content: bytes, 
     file.write_bytes(content)
     with pytest.raises(DataError, match=sentence):
         build(f"{MODEL}:weights={file}", num_classes=7)
+
+
+def test_of_two_archives_in_one_file_the_one_that_was_looked_at_is_read(tmp_path: Path) -> None:
+    """Python's zipfile takes the list of parts before the archive's end, torch the one at the place that it tells."""
+    model, other, file = trained(), trained(), tmp_path / "model.pt"
+    with torch.no_grad():
+        for tensor in other.parameters():
+            tensor.zero_()
+    contents = []
+    for module in (other, model):
+        torch.save(module.state_dict(), file)
+        contents.append(file.read_bytes())
+    both = bytearray(contents[0] + contents[1])
+    first, last = contents[0].rindex(b"PK\5\6"), both.rindex(b"PK\5\6")
+    both[last + 16 : last + 20] = contents[0][first + 16 : first + 20]  # where the list of the first archive lies
+    file.write_bytes(both)
+    with contextlib.suppress(DataError):
+        assert same(build(f"{MODEL}:weights={file}", num_classes=7), model)
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from collegium.errors import DataError, UsageError
 from collegium.files import check_whole, read_bounded
 from collegium.networks.network import LoadedWeights, Task
-from collegium.networks.pickles import Refused, check_pickle
+from collegium.pickles import Refused, check_pickle
 
 ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 """Where a training checkpoint keeps the weights; the first that there is, so averaged weights before others."""
@@ -28,6 +28,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 _UNUSED = ("n_averaged", "aux1.", "aux2.", "AuxLogits.")
 _COUNTER = "num_batches_tracked"  # of batch norm; files from before torch 0.4.1 lack it
 _MIB = 2**20
+_MOST_OPERATIONS = 500_000  # of its pickle, which has about fifty for each tensor
 _MOST_PARTS = 100_000  # of a file of torch.save, which has one for each tensor
 
 
@@ -129,11 +130,11 @@ def _safetensors(file: Path, content: bytes) -> object:
 
 def _torch_file(file: Path, content: bytes, limit: int) -> object:
     try:
-        _check_pickles(file, content, limit)
+        checked = _checked_archive(file, content, limit) if content.startswith(b"PK\3\4") else _checked_old(content)
         # Checkpoints of many training scripts keep their options as a Namespace, which is data.
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(checked), map_location="cpu", weights_only=True)
     except DataError:
         raise
     except Refused as error:
@@ -148,21 +149,33 @@ def _torch_file(file: Path, content: bytes, limit: int) -> object:
         raise DataError(f"{file} cannot be read as weights: {reason}") from error
 
 
-def _check_pickles(file: Path, content: bytes, limit: int) -> None:
-    """Raises DataError where reading a file of torch.save would take much more time or memory than weights do."""
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        before = io.BytesIO(content)  # the format before torch 1.6: four pickles, of which the last has the weights
-        streams = [before] * 4
-    elif content.count(b"PK\1\2") > _MOST_PARTS:  # each begins an entry of the archive's list
+def _checked_archive(file: Path, content: bytes, limit: int) -> bytes:
+    """The archive of torch.save written anew, so that torch reads what was checked: one file can be two archives.
+
+    Raises:
+        DataError: it would take much more time or memory than weights do.
+        Refused: the same of its pickle.
+    """
+    if content.count(b"PK\1\2") > _MOST_PARTS:  # each begins an entry of the archive's list
         raise DataError(f"{file} has more than {_MOST_PARTS:,} parts, as no file of weights does")
-    else:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(part.file_size for part in archive.infolist()) > limit:
-                raise DataError(f"{file} unpacks to more than the {limit:,} bytes that such a file may have")
-            names = [name for name in archive.namelist() if name.endswith(".pkl")]
-            streams = [io.BytesIO(archive.read(name)) for name in names]
-    for stream in streams:
-        check_pickle(stream)
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as given, zipfile.ZipFile(written, "w") as anew:
+        if sum(part.file_size for part in given.infolist()) > limit:
+            raise DataError(f"{file} unpacks to more than the {limit:,} bytes that such a file may have")
+        for name in dict.fromkeys(given.namelist()):
+            part = given.read(name)
+            if name.lower().endswith(".pkl"):
+                check_pickle(io.BytesIO(part), _MOST_OPERATIONS)
+            anew.writestr(name, part)
+    return written.getvalue()
+
+
+def _checked_old(content: bytes) -> bytes:
+    """The same for the format before torch 1.6: five pickles, before the values."""
+    stream = io.BytesIO(content)
+    for _ in range(5):
+        check_pickle(stream, _MOST_OPERATIONS)
+    return content
 
 
 def _fitting(module: nn.Module, given: Mapping[str, Tensor], task: Task) -> tuple[dict[str, Tensor], list[str]]:

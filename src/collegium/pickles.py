@@ -5,7 +5,6 @@ import re
 from functools import cache
 from typing import IO
 
-MOST_OPERATIONS = 500_000  # of weights, which take about fifty for each tensor
 _MOST_VALUES = 10**7
 _ALLOCATES = re.compile(r"\w+ bytearray|torch(?:\.\w+)* \w*Tensor")  # what may be called with a size
 
@@ -14,22 +13,26 @@ class Refused(Exception):
     """A pickle of somebody who had something else in mind than weights."""
 
 
-def check_pickle(stream: IO[bytes]) -> None:
+def check_pickle(stream: IO[bytes], most: int | None = None) -> None:
     """Follows the next pickle of a stream, of which nothing is made.
 
     The values that a tuple stands for are counted with those of its parts: a tuple of two references to another, and so
     on, has 2^n, which all are visited where it is the key of a dictionary.
 
+    Args:
+        stream: is read up to the pickle's end.
+        most: operations that it may have.
+
     Raises:
-        Refused: it has more operations than weights have, stands for more than ten million values, or calls what takes
+        Refused: it has more operations, stands for more than ten million values, or calls what takes
             memory by a size alone.
         ValueError, IndexError, KeyError: it is none.
     """
     stack: list[int] = []  # of values that each stands for; a mark is a 0
     memo: dict[object, int] = {}
     for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
-        if number > MOST_OPERATIONS:
-            raise Refused(f"it has more than {MOST_OPERATIONS:,} operations")
+        if most is not None and number > most:
+            raise Refused(f"it has more than {most:,} operations")
         name = operation.name
         if name.endswith("PUT"):
             memo[argument] = stack[-1]
