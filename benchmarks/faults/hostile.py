@@ -40,6 +40,7 @@ from attack import (
     change_json,
     change_yaml,
     many_bytes,
+    nested_folders,
     pickle_bomb,
     replace,
     zip_bomb,
