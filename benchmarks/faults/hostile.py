@@ -434,14 +434,7 @@ def bombs() -> Iterator[Attack]:
             lambda p, t=text: replace(p.work / "run/peers/peer0/config.json", t),
             USES["export"],
         )
-    for use in ("rank", "report"):
-        yield Attack(
-            "bombs",
-            "folders lie 1500 deep",
-            lambda p: nested_folders(p.work / "run/checkpoints", 1500),
-            USES[use],
-            refused=False,
-        )
+    yield Attack("bombs", "folders lie 1500 deep", lambda p: nested_folders(p.work, 1500), USES["rank"], refused=False)
     for name in ("recipe.yaml", "result.json", "metrics.csv"):
         yield Attack(
             "bombs", f"{name} has 100 GiB", lambda p, n=name: os.truncate(p.work / "run" / n, 100 * GIB), USES["report"]
