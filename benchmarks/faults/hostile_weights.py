@@ -136,6 +136,7 @@ def torch_files(touch: str) -> dict[str, Callable[[], bytes]]:
 
 def odd_tensors(own: dict[str, Tensor]) -> dict[str, dict[Any, Any]]:
     """What makes weights by name wrong in one place."""
+    warnings.simplefilter("ignore")  # of torch, on sparse and quantised tensors
     name = next(key for key, value in own.items() if value.ndim == 4)
     one = torch.zeros(1)
     odd: dict[str, Any] = {

@@ -256,6 +256,17 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "run", peers="2xresnet14")
 
 
+def test_a_result_of_another_recipe_is_noticed_before_networks_are_made(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("2xresnet8", "250xresnet8"))
+    monkeypatch.setattr("collegium.training.run.build", None)
+    with pytest.raises(DataError, match="is that of another run: peers 2, where recipe.yaml says 250"):
+        restore(folder)
+
+
 def test_a_result_with_another_digit_is_noticed(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     file = tmp_path / "run" / "result.json"
