@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, and how it ends."""
 
+import functools
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import collegium
+from collegium import api
 from collegium.cli import main
 from collegium.training.recipe import Recipe
 
@@ -271,3 +273,15 @@ def test_completion_knows_commands_and_options(shell: str, capsys: pytest.Captur
     pytest.importorskip("shtab", reason="completion needs the package shtab")
     status, out, _ = call(f"--print-completion {shell}", capsys)
     assert status == 0 and all(word in out for word in ("train", "reproduce", "share-until", "method.temperature"))
+
+
+def test_what_lacks_memory_is_said_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @functools.wraps(api.report)  # with its options
+    def full(**_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(api, "report", full)
+    status, _, err = call("report run", capsys)
+    assert status == 1 and err.startswith("collegium: there is not enough memory for this") and err.count("\n") == 1

@@ -13,8 +13,8 @@ import collegium
 from collegium import exporting
 from collegium.cli import main
 from collegium.errors import TrainingError, UsageError
-from collegium.exporting import session_answer
 from collegium.networks import build
+from collegium.onnx_files import onnx_session, session_answer
 from collegium.quantising import RunImages
 from collegium.student import read_config, save_peer
 from collegium.training.run import restore
@@ -79,7 +79,7 @@ def test_fp16_holds_half_weights_and_takes_and_gives_float32(run: Path, format: 
         weights = [w for w in onnx.load(made.path).graph.initializer if w.dims and "bias" not in w.name]
         large = [w for w in weights if len(w.dims) > 1 and w.dims[0] > 1]
         assert large and {w.data_type for w in large} == {onnx.TensorProto.FLOAT16}
-        answered = session_answer(exporting._session(made.path.read_bytes()))(images)
+        answered = session_answer(onnx_session(made.path.read_bytes()))(images)
     expected = collegium.load_peer(run)(normalised(images, read_config(run)))
     assert answered.dtype == torch.float32
     torch.testing.assert_close(answered, expected, atol=2e-2, rtol=2e-2)
@@ -100,7 +100,7 @@ def test_int8_says_and_keeps_the_accuracy_before_and_after(run: Path) -> None:
     assert onnx.TensorProto.INT8 in kinds and "QuantizeLinear" in {node.op_type for node in model.graph.node}
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     batches = RunImages(run, read_config(run), normalised=False, batch_size=None, data=None)
-    answer = session_answer(exporting._session(made.path.read_bytes()))
+    answer = session_answer(onnx_session(made.path.read_bytes()))
     assert batches.accuracy(answer, "") == made.quantised.accuracy_after
     for line in ("accuracy on the 450 test images: ", "in int8 with scales of 256 training images"):
         assert line in str(made)

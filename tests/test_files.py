@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from collegium.errors import DataError, StorageError, UsageError
-from collegium.files import check_whole, inside, locked, read_bounded, write_checked, write_whole
+from collegium.files import check_whole, copy_bounded, inside, locked, read_bounded, write_checked, write_whole
 
 
 @pytest.mark.parametrize(("content", "expected"), [("grün", "grün".encode()), (b"\x00\x01", b"\x00\x01")])
@@ -166,6 +166,18 @@ def test_only_regular_files_of_a_size_are_read(tmp_path: Path) -> None:
     for name in (".", "pipe", "endless"):
         with pytest.raises(DataError, match="it is not a file"):
             read_bounded(tmp_path / name, 10)
+        with pytest.raises(DataError, match="it is not a file"):
+            copy_bounded(tmp_path / name, tmp_path / "copy", 10)
+    copy_bounded(tmp_path / "file", tmp_path / "copy", 4)
+    assert (tmp_path / "copy").read_bytes() == b"four"
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 2**40)
+    for limit in (3, 2**39):  # of which not a byte is read
+        with pytest.raises(DataError, match="more than the [0-9,]+ bytes"):
+            read_bounded(tmp_path / "large", limit)
+        with pytest.raises(DataError, match="more than the [0-9,]+ bytes"):
+            copy_bounded(tmp_path / "large", tmp_path / "copied", limit)
+    assert not (tmp_path / "copied").exists()
     with pytest.raises(FileNotFoundError):
         read_bounded(tmp_path / "none", 10)
 

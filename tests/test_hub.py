@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -188,7 +189,7 @@ def test_what_is_pulled_runs_no_code_and_is_bounded(
     (other(fake, "them/pickle") / "pytorch_model.bin").write_bytes(b"pickle")
     collegium.load_peer("hf://them/pickle")
     assert "pytorch_model.bin" not in fake.downloads
-    monkeypatch.setitem(hub._PEER, "model.safetensors", 1000)
+    monkeypatch.setitem(hub.LARGEST, "model.safetensors", 1000)
     other(fake, "them/large")
     with pytest.raises(DataError, match=r"model.safetensors of hf://them/large has .* bytes; it may have 1,000"):
         collegium.load_peer("hf://them/large")
@@ -222,6 +223,7 @@ def test_a_damaged_download_is_noticed_by_its_checksum(fake: FakeHub, run: Path)
         ("hf://nobody/nothing", "hf://nobody/nothing cannot be read: 404 Client Error."),
         ("hf://onename", "'hf://onename' names nothing on the Hub: write hf://OWNER/NAME"),
         ("hf://a/../b", "names nothing on the Hub"),
+        ("hf://a/b@refs/../../c", "names nothing on the Hub"),
         ("hf://them/empty", "hf://them/empty is not a peer: it has no config.json"),
     ],
 )
@@ -229,6 +231,26 @@ def test_what_is_not_on_the_hub_is_said(name: str, message: str, fake: FakeHub) 
     (fake.folder / "them/empty").mkdir(parents=True)
     with pytest.raises(UsageError, match=message):
         collegium.load_peer(name)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json.sha256"])
+def test_what_a_link_leads_to_is_not_pushed(file: str, fake: FakeHub, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "secret").write_text("mine")
+    link = tmp_path / "run" / "peers" / "peer0" / file
+    link.unlink()
+    link.symlink_to(tmp_path / "secret")
+    with pytest.raises(DataError, match=f"{file} is a link, which is not followed|peer0/config.json is damaged"):
+        collegium.push(tmp_path / "run", "me/linked")
+    assert not fake.made
+
+
+def test_no_more_is_pushed_than_can_be_pulled(fake: FakeHub, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    os.truncate(tmp_path / "run" / "peers" / "peer0" / "model.safetensors", hub.LARGEST_WEIGHTS + 1)
+    with pytest.raises(DataError, match="model.safetensors: it has more than the 4,294,967,296 bytes"):
+        collegium.push(tmp_path / "run", "me/large")
+    assert not fake.made
 
 
 def test_what_cannot_be_pushed_is_said(fake: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

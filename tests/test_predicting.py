@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import collegium
@@ -254,3 +255,24 @@ def test_a_broken_file_is_not_counted_as_resized(tmp_path: Path) -> None:
     reader = predicting._Reader({"in_channels": 3, "image_size": [8, 8]}, skip_broken=True)
     read = reader([str(tmp_path / "broken.jpg"), str(tmp_path / "whole.jpg")])
     assert (len(read.images), read.resized, len(read.broken)) == (1, 1, 1)
+
+
+def test_a_long_and_narrow_image_counts_as_broken(tmp_path: Path) -> None:
+    peer(tmp_path / "peer", resize=200)
+    Image.new("L", (10**5, 1)).save(tmp_path / "a.png")
+    with pytest.raises(
+        DataError, match=r"a.png cannot be decoded \(it has 100,000 x 1 pixels, and would be resized to"
+    ):
+        collegium.predict(tmp_path / "peer", tmp_path / "a.png")
+    assert len(collegium.predict(tmp_path / "peer", tmp_path / "a.png", skip_broken=True)) == 0
+
+
+def test_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "peer" / "model.safetensors"
+    network = peer(tmp_path / "peer")
+    state = network.state_dict()
+    save_file(state | {"classifier.linear.bias": state["classifier.linear.bias"] * float("nan")}, file)
+    file.with_name(f"{file.name}.sha256").unlink()
+    picture(tmp_path / "a.png")
+    with pytest.raises(DataError, match="the network answers with numbers that are not finite"):
+        collegium.predict(tmp_path / "peer", tmp_path / "a.png")

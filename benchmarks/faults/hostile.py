@@ -1,6 +1,6 @@
 """Files that an attacker made, given to the command line: nothing runs, hangs, leaves its folder or takes memory.
 
-python benchmarks/faults/hostile.py [--count 1000] [--out FOLDER]
+python benchmarks/faults/hostile.py [--count 1000] [--kinds KINDS] [--out FOLDER]
 
 Every case has a folder of its own with a finished run, an unfinished one and a study, of which one thing is replaced.
 Beside it lies another folder, in which nothing may change.
@@ -11,19 +11,44 @@ import json
 import os
 import pickle
 import shutil
-import socket
 import struct
+import sys
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from attack import (
+    ELSE,
+    ENDLESS_KEY,
+    FORMULA,
+    GO_ON,
+    MARKUP,
+    STEERING,
+    USES,
+    Attack,
+    Place,
+    Runs,
+    archive,
+    bound_socket,
+    change_json,
+    change_yaml,
+    many_bytes,
+    nested_folders,
+    pickle_bomb,
+    replace,
+    zip_bomb,
+)
+from hostile_exported import exported
+from hostile_hub import hub, pushed
+from hostile_images import images
+from hostile_weights import weights
 from trials import (
     GIB,
     OK,
@@ -48,78 +73,7 @@ from trials import (
 SECONDS = 5.0  # of computing
 PATIENCE = 60.0  # by the clock, after which a case counts as one that hangs
 MEMORY = GIB
-GO_ON = ("train", *TINY, "--run", "part", "--quiet")
-ELSE = ("train", *TINY, "--run", "new", "--quiet")
-USES = {
-    "evaluate": ("evaluate", "run"),
-    "report": ("report", "run"),
-    "export": ("export", "run"),
-    "ensemble": ("export", "run", "--predictor", "ensemble"),
-    "repeat": ("train", *TINY, "--run", "run"),
-    "go on": GO_ON,
-    "config": ("train", "--config", "run/recipe.yaml", "--run", "new", "--quiet"),
-    "teacher": ("train", *TINY, "--method", "kd", "--teacher", "run", "--run", "new", "--quiet"),
-    "start": ("train", *TINY, "--start-from", "run", "--run", "new", "--quiet"),
-    "rank": ("rank", "."),
-    "compare": ("compare", "study"),
-    "add": ("compare", "--methods", "dml", *TINY[2:], "--seeds", "0", "--study", "study", "--quiet"),
-}
-
-
-@dataclass(frozen=True)
-class Place:
-    """The folders of a case."""
-
-    work: Path  # with run, part and study in it: the current folder
-    outside: Path
-
-    @property
-    def touch(self) -> str:
-        """The command that would betray that something ran."""
-        return f"touch {self.outside}/EXECUTED"
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One case: what is done to the folder, and which command then meets it.
-
-    Args:
-        kind: of attack.
-        what: in words.
-        make: changes the folder.
-        use: the command.
-        refused: it must end in a sentence; else it may go well too.
-    """
-
-    kind: str
-    what: str
-    make: Callable[[Place], object]
-    use: tuple[str, ...]
-    refused: bool = True
-
-
-class Runs:
-    """What a pickle runs when it is read."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, (self.text,)
-
-
-def change_json(file: Path, **entries: Any) -> None:
-    file.with_name(file.name + ".sha256").unlink(missing_ok=True)  # the attacker writes no checksum
-    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
-
-
-def change_yaml(file: Path, **entries: Any) -> None:
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | entries))
-
-
-def replace(file: Path, content: bytes | str) -> None:
-    file.with_name(file.name + ".sha256").unlink(missing_ok=True)
-    file.write_bytes(content.encode() if isinstance(content, str) else content)
+RECURSION = sys.getrecursionlimit()
 
 
 def newest(run: Path) -> Path:
@@ -366,21 +320,12 @@ def change_cells(study: Path, **entries: Any) -> None:
 def not_files() -> Iterator[Attack]:
     """Pipes, sockets, devices, folders and links to themselves in place of files."""
 
-    def bind(path: Path) -> None:
-        here = os.getcwd()
-        os.chdir(path.parent)
-        try:
-            socket.socket(socket.AF_UNIX).bind(path.name[:20])
-            Path(path.name[:20]).rename(path.name)
-        finally:
-            os.chdir(here)
-
     makers: dict[str, Callable[[Path], object]] = {
         "a named pipe": os.mkfifo,
         "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
         "a link to itself": lambda path: path.symlink_to(path.name),
         "a folder": Path.mkdir,
-        "a socket": bind,
+        "a socket": bound_socket,
         "a link to /dev/stdin": lambda path: path.symlink_to("/dev/stdin"),
     }
 
@@ -489,6 +434,7 @@ def bombs() -> Iterator[Attack]:
             lambda p, t=text: replace(p.work / "run/peers/peer0/config.json", t),
             USES["export"],
         )
+    yield Attack("bombs", "folders lie 1500 deep", lambda p: nested_folders(p.work, 1500), USES["rank"], refused=False)
     for name in ("recipe.yaml", "result.json", "metrics.csv"):
         yield Attack(
             "bombs", f"{name} has 100 GiB", lambda p, n=name: os.truncate(p.work / "run" / n, 100 * GIB), USES["report"]
@@ -551,6 +497,18 @@ def bombs() -> Iterator[Attack]:
         lambda p: [replace(file, pickle_bomb()) for file in (p.work / "run/checkpoints").glob("*.pt")],
         USES["evaluate"],
     )
+    for what, pickled in {
+        "has a key of 2^60 values": ENDLESS_KEY,
+        "asks for 30 GB, in 40 parts": b"\x80\x02}(" + many_bytes(40, 7 * 10**8) + b"u.",
+    }.items():
+        yield Attack(
+            "bombs",
+            f"a checkpoint {what}",
+            lambda p, c=pickled: [
+                replace(file, archive({"archive/data.pkl": c})) for file in (p.work / "run/checkpoints").glob("*.pt")
+            ],
+            USES["evaluate"],
+        )
     yield Attack(
         "bombs", "an image of 60,000 x 60,000 pixels", image_bomb, (*ELSE, "--data", "folder:images"), refused=False
     )
@@ -561,17 +519,6 @@ def bombs() -> Iterator[Attack]:
             lambda p, s=shape: replace(p.work / "x.npy", npy_header(s)),
             (*ELSE, "--data", "scene", "--data.cube", "x.npy", "--data.labels", "x.npy"),
         )
-
-
-def zip_bomb(name: str, first: bytes, gib: int) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, first)
-        with archive.open("archive/data/0", "w", force_zip64=True) as file:
-            packer = bytes(64 * 2**20)
-            for _ in range(min(gib * 16, 4)):
-                file.write(packer)
-    return content.getvalue()
 
 
 def npz_bomb(gib: int) -> bytes:
@@ -589,14 +536,6 @@ def npy_header(shape: str, kind: str = "|u1") -> bytes:
     text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
     text += " " * (63 - (10 + len(text)) % 64) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
-
-
-def pickle_bomb() -> bytes:
-    """A list of lists of lists ..., each ten times the one before."""
-    value: list[Any] = [b"x" * 100]
-    for _ in range(30):
-        value = [value] * 10
-    return pickle.dumps(value)
 
 
 def image_bomb(place: Place) -> None:
@@ -675,7 +614,7 @@ def sizes() -> Iterator[Attack]:
     ]
     for value in recipes:
         shown = str(value)[:60]
-        for use in ("evaluate", "config"):
+        for use in ("evaluate",) if value == {"peers": "250xresnet8"} else ("evaluate", "config"):  # as may be trained
             yield Attack(
                 "sizes",
                 f"recipe.yaml has {shown}",
@@ -705,11 +644,6 @@ def sizes() -> Iterator[Attack]:
                 USES[use],
                 refused=False,
             )
-
-
-STEERING = ["\x1b]0;TITLE\x07", "\x1b[2J", "\x9b31m", "[/bold]", "[link=file:///etc/passwd]x", "\u202egnp.exe", "\r\nX"]
-MARKUP = "<script>alert(1)</script>"
-FORMULA = '=HYPERLINK("http://x")'
 
 
 def texts() -> Iterator[Attack]:
@@ -799,7 +733,8 @@ def class_folders(place: Place, name: str) -> None:
 
 def attacks() -> list[Attack]:
     """All of them."""
-    return [*code(), *pickles(), *links(), *not_files(), *bombs(), *sizes(), *texts()]
+    own = [*code(), *pickles(), *links(), *not_files(), *bombs(), *sizes(), *texts()]
+    return [*own, *weights(), *hub(), *pushed(), *exported(), *images()]
 
 
 def make_base(folder: Path) -> Path:
@@ -827,10 +762,15 @@ def check(attack: Attack, base: Path, folder: Path) -> tuple[str, Outcome]:
     (place.work / "evil.py").write_text(f"import os\nos.system({place.touch!r})\ndef net(num_classes): pass\n")
     attack.make(place)
     before = snapshot(place.outside)
-    outcome = trial(command(*attack.use), place.work, seconds=PATIENCE, memory=MEMORY)
+    sys.setrecursionlimit(RECURSION)
+    prepare = partial(attack.prepare, place) if attack.prepare else None
+    outcome = trial(command(*attack.use), place.work, seconds=PATIENCE, memory=MEMORY, prepare=prepare)
+    sys.setrecursionlimit(10 * RECURSION)  # for this process's own look at folders
     found = ""
     if (place.outside / "EXECUTED").exists() or list(folder.rglob("EXECUTED")):
         found = "something ran"
+    elif "nobody may change" in outcome.text or uploaded(place.work / "hub", "nobody may change"):
+        found = "something outside was told"
     elif snapshot(place.outside) != before:
         found = "something outside was changed"
     elif outcome.seconds > SECONDS:
@@ -841,6 +781,13 @@ def check(attack: Attack, base: Path, folder: Path) -> tuple[str, Outcome]:
         found = sentence_fault(outcome, place.work, folder)
     shutil.rmtree(folder)
     return found or OK, outcome
+
+
+def uploaded(hub: Path, text: str) -> bool:
+    """Whether a file on the Hub of a case holds a text."""
+    return any(
+        text.encode() in file.read_bytes() for file in hub.rglob("*") if file.is_file() and not file.is_symlink()
+    )
 
 
 def page_fault(work: Path) -> str:
@@ -857,12 +804,17 @@ def page_fault(work: Path) -> str:
 
 
 def main() -> None:
-    options = parser(__doc__ or "", 10_000).parse_args()
+    made = parser(__doc__ or "", 10_000)
+    made.add_argument("--kinds", default="", help="those alone whose kind is one of these, with commas between")
+    options = made.parse_args()
     warm()
+    import timm  # noqa: F401
+
+    chosen = [attack for attack in attacks() if not options.kinds or attack.kind in options.kinds.split(",")]
     record = Record("hostile", options.out)
     with tempfile.TemporaryDirectory() as scratch:
         base = make_base(Path(scratch) / "base")
-        for number, attack in enumerate(spread(attacks(), options.count)):
+        for number, attack in enumerate(spread(chosen, options.count)):
             found, outcome = check(attack, base, Path(scratch) / str(number))
             what = f"{attack.what}: {' '.join(attack.use)[:100]}"
             record.add(Case(number, attack.kind, ascii(what)[1:-1], ascii(found)[1:-1], outcome.seconds))

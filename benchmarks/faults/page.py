@@ -19,7 +19,7 @@ TITLES = {
 
 ASKED = {
     "hostile": "Files that an attacker made are given to the command line. Nothing of theirs runs, nothing outside the "
-    "folder is changed, the command ends within 5 s and 1 GiB more of memory, in one sentence or with what "
+    "folder is changed or told, the command ends within 5 s and 1 GiB more of memory, in one sentence or with what "
     "is shown escaped.",
     "flips": "A few bytes of a finished run's file are changed. Loading must notice: it refuses the file, or takes the "
     "checkpoint before it with a warning.",

@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from trials import (
     OK,
@@ -73,7 +74,7 @@ def options() -> Iterator[Wrong]:
     made |= {f"data {kind}": ("train", "--data", f"{kind}:{rest}") for kind, rest in KINDS_OF_DATA.items()}
     made |= {"compare": ("compare", "--methods", "dml", "--study", "new"), "reproduce": ("reproduce", "ffl/table1a")}
     made |= {name: (name, "run") for name in ("evaluate", "report", "export")} | {"rank": ("rank", ".")}
-    made |= {"predict": ("predict", "run", "run")}
+    made |= {"predict": ("predict", "run", "image.png"), "push": ("push", "run", "me/net")}
     seen = set()
     for title, (name, *arguments) in made.items():
         for option, kind in cli.COMMANDS[name][0](arguments).kinds.items():
@@ -91,7 +92,7 @@ KINDS_OF_DATA = {"folder": "images", "torchvision": "MNIST", "huggingface": "mni
 
 
 def in_words(*arguments: str) -> Wrong:
-    known = ("train", "compare", "reproduce", "rank", "evaluate", "predict", "report", "export", "list")
+    known = ("train", "compare", "reproduce", "rank", "evaluate", "predict", "report", "export", "push", "list")
     kind = arguments[0] if arguments[0] in known else "no command"
     return Wrong(kind, " ".join(arguments)[:120], command(*arguments))
 
@@ -204,6 +205,23 @@ def commands() -> Iterator[Wrong]:
             "resnet8:weights=nowhere.pt",
             "resnet8:weights=run/recipe.yaml",
             "resnet8:weights=run",
+            "resnet8:weights=.",
+            "resnet8:weights=broken.onnx",
+            "resnet8:weights=broken.pt2",
+            "resnet8:weights=image.png",
+            "resnet8:weights=run/peers/peer0/config.json",
+            "resnet8:weights=run/checkpoints/step_000000004.pt",
+            "resnet8:weights=run/peers/peer0/model.safetensors.sha256",
+            "resnet14:weights=run/peers/peer0/model.safetensors",
+            "timm/resnet10t:weights=run/peers/peer0/model.safetensors",
+            "timm/resnet10t:weights=",
+            "timm/resnet10t:checkpoint_path=run/peers/peer0/model.safetensors",
+            "torchvision/resnet18:weights=DEFAULT",
+            "torchvision/resnet18:weights=IMAGENET1K_V1",
+            "resnet8:weight=run/peers/peer0/model.safetensors",
+            "resnet8:weights=run/peers/peer0/model.safetensors:weights=nowhere.pt",
+            "resnet8:weights=/dev/null",
+            "resnet8:weights=" + "x" * 300,
             "resnet8:normalise=x",
             "timm/resnet18:weights=run/result.json",
             "hybridsn",
@@ -262,13 +280,50 @@ def commands() -> Iterator[Wrong]:
         ("study", "run"),
         ("unfinished", "run"),
         ("run/recipe.yaml", "run"),
-        ("run", "run", "--out", "labels.txt"),
-        ("run", "run", "--out", ""),
-        ("run", "run", "--predictor", "peer9"),
-        ("run", "run", "--batch-size", "0"),
-        ("run", "run", "--workers", "-1"),
-        ("run", "run", "--top", "0"),
-        ("run", "run", "--nothing"),
+        ("run", "broken.png"),
+        ("run", "broken"),
+        ("run", "image.png", "broken"),
+        ("run", "empty"),
+        ("run", "/dev/null"),
+        ("run", "a\0b"),
+        ("run", "x" * 300),
+        ("nowhere", "image.png"),
+        ("nowhere.onnx", "image.png"),
+        ("nowhere.pt2", "image.png"),
+        ("broken.onnx", "image.png"),
+        ("broken.pt2", "image.png"),
+        ("image.png", "image.png"),
+        ("run/result.json", "image.png"),
+        ("run/peers", "image.png"),
+        ("run/peers/peer9", "image.png"),
+        ("study", "image.png"),
+        ("unfinished", "image.png"),
+        ("hf://net", "image.png"),
+        ("hf://", "image.png"),
+        ("image.png", "run"),
+        ("run", "image.png", "--out", "labels.txt"),
+        ("run", "image.png", "--out", "labels"),
+        ("run", "image.png", "--out", ""),
+        ("run", "image.png", "--out", "run"),
+        ("run", "image.png", "--out", "/proc/x.csv"),
+        ("run", "image.png", "--out", "image.png/x.csv"),
+        ("run", "image.png", "--predictor", "peer9"),
+        ("run", "image.png", "--predictor", ""),
+        ("run", "image.png", "--predictor", "fused"),
+        ("run", "image.png", "--predictor", "peer0_ema"),
+        ("run", "image.png", "--predictor", "../peer0"),
+        ("run/peers/peer0", "image.png", "--predictor", "ensemble"),
+        ("broken.onnx", "image.png", "--predictor", "peer0"),
+        ("run", "image.png", "--batch-size", "0"),
+        ("run", "image.png", "--batch-size", "many"),
+        ("run", "image.png", "--workers", "-1"),
+        ("run", "image.png", "--workers", "1.5"),
+        ("run", "image.png", "--top", "0"),
+        ("run", "image.png", "--top", "-1"),
+        ("run", "image.png", "--top", "all"),
+        ("run", "image.png", "--json", "yes"),
+        ("run", "image.png", "--format", "csv"),
+        ("run", "image.png", "--nothing"),
     ):
         yield in_words("predict", *arguments)
     for name in ("evaluate", "report", "export"):
@@ -295,16 +350,60 @@ def commands() -> Iterator[Wrong]:
         ("--predictor", ""),
         ("--predictor", "fused"),
         ("--predictor", "../peer0"),
-        ("--output", ""),
-        ("--output", "/proc/x"),
-        ("--output", "run"),
-        ("--output", "nowhere/x"),
+        ("--out", ""),
+        ("--out", "/proc/x.pt2"),
+        ("--out", "run"),
+        ("--out", "nowhere/x"),
+        ("--out", "network.onnx"),
+        ("--out", "network.pt2", "--format", "onnx"),
+        ("--out", "image.png/network.pt2"),
         ("--batch-size", "0"),
         ("--batch-size", "-1"),
+        ("--opset", "18"),
         ("--opset", "1"),
+        ("--opset", "0", "--format", "onnx"),
+        ("--opset", "17", "--format", "onnx"),
+        ("--opset", "999", "--format", "onnx"),
+        ("--opset", "newest", "--format", "onnx"),
         ("--precision", "fp7"),
+        ("--precision", ""),
+        ("--precision", "16"),
+        ("--precision", "bf16"),
+        ("--precision", "int8"),
+        ("--precision", "int8", "--format", "torch"),
     ):
         yield in_words("export", "run", *arguments)
+    yield in_words("export", "run/peers/peer0", "--precision", "int8", "--format", "onnx")
+    yield in_words("export", "hf://me/net")
+    yield in_words("export", "hf://me/net", "--out", "network.pt2", "--predictor", "peer0")
+    for arguments in (
+        (),
+        ("run",),
+        ("run", ""),
+        ("run", "net"),
+        ("run", "a/b/c"),
+        ("run", "me/"),
+        ("run", "/net"),
+        ("run", "../net"),
+        ("run", "hf://me/net"),
+        ("run", "me/" + "x" * 97),
+        ("run", "me/a net"),
+        ("nowhere", "me/net"),
+        ("", "me/net"),
+        ("study", "me/net"),
+        ("unfinished", "me/net"),
+        ("run/recipe.yaml", "me/net"),
+        ("run/peers", "me/net"),
+        ("image.png", "me/net"),
+        ("run", "me/net", "--predictor", "peer9"),
+        ("run", "me/net", "--predictor", ""),
+        ("run", "me/net", "--predictor", "ensemble"),
+        ("run", "me/net", "--predictor", "../peer0"),
+        ("run", "me/net", "--private", "maybe"),
+        ("run", "me/net", "--public"),
+        ("run", "me/net", "net"),
+    ):
+        yield in_words("push", *arguments)
     for arguments in (
         (),
         ("nowhere",),
@@ -704,6 +803,11 @@ def main() -> None:
         shutil.copytree(
             base / "run", base / "unfinished", ignore=shutil.ignore_patterns("result.json*", "peers", "checkpoints")
         )
+        Image.new("L", (16, 16), 90).save(base / "image.png")
+        (base / "empty").mkdir()
+        (base / "broken").mkdir()
+        for name in ("broken.png", "broken/a.png", "broken.onnx", "broken.pt2"):
+            (base / name).write_bytes(b"broken")
         copy(base, work)
         before = snapshot(work)
         cases = sample(table(given.declared, given.seed), given.count, given.seed)

@@ -12,7 +12,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from collegium.errors import CollegiumError, DataError, TrainingError, UsageError, nearest
+from collegium.errors import CollegiumError, DataError, TrainingError, UsageError, nearest, out_of_memory
 from collegium.extras import how_to_install
 from collegium.formatting import printable
 from collegium.user_code import consent
@@ -76,10 +76,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader of a pipe went away; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except MemoryError:
-        if debug:
-            traceback.print_exc()
-        _fail("collegium: there is not enough memory for this: take smaller networks, images or batches", 1)
     except OSError as error:
         if debug:
             traceback.print_exc()
@@ -89,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         reason = " ".join(str(error).split())
+        if out_of_memory(error):
+            _fail("collegium: there is not enough memory for this: take smaller networks, images or batches", 1)
         _fail(f"collegium: {type(error).__name__}: {reason} (--debug shows where)", 1)
 
 

@@ -46,6 +46,14 @@ class Interrupted(TrainingError):
     exit_status = 130
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is lacking, as torch and ONNX Runtime do by a RuntimeError."""
+    said = str(error)
+    return isinstance(error, MemoryError) or any(
+        words in said for words in ("allocate memory", "out of memory", "Failed to allocate")
+    )
+
+
 def nearest(name: str, known: list[str]) -> str:
     """``"; did you mean 'resnet20' or 'resnet32'?"``, or where nothing is near the beginning of the list."""
     import difflib

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from collegium.files import check_can_make, inside, storing, write_whole
 from collegium.formatting import percent
 from collegium.hub import on_hub
 from collegium.logs import no_logging
+from collegium.onnx_files import Answer, onnx_session, session_answer
 from collegium.quantising import Quantised, RunImages, quantise
 from collegium.student import load_peer, peer_folder, read_config
 from collegium.user_code import consents
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 Format = Literal["torch", "onnx"]
 Precision = Literal["fp32", "fp16", "int8"]
-Answer = Callable[[Tensor], Tensor]
 SUFFIX = {"torch": ".pt2", "onnx": ".onnx"}
 LARGEST_DIFFERENCE = {"fp32": 1e-3, "fp16": 3e-2}
 """Of the logits' own size: other kernels round otherwise, another network differs by about 1."""
@@ -170,7 +170,7 @@ def export(
                 content, found = _in_8_bits(content, images)
                 told |= {"quantised": found._asdict()}
             content = _described(content, json.dumps({**config, **told}))
-            answer = session_answer(_session(content))
+            answer = session_answer(onnx_session(content))
     except CollegiumError:
         raise
     except Exception as error:  # torch and ONNX raise many kinds
@@ -389,21 +389,9 @@ def _in_8_bits(content: bytes, images: RunImages) -> tuple[bytes, Quantised]:
     return made, Quantised(
         calibration_images=images.calibration_images,
         test_images=len(images.data.test),
-        accuracy_before=images.accuracy(session_answer(_session(content)), "Scoring in fp32"),
-        accuracy_after=images.accuracy(session_answer(_session(made)), "Scoring in int8"),
+        accuracy_before=images.accuracy(session_answer(onnx_session(content)), "Scoring in fp32"),
+        accuracy_after=images.accuracy(session_answer(onnx_session(made)), "Scoring in int8"),
     )
-
-
-def _session(content: bytes) -> Any:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-
-
-def session_answer(session: Any) -> Answer:
-    """What an InferenceSession of onnxruntime answers to its only input, as a function."""
-    name = session.get_inputs()[0].name
-    return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
 
 
 def _in_openvino(content: bytes, answer: Answer, image_shape: tuple[int, ...], batch_size: int | None) -> str:

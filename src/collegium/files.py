@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 import warnings
 from collections.abc import Iterator
@@ -134,8 +135,8 @@ def check_whole(path: Path, limit: int | None = None) -> None:
     except FileNotFoundError:
         return
     with reading(path), _open_regular(path) as file:
-        if limit is not None and os.fstat(file.fileno()).st_size > limit:
-            raise DataError(f"cannot read {path}: it has more than the {limit:,} bytes that such a file may have")
+        if limit is not None:
+            _check_size(path, file, limit)
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if kept != [found.encode(), path.name.encode()]:
         raise DataError(
@@ -167,11 +168,34 @@ def read_bounded(path: Path, limit: int) -> bytes:
         DataError: it is no regular file, cannot be read, or is longer.
     """
     with reading(path), _open_regular(path) as file:
+        _check_size(path, file, limit)
         # Not more than it has: as much memory is taken at once.
         content = file.read(min(limit, os.fstat(file.fileno()).st_size or limit) + 1)
-    if len(content) > limit:
-        raise DataError(f"cannot read {path}: it has more than the {limit:,} bytes that such a file may have")
+    if len(content) > limit:  # what is not on a disk does not say its size
+        raise _too_long(path, limit)
     return content
+
+
+def copy_bounded(source: Path, target: Path, limit: int) -> None:
+    """Copies a regular file.
+
+    Raises:
+        DataError: it is none, cannot be read, or has more than ``limit`` bytes.
+        StorageError: the copy cannot be written.
+    """
+    with reading(source), _open_regular(source) as file:
+        _check_size(source, file, limit)
+        with storing(target), target.open("wb") as copy:
+            shutil.copyfileobj(file, copy, 2**20)
+
+
+def _check_size(path: Path, file: BufferedReader, limit: int) -> None:
+    if os.fstat(file.fileno()).st_size > limit:
+        raise _too_long(path, limit)
+
+
+def _too_long(path: Path, limit: int) -> DataError:
+    return DataError(f"cannot read {path}: it has more than the {limit:,} bytes that such a file may have")
 
 
 @contextmanager

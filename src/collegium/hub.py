@@ -10,8 +10,10 @@ from collegium.files import checksum_file, inside, storing
 from collegium.schemas import LARGEST_JSON
 
 LARGEST_WEIGHTS = 4 * 2**30  # bytes: a thousand million weights of fp32
-_PEER = {"config.json": LARGEST_JSON, "model.safetensors": LARGEST_WEIGHTS}  # file -> the most bytes
-_NAME = re.compile(r"hf:/{1,2}([\w-][\w.-]{0,95}/[\w-][\w.-]{0,95})(?:@([\w./-]{1,100}))?")
+_PEER = {"config.json": LARGEST_JSON, "model.safetensors": LARGEST_WEIGHTS}
+LARGEST = _PEER | {checksum_file(Path(file)).name: 4096 for file in _PEER}
+"""Each file of a peer, and the most bytes that it may have."""
+_NAME = re.compile(r"hf:/{1,2}([\w-][\w.-]{0,95}/[\w-][\w.-]{0,95})(?:@((?!.*\.\.)[\w./-]{1,100}))?")
 
 
 def located(path: str | Path) -> Path:
@@ -47,8 +49,7 @@ def located(path: str | Path) -> Path:
     for file in _PEER:
         if file not in sizes:
             raise UsageError(f"hf://{name} is not a peer: it has no {file}")
-    limits = _PEER | {checksum_file(Path(file)).name: 4096 for file in _PEER}
-    for file, limit in limits.items():
+    for file, limit in LARGEST.items():
         if file in sizes:
             _download(api, name, str(info.sha), folder, file, sizes[file], limit)
     return folder
@@ -59,9 +60,9 @@ def on_hub(path: str | Path) -> bool:
     return str(path).startswith("hf:/")
 
 
-def _download(api: Any, name: str, revision: str, folder: Path, file: str, size: int | None, limit: int) -> None:
-    if size is None or size > limit:
-        raise DataError(f"{file} of hf://{name} has {size} bytes; it may have {limit:,}")
+def _download(api: Any, name: str, revision: str, folder: Path, file: str, size: object, limit: int) -> None:
+    if not isinstance(size, int) or not 0 <= size <= limit:
+        raise DataError(f"{file} of hf://{name} has {str(size)[:40]} bytes; it may have {limit:,}")
     place = inside(folder, file)
     if place.is_file() and place.stat().st_size == size:
         return

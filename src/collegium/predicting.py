@@ -15,14 +15,14 @@ from collegium.data import OwnData
 from collegium.data.decoding.passes import counted
 from collegium.data.decoding.pixels import read_parts
 from collegium.data.decoding.workers import Crew, default_workers
-from collegium.data.plain_files import shown
+from collegium.data.plain_files import shown, walk
 from collegium.data.views import Part, described_view
-from collegium.errors import CollegiumError, DataError, UsageError
-from collegium.exporting import SUFFIX, Answer, Program, session_answer, trained_predictor
-from collegium.extras import how_to_install
+from collegium.errors import CollegiumError, DataError, UsageError, out_of_memory
+from collegium.exporting import SUFFIX, Program, trained_predictor
 from collegium.files import check_can_make, storing, write_whole
 from collegium.formatting import plural, printable
 from collegium.hub import located
+from collegium.onnx_files import Answer, read_onnx
 from collegium.options import checked
 from collegium.pages.sheet import csv_text
 from collegium.schemas import read_exported
@@ -196,7 +196,7 @@ def image_files(paths: Sequence[str | Path]) -> list[str]:
             found.append(str(path))
             continue
         within = []
-        for place, folders, names in os.walk(path):
+        for place, folders, names in walk(path):
             folders[:] = [name for name in folders if not name.startswith(".")]
             here = (os.path.join(place, name) for name in names if is_image_file(name) and not name.startswith("."))
             within += [file for file in here if os.path.isfile(file)]
@@ -234,7 +234,7 @@ def _ask(source: Path, predictor: str | None, **given: Any) -> _Asked:
 def _exported(file: Path) -> _Asked:
     if file.suffix not in SUFFIX.values():
         raise UsageError(f"{file} is neither a run nor an exported file ({', '.join(SUFFIX.values())})")
-    answer, description = (_from_onnx if file.suffix == SUFFIX["onnx"] else _from_torch)(file)
+    answer, description = (read_onnx if file.suffix == SUFFIX["onnx"] else _from_torch)(file)
     config = read_exported(file, description)
     if not config["normalises"]:
         if "mean" not in config or "std" not in config:
@@ -261,19 +261,6 @@ def _from_torch(file: Path) -> tuple[Answer, str]:
     except Exception as error:  # torch raises many kinds
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:120]}") from error
     return program, kept["config.json"]
-
-
-def _from_onnx(file: Path) -> tuple[Answer, str]:
-    """What a program in ONNX answers, and the description in its metadata."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UsageError(f"ONNX needs the packages of an extra: {how_to_install('onnx')}") from error
-    try:
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises kinds of its own
-        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:120]}") from error
-    return session_answer(session), session.get_modelmeta().custom_metadata_map.get("collegium", "")
 
 
 class _Read(NamedTuple):
@@ -333,10 +320,7 @@ def _answered(
         resized += batch.resized
         broken |= batch.broken
         if len(batch.images):
-            logits = _padded(asked, batch.images.float() / 255)
-            if logits.shape[1:] != (len(names),):
-                raise DataError(f"the network answers with {tuple(logits.shape[1:])} values, not {len(names)} classes")
-            found.append(logits.float().softmax(1))
+            found.append(_logits(asked, batch.images, len(names)).softmax(1))
     notes: list[str] = []
     if resized and "resize" not in config:
         size = " x ".join(map(str, config["image_size"]))
@@ -348,6 +332,32 @@ def _answered(
         first = next(iter(broken.items()))
         notes.append(f"{plural(len(broken), 'broken file')} left out, such as {shown(first[0])} ({first[1]}).")
     return Predictions(tuple(f for f in files if f not in broken), names, torch.cat(found), tuple(notes))
+
+
+def _logits(asked: _Asked, images: Tensor, classes: int) -> Tensor:
+    """(B, classes) float32, of images (B, C, H, W) uint8.
+
+    Raises:
+        DataError: the network cannot take the images, or answers with something else.
+    """
+    try:
+        logits: object = _padded(asked, images.float() / 255)
+    except Exception as error:  # an exported file may hold any program
+        if out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        size = " x ".join(map(str, images.shape[1:]))
+        raise DataError(
+            f"the network cannot take images of {size}, which its description asks for: {reason}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (len(images), classes):
+        said = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise DataError(f"the network answers with {said}, not with {(len(images), classes)} for images and classes")
+    if not bool(logits.isfinite().all()):
+        raise DataError(
+            "the network answers with numbers that are not finite: its weights or its precision are at fault"
+        )
+    return logits.float()
 
 
 def _padded(asked: _Asked, images: Tensor) -> Tensor:

@@ -1,15 +1,14 @@
 """A trained peer to the Hugging Face Hub, as a folder with a model card."""
 
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from collegium.cohort import AVERAGED, is_peer
 from collegium.errors import CollegiumError, UsageError, nearest
-from collegium.files import inside
-from collegium.hub import hub_api, reason_of
+from collegium.files import copy_bounded, inside
+from collegium.hub import LARGEST, hub_api, reason_of
 from collegium.model_card import CARD, card
 from collegium.options import checked
 from collegium.student import CONFIG, peer_files, peer_folder, read_config
@@ -47,8 +46,8 @@ def push(run: str | Path, name: str, *, predictor: str | None = None, private: b
     config = read_config(folder)
     api = hub_api()
     with tempfile.TemporaryDirectory() as place:
-        for file in peer_files(folder):
-            shutil.copyfile(file, Path(place) / file.name)
+        for file in peer_files(folder):  # of somebody else's run it may be a link to a file that is nobody's business
+            copy_bounded(inside(folder, file.name), Path(place) / file.name, LARGEST[file.name])
         _add_card(folder, config, Path(place))
         try:
             address = str(api.create_repo(name, private=private, exist_ok=True))
@@ -63,7 +62,7 @@ def _add_card(folder: Path, config: dict[str, Any], place: Path) -> None:
     from collegium.training.run_folder import RunFolder
 
     if (folder / CARD).is_file() and not (folder / CARD).is_symlink():
-        shutil.copyfile(folder / CARD, place / CARD)
+        copy_bounded(folder / CARD, place / CARD, LARGEST[CONFIG])
         return
     run = RunFolder(folder.parent.parent)
     try:

@@ -293,8 +293,13 @@ def read_exported(path: Path, text: str) -> dict[str, Any]:
     Raises:
         DataError: it says something else, or nothing.
     """
+    if not text:
+        raise DataError(
+            f"{path} does not say what its images and classes are: give a file that `collegium export` wrote"
+        )
     config = _as_record(path, text, EXPORTED)
     _check_lengths(path, config)
+    _check_values(path, config, config.get("batch_size") or 1)
     return config
 
 
@@ -307,9 +312,14 @@ def _check_lengths(path: Path, config: Mapping[str, Any]) -> None:
     resize = config.get("resize")
     if isinstance(resize, list) and len(resize) != 2:
         raise DataError(f"{path} is not as it was written: resize must have 2 values")
-    values = config["in_channels"] * prod(config.get("image_size", (1, 1)))
+    _check_values(path, config)
+
+
+def _check_values(path: Path, config: Mapping[str, Any], images: int = 1) -> None:
+    values = images * config["in_channels"] * prod(config.get("image_size", (1, 1)))
     if values > _MOST_VALUES:
-        raise DataError(f"{path} asks for images of {values:.2g} values, more than the {_MOST_VALUES:.0e} allowed")
+        what = "images" if images == 1 else f"{images:,} images at once"
+        raise DataError(f"{path} asks for {what} of {values:.2g} values, more than the {_MOST_VALUES:.0e} allowed")
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

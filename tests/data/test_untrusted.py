@@ -4,6 +4,7 @@ import io
 import os
 import socket
 import struct
+import subprocess
 import time
 import tracemalloc
 import zlib
@@ -17,7 +18,7 @@ from torchvision.datasets import ImageFolder
 
 from collegium.data import Reading, from_datasets, load
 from collegium.data.decoding import pixels
-from collegium.data.plain_files import check_plain, shown
+from collegium.data.plain_files import check_plain, shown, walk
 from collegium.errors import CollegiumError, DataError, UsageError
 
 
@@ -305,3 +306,24 @@ def test_damaged_exif_data_do_not_make_a_picture_broken():
     picture = Image.fromarray(np.full((4, 6, 3), 80, np.uint8))
     picture.save(file, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff no exif data")
     assert pixels.read_image(file).shape == (3, 4, 6)
+
+
+def test_folders_of_any_depth_are_walked(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1100):  # one by one, as makedirs fails
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(os.open("a.png", os.O_CREAT, dir_fd=here))
+    os.close(here)
+    (tmp_path / "up").symlink_to(tmp_path)
+    (tmp_path / "left").mkdir()
+    seen = []
+    for place, folders, files in walk(tmp_path):
+        seen += [(place.count("/d"), name) for name in files]
+        if "left" in folders:
+            folders.remove("left")  # what the caller takes out is not walked
+        assert not place.endswith(("up", "left"))
+    assert seen == [(str(tmp_path).count("/d") + 1100, "a.png")]
+    subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # which pytest could not

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from collegium.data.views import Views
-from collegium.errors import UsageError
+from collegium.data.views import Views, described_view
+from collegium.errors import DataError, UsageError
 
 IMAGE = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -74,3 +74,12 @@ def test_ready_images_are_left_as_they_are():
 def test_values_out_of_range_are_refused(changes, message):
     with pytest.raises(UsageError, match=message):
         Views(**({"image_size": (8, 8)} | changes))
+
+
+def test_a_long_and_narrow_image_is_not_resized_beyond_memory() -> None:
+    scoring = Views((16, 16)).scoring()
+    assert scoring.part(1, 10**5).size == (18, 18 * 10**5)
+    with pytest.raises(DataError, match=r"it has 10,000,000 x 1 pixels, and would be resized to 180,000,000 x 18: cut"):
+        scoring.part(1, 10**7)
+    with pytest.raises(DataError, match="would be resized to 100,000 x 100,000"):
+        described_view({"image_size": (16, 16), "resize": 10**5}).part(16, 16)

@@ -1,5 +1,8 @@
 """Weights from a file: which are read, what is new, what is refused."""
 
+import contextlib
+import io
+import pickle
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -147,6 +150,35 @@ def test_the_first_few_of_what_does_not_fit_are_named(tmp_path: Path) -> None:
     assert "\n" not in str(error.value) and len(str(error.value)) < 700
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: t.to(torch.int64), "has whole numbers in"),
+        (lambda t: t > 0, "has whole numbers in"),
+        (lambda t: t * 1j, "has no plain real numbers in"),
+        (lambda t: t.to("meta"), "has no plain real numbers in"),
+        (lambda t: t.to_sparse(), "has no plain real numbers in"),
+        (lambda t: torch.zeros(1).expand(10**6, 10**6), "has tensors of more than the [0-9,]+ bytes"),
+        (lambda t: t.double() + 1e300, "has weights that are not finite"),
+        (lambda t: (t * float("nan")).to(torch.float8_e5m2), "has weights that are not finite"),
+    ],
+)
+def test_tensors_without_real_numbers_of_their_own_are_refused(change, sentence: str, tmp_path: Path) -> None:
+    file, state = tmp_path / "model.pt", trained().state_dict()
+    key = next(key for key, tensor in state.items() if tensor.ndim == 4)
+    torch.save(state | {key: change(state[key])}, file)
+    with pytest.raises(DataError, match=sentence):
+        build(f"{MODEL}:weights={file}", num_classes=7)
+
+
+def test_floats_of_8_bits_are_read(tmp_path: Path) -> None:
+    file, state = tmp_path / "model.safetensors", trained().state_dict()
+    key = next(key for key, tensor in state.items() if tensor.ndim == 4)
+    rounded = state[key].to(torch.float8_e4m3fn)
+    save_file(state | {key: rounded}, file)
+    assert torch.equal(build(f"{MODEL}:weights={file}", num_classes=7).plain().state_dict()[key], rounded.float())
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (open, (str(Path.home() / "collegium-was-here"), "w"))  # type: ignore[return-value]
@@ -194,3 +226,63 @@ def test_a_missing_file_is_named_before_anything_is_made(name: str, tmp_path: Pa
 def test_timm_s_own_option_for_a_file_is_called_weights() -> None:
     with pytest.raises(UsageError, match="write timm/resnet10t:weights=FILE"):
         build("timm/resnet10t:checkpoint_path=a.pth", num_classes=7)
+
+
+def saved(pickled: bytes) -> bytes:
+    """A file of torch.save with this pickle."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in (("version", b"3\n"), ("byteorder", b"little"), ("data.pkl", pickled)):
+            archive.writestr(f"archive/{name}", content)
+    return file.getvalue()
+
+
+LONG = b"}" + b"q\0" * 500_001 + b"."
+OLD = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {"little_endian": True})
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (saved(b"\x80\x02" + LONG), "holds much besides weights"),
+        (b"".join(pickle.dumps(part, protocol=2) for part in OLD) + LONG, "holds much besides weights"),
+        (saved(b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R."), "holds much besides weights .it calls"),
+        (saved(b"\x80\x02ctorch\nFloatTensor\nJ\xff\xff\xff\x7f\x85R."), "holds much besides weights .it calls"),
+        (saved(b"\x80\x02}.") + b"PK\1\2" * 100_001, "has more than 100,000 parts"),
+    ],
+    ids=["long", "long, of the old format", "bytes", "tensor", "parts"],
+)
+def test_what_takes_more_time_or_memory_than_weights_is_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=sentence):
+        build(f"{MODEL}:weights={file}", num_classes=7)
+
+
+def test_of_two_archives_in_one_file_the_one_that_was_looked_at_is_read(tmp_path: Path) -> None:
+    """Python's zipfile takes the list of parts before the archive's end, torch the one at the place that it tells."""
+    model, other, file = trained(), trained(), tmp_path / "model.pt"
+    with torch.no_grad():
+        for tensor in other.parameters():
+            tensor.zero_()
+    contents = []
+    for module in (other, model):
+        torch.save(module.state_dict(), file)
+        contents.append(file.read_bytes())
+    both = bytearray(contents[0] + contents[1])
+    first, last = contents[0].rindex(b"PK\5\6"), both.rindex(b"PK\5\6")
+    both[last + 16 : last + 20] = contents[0][first + 16 : first + 20]  # where the list of the first archive lies
+    file.write_bytes(both)
+    with contextlib.suppress(DataError):
+        assert same(build(f"{MODEL}:weights={file}", num_classes=7), model)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_checkpoint_of_a_training_script_is_read_in_both_formats(old: bool, tmp_path: Path) -> None:
+    file, model = tmp_path / "model.pth", trained()
+    optimizer = torch.optim.Adam(model.parameters())
+    sum(p.sum() for p in model.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3, "args": Namespace(lr=0.1)}
+    torch.save(content, file, _use_new_zipfile_serialization=not old)
+    assert same(build(f"{MODEL}:weights={file}", num_classes=7), model)

@@ -1,10 +1,12 @@
 import errno
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,25 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     assert whole is not None and again["predictors"] == whole["predictors"]
     assert restore(folder).epoch == 3  # without a warning: the damaged one was written again
     assert all(torch.equal(a, peer_weights(trained)[name]) for name, a in peer_weights(folder).items())
+
+
+def test_a_checkpoint_that_stands_for_endless_values_is_refused_before_it_is_read(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    key: tuple[object, ...] = (None,)
+    for _ in range(30):
+        key = (key, key)
+    for file in (folder / "checkpoints").glob("*.pt"):
+        with zipfile.ZipFile(file, "w") as archive:  # torch.save would look for the key itself
+            archive.writestr("archive/version", "3")
+            archive.writestr("archive/data.pkl", pickle.dumps([key], protocol=2))
+        Path(f"{file}.sha256").unlink()
+    read: list[object] = []
+    monkeypatch.setattr(torch, "load", lambda *given, **_: read.append(given))
+    with pytest.raises(TrainingError, match="step_000000012.pt cannot be read.*nor any of the 1 before it"):
+        restore(folder)
+    assert read == []
 
 
 def peer_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -233,6 +254,17 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
     recipe.write_text(recipe.read_text().replace("2xresnet8", "2xresnet14"))
     with pytest.raises(TrainingError, match="do not fit the recipe's networks"):
         run(tmp_path / "run", peers="2xresnet14")
+
+
+def test_a_result_of_another_recipe_is_noticed_before_networks_are_made(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("2xresnet8", "250xresnet8"))
+    monkeypatch.setattr("collegium.training.run.build", None)
+    with pytest.raises(DataError, match="is that of another run: peers 2, where recipe.yaml says 250"):
+        restore(folder)
 
 
 def test_a_result_with_another_digit_is_noticed(trained: Path, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from collegium.errors import UsageError
+from collegium.errors import DataError, UsageError
+
+_MOST_RESIZED = 50_000_000  # pixels
 
 Policy: TypeAlias = Literal["none", "randaugment", "trivialaugment", "autoaugment", "augmix"]
 
@@ -180,7 +182,10 @@ class RandomPart(View):
 
 
 class Centre(View):
-    """The whole image, resized so that its shorter side, or both (H, W), are ``resize``; of it the centre."""
+    """The whole image, resized so that its shorter side, or both (H, W), are ``resize``; of it the centre.
+
+    ``part`` raises DataError where that takes more than 50 million pixels, as a long and narrow image does.
+    """
 
     def __init__(self, resize: int | Sequence[int], size: tuple[int, int]) -> None:
         self.resize, self.size = resize, size
@@ -191,6 +196,9 @@ class Centre(View):
             size = self.resize * height // short, self.resize * width // short
         else:
             size = self.resize[0], self.resize[1]
+        if size[0] * size[1] > _MOST_RESIZED:
+            here, there = (f"{w:,} x {h:,}" for h, w in ((height, width), size))
+            raise DataError(f"it has {here} pixels, and would be resized to {there}: cut it")
         return Part(0, 0, height, width, size)
 
     def finish(self, pixels: Tensor) -> Tensor:

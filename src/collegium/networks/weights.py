@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from collegium.errors import DataError, UsageError
 from collegium.files import check_whole, read_bounded
 from collegium.networks.network import LoadedWeights, Task
+from collegium.pickles import Refused, check_pickle
 
 ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 """Where a training checkpoint keeps the weights; the first that there is, so averaged weights before others."""
@@ -27,6 +28,8 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 _UNUSED = ("n_averaged", "aux1.", "aux2.", "AuxLogits.")
 _COUNTER = "num_batches_tracked"  # of batch norm; files from before torch 0.4.1 lack it
 _MIB = 2**20
+_MOST_OPERATIONS = 500_000  # of its pickle, which has about fifty for each tensor
+_MOST_PARTS = 100_000  # of a file of torch.save, which has one for each tensor
 
 
 def check_file(path: str) -> Path:
@@ -63,6 +66,7 @@ def load_weights(module: nn.Module, path: str, task: Task, name: str) -> LoadedW
     check_whole(file, limit)
     content = read_bounded(file, limit)
     entry, given = _state_dict(file, content, limit)
+    _check_plain(file, given, limit)
     weights, remarks = _fitting(module, given, task)
     heads = _heads(module, task)
     fresh = [layer for layer in heads if _is_other_head(layer, own, weights)]
@@ -76,9 +80,12 @@ def load_weights(module: nn.Module, path: str, task: Task, name: str) -> LoadedW
     with torch.no_grad():
         for key, tensor in weights.items():
             if key in own and not _below(key, fresh):
-                if not bool(tensor.isfinite().all()):
+                if own[key].is_floating_point() and not tensor.is_floating_point():
+                    raise DataError(f"{file} has whole numbers in {key[:80]}: give weights in floating point")
+                values = tensor.to(own[key].dtype)
+                if not bool(values.isfinite().all()):
                     raise DataError(f"{file} has weights that are not finite, the first in {key[:80]}")
-                own[key].copy_(tensor)
+                own[key].copy_(values)
     source = f"{file}" + (f" (its {entry})" if entry else "")
     return LoadedWeights(hashlib.sha256(content).hexdigest(), "; ".join([f"starts from {source}", *remarks]) + ".")
 
@@ -98,6 +105,19 @@ def _state_dict(file: Path, content: bytes, limit: int) -> tuple[str, dict[str, 
     return entry, weights
 
 
+def _check_plain(file: Path, weights: Mapping[str, Tensor], limit: int) -> None:
+    """Raises DataError where a tensor has no values of its own for all that its shape says, or values of another kind.
+
+    A few values may stand for any number: in a sparse tensor, or in one of which an axis has the stride 0.
+    """
+    for key, tensor in weights.items():
+        plain = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+        if not plain or tensor.is_complex():
+            raise DataError(f"{file} has no plain real numbers in {key[:80]}: save dense weights in floating point")
+    if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > limit:
+        raise DataError(f"{file} has tensors of more than the {limit:,} bytes that they may have together")
+
+
 def _safetensors(file: Path, content: bytes) -> object:
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -110,16 +130,15 @@ def _safetensors(file: Path, content: bytes) -> object:
 
 def _torch_file(file: Path, content: bytes, limit: int) -> object:
     try:
-        if zipfile.is_zipfile(io.BytesIO(content)):
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                if sum(part.file_size for part in archive.infolist()) > limit:
-                    raise DataError(f"{file} unpacks to more than the {limit:,} bytes that such a file may have")
+        checked = _checked_archive(file, content, limit) if content.startswith(b"PK\3\4") else _checked_old(content)
         # Checkpoints of many training scripts keep their options as a Namespace, which is data.
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(checked), map_location="cpu", weights_only=True)
     except DataError:
         raise
+    except Refused as error:
+        raise DataError(f"{file} holds much besides weights ({error}): save model.state_dict() alone") from error
     except Exception as error:  # torch raises many kinds
         unsafe = "GLOBAL" in str(error) or "weights_only" in str(error).lower()
         reason = (
@@ -128,6 +147,35 @@ def _torch_file(file: Path, content: bytes, limit: int) -> object:
             else "it is damaged, or no file of torch.save"
         )
         raise DataError(f"{file} cannot be read as weights: {reason}") from error
+
+
+def _checked_archive(file: Path, content: bytes, limit: int) -> bytes:
+    """The archive of torch.save written anew, so that torch reads what was checked: one file can be two archives.
+
+    Raises:
+        DataError: it would take much more time or memory than weights do.
+        Refused: the same of its pickle.
+    """
+    if content.count(b"PK\1\2") > _MOST_PARTS:  # each begins an entry of the archive's list
+        raise DataError(f"{file} has more than {_MOST_PARTS:,} parts, as no file of weights does")
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as given, zipfile.ZipFile(written, "w") as anew:
+        if sum(part.file_size for part in given.infolist()) > limit:
+            raise DataError(f"{file} unpacks to more than the {limit:,} bytes that such a file may have")
+        for name in dict.fromkeys(given.namelist()):
+            part = given.read(name)
+            if name.lower().endswith(".pkl"):
+                check_pickle(io.BytesIO(part), _MOST_OPERATIONS)
+            anew.writestr(name, part)
+    return written.getvalue()
+
+
+def _checked_old(content: bytes) -> bytes:
+    """The same for the format before torch 1.6: five pickles, before the values."""
+    stream = io.BytesIO(content)
+    for _ in range(5):
+        check_pickle(stream, _MOST_OPERATIONS)
+    return content
 
 
 def _fitting(module: nn.Module, given: Mapping[str, Tensor], task: Task) -> tuple[dict[str, Tensor], list[str]]:

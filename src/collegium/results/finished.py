@@ -1,6 +1,5 @@
 """Finished runs beneath a folder, and what makes them runs of one row."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from collegium import data as datasets
 from collegium import methods
+from collegium.data.plain_files import walk
 from collegium.errors import CollegiumError, UsageError
 from collegium.files import inside
 from collegium.networks.names import parse_peers
@@ -112,7 +112,7 @@ def finished_runs(folder: Path, left_out: dict[str, str]) -> Iterator[Finished]:
     What cannot be read is left out: its place and the reason go to ``left_out``. Call it within
     :func:`collegium.user_code.never`, for what lies there may be anybody's.
     """
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in walk(folder):
         folders.sort()
         path = Path(place)
         short = path.name if path == folder else path.relative_to(folder).as_posix()

@@ -27,6 +27,7 @@ from collegium.training.loop import Run
 from collegium.training.memory import keep_freed_memory
 from collegium.training.provenance import provenance
 from collegium.training.recipe import Recipe
+from collegium.training.result import check_fits
 from collegium.training.run_folder import RunFolder
 from collegium.user_code import consents
 
@@ -180,10 +181,14 @@ def restore(
 
     Raises:
         UsageError: there is no run, or nothing has been saved yet.
+        DataError: its result is that of another recipe.
         TrainingError: the newest checkpoint is damaged, or is that of other networks.
     """
     folder = RunFolder(run)
     recipe = folder.recipe()
+    result = folder.result()
+    if result is not None:  # before networks are made, of which a recipe may ask for hundreds
+        check_fits(result, recipe, folder.result_file)
     state = folder.load_checkpoint()
     if state is None:
         raise UsageError(f"{folder.path} cannot be restored: it has no checkpoint")

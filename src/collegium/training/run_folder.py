@@ -29,8 +29,10 @@ from torch import nn
 
 from collegium.errors import DataError, StorageError, TrainingError, UsageError
 from collegium.files import check_whole, checksum_file, inside, locked, storing, write_checked, write_whole
+from collegium.pickles import check_pickle
 from collegium.schemas import CHECKPOINT, Record, fault, read_metrics, read_result
 from collegium.student import load_peer, peer_files, peer_folder
+from collegium.torch_private import pickle_of
 from collegium.training.recipe import Recipe, told
 from collegium.yaml_text import read_yaml, write_yaml
 
@@ -298,6 +300,7 @@ def _load_state(file: Path) -> dict[str, Any]:
     """
     check_whole(file)
     try:
+        check_pickle(io.BytesIO(pickle_of(file)))
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
         raise DataError(f"the checkpoint {file} cannot be read (truncated or damaged)") from error

@@ -1,4 +1,6 @@
 import io
+import logging
+import struct
 
 import numpy as np
 import pytest
@@ -107,3 +109,15 @@ def test_what_is_no_picture_is_refused(image, message):
 
 def test_other_numbers_of_channels_are_kept_where_none_is_asked_for():
     assert to_pixels(torch.zeros(5, 2, 2, dtype=torch.uint8)).shape == (5, 2, 2)
+
+
+def test_what_pil_logs_of_a_damaged_file_is_not_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # as in a program that has set up none
+    tags = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 273: 8, 277: 2**32 - 1, 278: 16, 279: 256}
+    listed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + listed + bytes(4)
+    with pytest.raises(DataError, match="no image of a known kind"):
+        read_image(io.BytesIO(content))
+    assert capsys.readouterr().err == ""

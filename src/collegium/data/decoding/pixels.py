@@ -1,6 +1,7 @@
 """Any picture, file or array, as pixels."""
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ MOST_BYTES = 256 << 20  # of an image file
 _FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 TRANSPARENT, CMYK, FRAMES = 1, 2, 4
+
+# Without a handler, what PIL logs of a damaged file is written to stderr, beside the sentence that says the same.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _ORIENTATION = 0x0112  # of EXIF data
 _ON_ITS_SIDE = (5, 6, 7, 8)
