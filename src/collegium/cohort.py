@@ -248,7 +248,8 @@ class Cohort(nn.Module):
     @property
     def shared(self) -> list[tuple[nn.ModuleDict, range]]:
         """The trunk, then the limbs, each with the peers that share it."""
-        parts = cast(Sequence[nn.ModuleDict], (self.trunk, *self.limbs)[: len(self._sharing)])  # else the trunk is empty
+        # Where nothing is shared the trunk is empty.
+        parts = cast(Sequence[nn.ModuleDict], (self.trunk, *self.limbs)[: len(self._sharing)])
         return list(zip(parts, self._sharing, strict=True))
 
     def peer(self, index: int) -> Network:
