@@ -121,7 +121,7 @@ def code() -> Iterator[Attack]:
                 f"study.yaml has the {part} {evil}",
                 lambda p, part=part, value=value: change_study(p.work / cell, **{part: value}),
                 USES[use],
-                refused=use == "add" and part == "method",
+                refused=False,  # what all cells have of their own is not read
             )
     for use in ("export", "evaluate"):
         yield Attack(
