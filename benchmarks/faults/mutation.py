@@ -67,9 +67,10 @@ def alike() -> list[Alike]:
 
 
 def tests_of(modules: tuple[str, ...]) -> list[str]:
-    """The tests of the mutated modules; of all methods also those that every method must pass."""
+    """The tests of the mutated modules, of all methods also those that every method must pass."""
     if modules == MUTATED:
-        return ["tests/test_losses.py", "tests/test_heads.py", "tests/test_method.py", "tests/methods"]
+        also = ("heads", "losses", "method", "user_code")
+        return [*(f"tests/test_{name}.py" for name in also), "tests/methods"]
     return [f"tests/{Path(m).parent / f'test_{Path(m).name}'}" for m in modules]
 
 

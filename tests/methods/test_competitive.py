@@ -84,6 +84,7 @@ def test_by_default_the_best_peer_teaches_by_its_logits_alone_at_a_temperature_o
     )
     assert list(plain) == ["ce", "kd"]
     torch.testing.assert_close(plain, chosen)
+    assert Competitive(spec_of(out)).teachers == "best"
     assert Competitive(spec_of(out)).logits_only is True
     assert Competitive(spec_of(out), features=0.1).logits_only is False
 

@@ -132,15 +132,28 @@ def test_beside_a_teacher_the_fused_classifier_learns_at_a_hundredth_of_the_rate
 
 
 def test_one_extractor_alone_is_refused_with_both_ways_out(random_outputs, spec_of):
-    assert DualNet(spec_of(random_outputs(1, teacher=True)))
-    with pytest.raises(UsageError, match="--peers 2xNAME.*--teacher RUN"):
+    assert DualNet(spec_of(random_outputs(1, teacher=True))).reconstructed == ""
+    message = (
+        "^DualNet needs two extractors: .*--peers 2xNAME.* one peer and a trained .*--teacher RUN.* two-stage form$"
+    )
+    with pytest.raises(UsageError, match=message):
         DualNet(spec_of(random_outputs(1)))
 
 
 def test_unlike_maps_are_refused(random_outputs, spec_of):
     spec = spec_of(random_outputs(2))
     unlike = dataclasses.replace(spec, feature_shapes=(((4, 3, 3),), ((8, 3, 3),)))
-    with pytest.raises(UsageError, match="net 4x3x3, net 8x3x3"):
+    message = "net 4x3x3, net 8x3x3.* fuse them by convolution: --method ffl --method.fusion conv$"
+    with pytest.raises(UsageError, match=message):
         DualNet(unlike)
     with pytest.raises(UsageError, match="teacher 9x3x3, net 4x3x3"):
         DualNet(dataclasses.replace(spec, teacher_shapes=((9, 3, 3),)))
+
+
+def test_a_teacher_whose_classifier_reads_no_map_is_refused(random_outputs, spec_of):
+    spec = dataclasses.replace(spec_of(random_outputs(1, teacher=True)), teacher_classifier=None)
+    message = (
+        "^DualNet's two-stage form starts .* does not read its last map; take .* such as resnet20 or timm/resnet18$"
+    )
+    with pytest.raises(UsageError, match=message):
+        DualNet(spec)

@@ -15,6 +15,7 @@ from collegium.methods.ffsd import (
     TransFusion,
     diversity_loss,
     feature_loss,
+    shifted_attention,
     shifted_feature,
 )
 from collegium.networks import build
@@ -184,6 +185,14 @@ def test_the_third_that_is_heeded_least_is_kept_and_the_rest_reflected():
     assert diversity_loss(own, before).item() == pytest.approx(expected.item(), rel=1e-5)
     moved = before.flatten() + (target - (a / length).flatten()) * length
     torch.testing.assert_close(shifted_feature(before).flatten(), moved)
+
+
+def test_a_feature_is_shifted_equally_in_all_channels():
+    feature = torch.rand(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    unit, shifted, length = shifted_attention(feature)
+    moved = shifted_feature(feature) - feature
+    assert moved.std(1).max() < 1e-6
+    torch.testing.assert_close(moved.sum(1).flatten(), ((shifted - unit) * length).flatten(), rtol=1e-4, atol=1e-6)
 
 
 def test_who_learns_from_what(at, staged_outputs, spec_of, labels):

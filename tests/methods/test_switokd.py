@@ -189,3 +189,12 @@ def test_on_a_trunk_the_students_player_takes_the_trunk_and_the_teacher_s_terms_
     terms = method(cohort(torch.randn(6, 3, 16, 16)), labels, at(0))
     assert terms["peers"]["ce_teacher"] is terms["teacher"]["ce_teacher"]
     assert any(g.any() for g in torch.autograd.grad(terms["peers"]["ce_teacher"], trunk, retain_graph=True))
+
+
+def test_without_a_trunk_the_students_player_has_their_own_terms_alone(at, random_outputs, spec_of, labels):
+    out = dataclasses.replace(random_outputs(2), trunk=None)
+    terms = SwitOKD(spec_of(out))(out, labels, at(0))
+    assert {player: set(named) for player, named in terms.items()} == {
+        "peers": {"ce", "kd"},
+        "teacher": {"ce_teacher", "kd_teacher"},
+    }
