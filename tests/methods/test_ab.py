@@ -130,3 +130,8 @@ def test_a_missing_teacher_is_refused(random_outputs, spec_of):
 def test_what_makes_no_sense_is_refused(random_outputs, spec_of, options, message):
     with pytest.raises(UsageError, match=message):
         AB(spec_of(random_outputs(2, teacher=True)), **options)
+
+
+def test_the_defaults_are_those_of_the_benchmark(spec_of):
+    method = AB(spec_of(outputs(STAGES, teacher=WIDE)))
+    assert (method.margin, method.beta, method.alpha, method.temperature) == (1, 1, 0, 4)

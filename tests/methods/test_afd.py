@@ -334,3 +334,10 @@ def test_a_transfer_layer_is_a_convolution_a_norm_and_a_relu():
 @pytest.mark.parametrize(("channels", "width"), [(1, 1), (3, 1), (8, 4)])
 def test_the_reimplemented_discriminator_has_half_the_channels_and_one_at_least(channels, width):
     assert ReimplementedDiscriminator(channels).layers[0].out_channels == width
+
+
+def test_without_an_adversary_the_peers_are_the_only_player():
+    cohort = Cohort([build("resnet8", num_classes=5) for _ in range(2)])
+    players = AFD(describe(cohort, (3, 16, 16), 5), adversarial="l1").players(cohort)
+    assert list(players) == ["peers"]
+    assert {id(p) for group in players["peers"] for p in group["params"]} == {id(p) for p in cohort.parameters()}

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import numpy as np
@@ -305,7 +306,46 @@ def test_more_levels_than_there_are_stages_are_refused(staged_outputs, spec_of, 
     spec = spec_of(staged_outputs(3))
     with pytest.raises(UsageError, match=f"rebuild {levels} stages below the last of peer1 .*which has 3; set"):
         FFSD(spec, levels=levels)
-    assert FFSD(spec, levels=3) and FFSD(spec, levels=levels, self_distillation="none")
+    assert FFSD(spec, levels=levels, self_distillation="none")
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_as_many_levels_are_rebuilt_as_are_asked(at, staged_outputs, spec_of, labels, levels):
+    out = staged_outputs(3)
+    found = FFSD(spec_of(out), levels=levels)(out, labels, at(5))
+    found["decoders"]["feature"].backward()
+    learned = [f.grad is not None for f in out.features[1][:-1]]
+    assert not any(learned), "what is rebuilt is a constant"
+    assert len(FFSD(spec_of(out), levels=levels).decoders["1"].steps) == levels
+
+
+def test_a_network_of_two_stages_has_one_to_rebuild(at, staged_outputs, spec_of, labels):
+    out = staged_outputs(3)
+    out = dataclasses.replace(out, features=tuple(stages[-2:] for stages in out.features))
+    assert set(FFSD(spec_of(out), levels=1)(out, labels, at(5))) == {"peers", "decoders"}
+    assert set(FFSD(spec_of(out), self_distillation="none")(out, labels, at(5))) == {"peers"}
+
+
+def test_a_step_of_the_decoder_uses_its_whole_norm():
+    torch.manual_seed(0)
+    step, x = DecoderStep((2, 2, 2), (3, 4, 4)), torch.randn(5, 2, 2, 2)
+    torch.nn.init.normal_(step.norm.weight)
+    torch.nn.init.normal_(step.norm.bias)
+    expected = torch.relu(copy.deepcopy(step.norm).eval()(step.grow(x)))
+    torch.testing.assert_close(step(x, learning=False), expected)
+
+
+def test_small_maps_are_compared_by_their_direction_too():
+    a, b = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert feature_loss(1e-3 * a, 1e-3 * b).item() == pytest.approx(feature_loss(a, b).item(), rel=1e-4)
+
+
+def test_of_three_places_the_lowest_keeps_its_attention():
+    feature = torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 1, 3)
+    length = 98**0.5
+    unit, shifted, found = shifted_attention(feature)
+    assert found.item() == pytest.approx(length)
+    assert shifted[0].tolist() == pytest.approx([1 / length, length - 4 / length, length - 9 / length])
 
 
 def test_a_network_of_one_stage_has_nothing_to_rebuild(random_outputs, spec_of):

@@ -174,3 +174,10 @@ def test_a_shared_trunk_and_networks_of_their_own_both_serve(at):
 def test_a_reduction_below_1_is_refused(random_outputs, spec_of, reduction):
     with pytest.raises(UsageError, match=f"reduction must be 1 or more, not {reduction}"):
         OKDDip(spec_of(random_outputs(3)), reduction=reduction)
+
+
+def test_the_defaults_are_the_authors(spec_of, random_outputs):
+    method = OKDDip(spec_of(random_outputs(3, channels=16)))
+    assert (method.temperature, method.ramp, method.mix, method.detach_values) == (3, 80 / 300, "logits", False)
+    assert method.attention.l.out_features == 2  # an eighth
+    assert OKDDip(spec_of(random_outputs(3)), reduction=1).attention.l.out_features == 4

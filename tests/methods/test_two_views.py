@@ -80,3 +80,8 @@ def test_it_trains_with_mixed_images_too(tmp_path, mixing):
 def test_a_temperature_of_zero_is_refused(random_outputs, spec_of):
     with pytest.raises(UsageError, match="TwoViews's temperature must be more than 0 and finite, not 0"):
         TwoViews(spec_of(random_outputs(2)), temperature=0.0)
+
+
+def test_the_defaults_are_the_paper_s(spec_of, random_outputs):
+    method = TwoViews(spec_of(random_outputs(1)))
+    assert (method.alpha, method.temperature, method.constant) == (1, 1, False)
