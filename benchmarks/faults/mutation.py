@@ -5,7 +5,7 @@ python benchmarks/faults/mutation.py [--only methods/ffl.py ...] [--out FOLDER]
 mutmut makes the mutants of losses.py, heads.py and methods/: an operator, a number, a default or an argument replaced
 or left out. Each is run against the tests that reach its function. A function is a case: it fails where one of its
 mutants passes all tests, but for those that no test can tell from the original; alike.yaml lists them with the reason.
-It works on a copy of the project.
+It works on a copy of the project. With ``--only`` the cases of these modules are tried anew, and the others stay.
 """
 
 import ast
@@ -67,11 +67,13 @@ def alike() -> list[Alike]:
 
 
 def tests_of(modules: tuple[str, ...]) -> list[str]:
-    """The tests of the mutated modules, of all methods also those that every method must pass."""
+    """Arguments of pytest that choose the tests of these modules."""
     if modules == MUTATED:
         also = ("heads", "losses", "method", "user_code")
         return [*(f"tests/test_{name}.py" for name in also), "tests/methods"]
-    return [f"tests/{Path(m).parent / f'test_{Path(m).name}'}" for m in modules]
+    files = [f"tests/{Path(module).parent / f'test_{Path(module).name}'}" for module in modules]
+    names = " or ".join(Path(module).stem for module in modules)
+    return [*files, "tests/methods/test_contract.py", "-k", names]  # of what every method must pass, what concerns these
 
 
 def mutate(folder: Path, modules: tuple[str, ...], children: int) -> None:
@@ -146,11 +148,13 @@ def main() -> None:
     made.add_argument("--only", nargs="+", default=MUTATED, help="modules, beneath the package")
     made.add_argument("--children", type=int, default=os.cpu_count(), help="processes at a time")
     options = made.parse_args()
-    record = Record("mutation", options.out)
+    modules = tuple(options.only)
+    record = Record("mutation", options.out, goes_on=modules != MUTATED)
+    record.drop(modules)
     with tempfile.TemporaryDirectory() as scratch:
-        mutate(Path(scratch), tuple(options.only), options.children)
+        mutate(Path(scratch), modules, options.children)
         found = list(functions(Path(scratch), alike()))
-    for number, function in enumerate(found):
+    for number, function in enumerate(found, start=record.next_number):
         what = f"{function.name}: {function.mutants} mutants"
         what += f", {function.alike} alike" if function.alike else ""
         record.add(Case(number, function.module, what, "; ".join(function.survived) or OK))

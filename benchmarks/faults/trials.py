@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -287,6 +287,11 @@ class Record:
         self.cases.append(case)
         if case.outcome != OK:
             print(f"{case.number} {case.kind}: {case.what}: {case.outcome}", flush=True)
+
+    def drop(self, kinds: Collection[str]) -> None:
+        """Leaves out the cases of some kinds, which are to be tried anew."""
+        self.cases = [case for case in self.cases if case.kind not in kinds]
+        self._before = len(self.cases)
 
     def write(self, options: argparse.Namespace, **more: object) -> None:
         """Writes both files."""
