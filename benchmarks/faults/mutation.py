@@ -73,7 +73,8 @@ def tests_of(modules: tuple[str, ...]) -> list[str]:
         return [*(f"tests/test_{name}.py" for name in also), "tests/methods"]
     files = [f"tests/{Path(module).parent / f'test_{Path(module).name}'}" for module in modules]
     names = " or ".join(Path(module).stem for module in modules)
-    return [*files, "tests/methods/test_contract.py", "-k", names]  # of what every method must pass, what concerns these
+    # Of what every method must pass, what names these.
+    return [*files, "tests/methods/test_contract.py", "-k", names]
 
 
 def mutate(folder: Path, modules: tuple[str, ...], children: int) -> None:
