@@ -179,8 +179,9 @@ def test_the_adversarial_players_have_decay_and_milestones_of_their_own_where_as
     assert players["adversarial"][0]["weight_decay"] == 0.1
     assert [groups[0].get("milestones") for groups in players.values()] == [None, (0.25, 0.5), (0.25, 0.5)]
     assert all("milestones" not in groups[0] for groups in AFD(spec).players(cohort).values())
-    with pytest.raises(UsageError, match="AFD's adversarial_milestones must lie between 0 and 1"):
-        AFD(spec, adversarial_milestones=(0.5, 1.5))
+    for milestones in (0.5, 1.5), (0.5, 1.0), (0.0, 0.5):
+        with pytest.raises(UsageError, match="AFD's adversarial_milestones must lie between 0 and 1"):
+            AFD(spec, adversarial_milestones=milestones)
 
 
 def test_an_untrained_pair_starts_at_the_losses_of_chance(at, spec_of):
@@ -341,3 +342,22 @@ def test_without_an_adversary_the_peers_are_the_only_player():
     players = AFD(describe(cohort, (3, 16, 16), 5), adversarial="l1").players(cohort)
     assert list(players) == ["peers"]
     assert {id(p) for group in players["peers"] for p in group["params"]} == {id(p) for p in cohort.parameters()}
+
+
+def test_the_discriminator_is_a_convolution_to_twice_the_channels_a_norm_and_a_linear_layer():
+    convolution, norm, relu, classifier = Discriminator(5).layers
+    assert (convolution.in_channels, convolution.out_channels) == (5, 10)
+    assert (convolution.kernel_size, convolution.stride) == ((3, 3), (2, 2))
+    assert isinstance(norm, torch.nn.BatchNorm2d) and norm.num_features == 10
+    assert isinstance(relu, torch.nn.LeakyReLU) and relu.negative_slope == 0.2
+    assert classifier(torch.ones(2, 10, 3, 3)).shape == (2, 1)
+
+
+def test_the_defaults_are_those_of_the_page(random_outputs, spec_of):
+    spec = spec_of(random_outputs(3))
+    method = AFD(spec)
+    assert method.teachers == method.logit_teachers == [[2], [0], [1]]
+    assert (method.l1_weight, method.adversarial_learning_rate) == (1, 2e-5)
+    assert (method.discriminator_weight_decay, method.adversarial_weight_decay) == (0.1, 0)
+    assert AFD(spec, logit=False).logit_teachers == []
+    assert not AFD(spec, adversarial="none").state_dict()

@@ -211,3 +211,28 @@ def test_a_run_on_pairs_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch)
     train(recipe, tmp_path / "run", quiet=True)
     whole, again = (restore(tmp_path / name).learner.state_dict() for name in ("whole", "run"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_the_defaults_are_the_authors(random_outputs, spec_of):
+    method = MCL(spec_of(random_outputs(2)))
+    weights = (method.vcl, method.soft_vcl, method.icl, method.soft_icl, method.tau, method.temperature)
+    assert weights == (0.1, 1, 0.1, 1, 0.1, 3)
+    assert method.images_per_class == 2 and method.logit_kd is False
+    assert MCL(spec_of(random_outputs(2)), embedding=1)
+
+
+def test_the_images_of_all_processes_are_contrasted(monkeypatch, at, random_outputs, spec_of):
+    out = random_outputs(2)
+    method = MCL(spec_of(out)).eval()
+    whole = {name: term.item() for name, term in method(out, LABELS, at(0))["peers"].items()}
+    # This process has the first half of the batch, and is given the embeddings of the other half.
+    halves = [
+        dataclasses.replace(out, logits=out.logits[:, k], features=tuple((f[k],) for (f,) in out.features))
+        for k in (slice(3), slice(3, None))
+    ]
+    embedded = torch.stack([e(f) for e, f in zip(method.embeddings, halves[1].last_features, strict=True)])
+    other = {3: embedded, 1: LABELS[3:]}
+    monkeypatch.setattr("collegium.methods.mcl.gather_batch", lambda x, dim=0: torch.cat([x, other[x.ndim]], dim))
+    found = method(halves[0], LABELS[:3], at(0))["peers"]
+    for name in ("vcl", "soft_vcl", "icl", "soft_icl"):
+        assert found[name].item() == pytest.approx(whole[name], rel=1e-5), name

@@ -222,3 +222,14 @@ def test_it_is_marked_as_reconstructed():
 def test_impossible_settings_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         MFEF(CohortSpec(("net", "net"), 5, (((4, 3, 3),), ((4, 3, 3),))), **options)
+
+
+def test_the_defaults_are_those_of_the_page(random_outputs, spec_of):
+    (enricher, _) = MFEF(spec_of(random_outputs(2, channels=8))).enrichers
+    assert [type(layer) for layer in enricher] == [PyramidConvolution, ChannelAttention, SpatialAttention]
+    assert MFEF(spec_of(random_outputs(2)), scales=1, reduction=1)
+
+
+@pytest.mark.parametrize(("channels", "hidden"), [(8, 1), (16, 1), (32, 2)])
+def test_the_channel_attention_is_narrow_and_at_least_one_wide(channels, hidden):
+    assert ChannelAttention(channels, 16).mlp[0].out_features == hidden

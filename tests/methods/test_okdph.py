@@ -132,3 +132,7 @@ def test_peers_of_one_name_with_other_weights_are_refused():
 def test_impossible_settings_are_refused(random_outputs, spec_of, options):
     with pytest.raises(UsageError, match=f"OKDPH's {next(iter(options))} must be"):
         OKDPH(spec_of(random_outputs(2)), **options)
+
+
+def test_the_peers_may_return_to_their_mean_in_every_step(random_outputs, spec_of):
+    assert OKDPH(spec_of(random_outputs(2)), interval=1).interval == 1
