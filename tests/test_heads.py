@@ -80,9 +80,9 @@ def test_fusion_has_as_many_parameters_as_published(widths, classes, out_channel
 
 def test_fusion_convolutions_start_as_the_authors_do():
     torch.manual_seed(0)
-    module = FusionModule([(64, 8, 8)] * 2, 10)
-    # N(0, 2 / (k k out_channels)), where the depth-wise layer counts all of its 128 channels.
-    for layer, outputs in ((module.depthwise, 9 * 128), (module.pointwise, 64)):
+    module = FusionModule([(512, 8, 8)] * 2, 10)
+    # N(0, 2 / (k k out_channels)), where the depth-wise layer counts all of its 1024 channels.
+    for layer, outputs in ((module.depthwise, 9 * 1024), (module.pointwise, 512)):
         weight = layer.weight.detach()
         std = math.sqrt(2 / outputs)
         assert weight.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * weight.numel()))
@@ -101,6 +101,7 @@ def test_maps_of_one_size_pass_unchanged_without_parameters():
     [
         ((8, 8), (4, 4), 3),
         ((9, 6), (3, 2), 3),
+        ((16, 16), (4, 4), 1),
         ((12, 8), (4, 4), 1),  # a whole factor per side, but not the same one
         ((7, 7), (4, 4), 1),
         ((7, 4), (5, 4), 1),
@@ -124,6 +125,7 @@ def test_the_smallest_size_is_taken_by_side():
 def test_fusion_takes_maps_of_different_sizes():
     shapes = [(3, 8, 8), (5, 4, 4), (2, 5, 6)]
     assert FusionModule(shapes, 7)(maps(*shapes)).shape == (2, 7)
+    assert FusionModule(shapes, 7, 1).fuse(maps(*shapes)).shape == (2, 1, 4, 4)
 
 
 @pytest.mark.parametrize("count", [2, 3])
