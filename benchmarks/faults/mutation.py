@@ -1,6 +1,6 @@
 """Changes the equations one by one and looks whether a test notices (mutation testing, by mutmut).
 
-python benchmarks/faults/mutation.py [--only methods/ffl.py ...] [--out FOLDER]
+python benchmarks/faults/mutation.py [--only methods/ffl.py ...] [--minutes 60] [--out FOLDER]
 
 mutmut makes the mutants of losses.py, heads.py and methods/: an operator, a number, a default or an argument replaced
 or left out. Each is run against the tests that reach its function. A function is a case: it fails where one of its
@@ -8,18 +8,22 @@ mutants passes all tests, but for those that no test can tell from the original;
 It works on a copy of the project. With ``--only`` the cases of these modules are tried anew, and the others stay.
 """
 
+import argparse
 import ast
 import difflib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 from trials import OK, Case, Record, finish, parser
@@ -56,10 +60,16 @@ class Function:
     name: str
     mutants: int = 0
     alike: int = 0
+    untried: int = 0
     survived: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.module} {self.name}"
+
+    def told(self) -> str:
+        """How many mutants it has, and of which kinds."""
+        more = {"alike": self.alike, "not tried": self.untried}
+        return f"{self.name}: {self.mutants} mutants" + "".join(f", {n} {what}" for what, n in more.items() if n)
 
 
 def alike() -> list[Alike]:
@@ -71,14 +81,15 @@ def tests_of(modules: tuple[str, ...]) -> list[str]:
     if modules == MUTATED:
         also = ("heads", "losses", "method", "user_code")
         return [*(f"tests/test_{name}.py" for name in also), "tests/methods"]
-    files = [f"tests/{Path(module).parent / f'test_{Path(module).name}'}" for module in modules]
-    names = " or ".join(Path(module).stem for module in modules)
+    own = {"methods/__init__.py": "tests/test_user_code.py"}
+    files = [own.get(module, f"tests/{Path(module).parent / f'test_{Path(module).name}'}") for module in modules]
+    names = " or ".join(Path(file).stem.removeprefix("test_") for file in files)
     # Of what every method must pass, what names these.
     return [*files, "tests/methods/test_contract.py", "-k", names]
 
 
-def mutate(folder: Path, modules: tuple[str, ...], children: int) -> None:
-    """Runs mutmut on a copy of the project in a folder."""
+def mutate(folder: Path, modules: tuple[str, ...], children: int, seconds: float) -> None:
+    """Runs mutmut on a copy of the project in a folder, for so long at most."""
     for name in ("src", "tests", "recipes"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("README.md", "LICENSE"):
@@ -93,11 +104,19 @@ def mutate(folder: Path, modules: tuple[str, ...], children: int) -> None:
     (folder / "pyproject.toml").write_text(f"{(PROJECT / 'pyproject.toml').read_text()}\n[tool.mutmut]\n{table}")
     mutmut = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children)]
     log = folder / "mutmut.log"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with log.open("w") as file:
-        done = subprocess.run(
-            mutmut, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=file, stderr=subprocess.STDOUT
+        process = subprocess.Popen(
+            mutmut, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
-    if done.returncode:
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            status = 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if status:
         raise SystemExit(f"mutmut did not go:\n{log.read_text()[-2000:]}")
 
 
@@ -118,6 +137,9 @@ def functions(folder: Path, known: list[Alike]) -> Iterator[Function]:
             function = found.setdefault(original, Function(module, name))
             function.mutants += 1
             if status in NOTICED:
+                continue
+            if status is None:
+                function.untried += 1
                 continue
             change = changed(texts[f"{original}__mutmut_orig"], texts[variant])
             if any(kind.holds(str(function), change) for kind in known):
@@ -147,24 +169,26 @@ def changed(original: list[str], mutant: list[str]) -> str:
 def main() -> None:
     made = parser(__doc__ or "", 0)
     made.add_argument("--only", nargs="+", default=MUTATED, help="modules, beneath the package")
+    made.add_argument("--minutes", type=float, default=1e6, help="no mutant is tried after so many")
     made.add_argument("--children", type=int, default=os.cpu_count(), help="processes at a time")
     options = made.parse_args()
     modules = tuple(options.only)
     record = Record("mutation", options.out, goes_on=modules != MUTATED)
     record.drop(modules)
     with tempfile.TemporaryDirectory() as scratch:
-        mutate(Path(scratch), modules, options.children)
+        mutate(Path(scratch), modules, options.children, 60 * options.minutes)
         found = list(functions(Path(scratch), alike()))
+    report(record, found, options)
+
+
+def report(record: Record, found: Sequence[Function], options: argparse.Namespace) -> NoReturn:
+    """Writes what became of the functions' mutants, and ends."""
     for number, function in enumerate(found, start=record.next_number):
-        what = f"{function.name}: {function.mutants} mutants"
-        what += f", {function.alike} alike" if function.alike else ""
-        record.add(Case(number, function.module, what, "; ".join(function.survived) or OK))
-    mutants, same = sum(f.mutants for f in found), sum(f.alike for f in found)
-    survived = sum(len(f.survived) for f in found)
-    killed = mutants - same - survived
-    finish(
-        record, options, mutants=mutants, alike=same, survived=survived, killed=f"{killed / max(1, mutants - same):.1%}"
-    )
+        record.add(Case(number, function.module, function.told(), "; ".join(function.survived) or OK))
+    tried = sum(f.mutants - f.untried for f in found)
+    same, survived = sum(f.alike for f in found), sum(len(f.survived) for f in found)
+    noticed = f"{(tried - same - survived) / max(1, tried - same):.1%}"
+    finish(record, options, mutants_tried=tried, alike=same, survived=survived, noticed=noticed)
 
 
 if __name__ == "__main__":
