@@ -106,7 +106,9 @@ def test_networks_on_a_trunk_are_the_reference_where_there_are_no_others() -> No
 def test_a_method_that_fits_another_cohort_is_left_out_with_the_reason() -> None:
     found = grid("independent,one", "2xresnet8; resnet8,wrn_10_1")
     assert "one · resnet8,wrn_10_1" not in rows(found) and "one · 2xresnet8" in rows(found)
-    assert "ONE's gate reads the output of a shared trunk" in found.left_out["one · resnet8,wrn_10_1"]
+    reason = found.left_out["one · resnet8,wrn_10_1"]
+    assert "ONE's gate reads the output of a shared trunk" in reason
+    assert "with one:share_until=stage2, or switch the gate off with one:gate=false" in reason
 
 
 def test_a_teacher_is_a_run_of_its_own_for_the_methods_that_need_one() -> None:

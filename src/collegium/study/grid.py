@@ -226,7 +226,7 @@ def make_grid(
             try:
                 rows[label] = _fitting(recipe, by, trial), by and f"teacher · {by}"
             except UsageError as error:
-                reasons[label] = str(error)
+                reasons[label] = _of_a_row(str(error), variant.text)
     _refuse_what_fits_nothing(reasons, owner)
     if vary == "split":
         _check_split(base)
@@ -243,6 +243,12 @@ def make_grid(
         for label, (recipe, taught_by) in rows.items()
     ]
     return Grid(cells, reference, reasons, trunk_reference)
+
+
+def _of_a_row(sentence: str, row: str) -> str:
+    """A sentence that names a run's options, with what a row of a study has in their place."""
+    option = r"--(?:method\.(\w+)|share-until) (\w+(?:\.\w+)*)"
+    return re.sub(option, lambda found: f"{row}:{found[1] or 'share_until'}={found[2]}", sentence)
 
 
 def _references(rows: dict[str, Recipe], base: Recipe) -> tuple[dict[str, str], dict[str, str]]:
