@@ -44,6 +44,7 @@ class Planned:
         data: options of the data that differ from the recipe's.
         rates, decays: the grid of learning rates and weight decays from which networks alone choose.
         tuning_seeds: of the splits on which they choose; none is one of the study's.
+        timed: whether the machine had nothing else to do, so that the times of training can be compared.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Planned:
     rates: tuple[float, ...] = (0.05, 0.1)
     decays: tuple[float, ...] = (0.002, 0.005, 0.01, 0.02, 0.05)
     tuning_seeds: tuple[int, ...] = (100,)
+    timed: bool = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -181,6 +183,7 @@ STUDIES |= {
         contrasts=(f"ffl vs {ALONE}", f"{DML3} vs {ALONE}", f"kdcl vs {ALONE}", f"afd vs {ALONE}"),
         seeds=16,
         data={"per_class": pixels},
+        timed=pixels != 20,
     )
     for pixels in (5, 10, 20)
 }
@@ -267,7 +270,7 @@ def contrasts_table(studies: Mapping[str, Findings], link: str) -> list[str]:
         for c in found.headline:
             if c.decision is None or c.gain.spread.n < len(found.study.plan.seeds):
                 continue
-            recipe, ratio = c.row.cells[0].recipe, found.relative_cost(c.row)
+            recipe, ratio = c.row.cells[0].recipe, found.relative_cost(c.row) if STUDIES[name].timed else None
             cells = [
                 f"[{_regime(c.row)}]({link}{name}/README.md)",
                 recipe.peers,
@@ -344,7 +347,7 @@ def readme(name: str, found: Findings) -> str:
         "a study of this size and spread shows four times of five. In the figure a dot is a seed, a bar the interval; "
         "what was not planned is grey.",
         *(["![Gains](gains.svg)"] if found.headline else []),
-        _rows(found),
+        _rows(found, planned.timed),
         *(["![Curves](curves.svg)"] if _curves(found) else []),
         *([discussion.read_text().strip()] if discussion.is_file() else []),
         "## How",
@@ -371,11 +374,12 @@ def _verdicts(found: Findings) -> str:
     return "\n".join(lines)
 
 
-def _rows(found: Findings) -> str:
+def _rows(found: Findings, timed: bool) -> str:
     finished = [row for row in found.rows if row.results]
     chosen = any(row.result["best_chosen_on"] == "validation" for row in finished)
     best = ["best epoch"] if chosen else []
-    heads = ["", "n", "one network", *best, "ensemble", "NLL", "calibration error", "training error", "time"]
+    time = ["time"] if timed else []
+    heads = ["", "n", "one network", *best, "ensemble", "NLL", "calibration error", "training error", *time]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for row in finished:
         at_best = [_accuracy(result, found.deployed, "best") for result in row.results.values()]
@@ -390,15 +394,15 @@ def _rows(found: Findings) -> str:
             _mean(row.scores(found.deployed, "nll").values(), 3),
             _mean(row.scores(found.deployed, "ece").values(), 1),
             _mean(errors, 1),
-            "" if ratio is None else f"{ratio:.2f}",
+            *(["" if ratio is None else f"{ratio:.2f}"] if timed else []),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     said = "Best epoch: chosen on validation images. " if chosen else ""
     lines += [
         "",
         f"Top-1 accuracy in percent, mean ± sample standard deviation over the seeds. {said}Training error: on the "
-        "augmented images of the last epoch, with the labels that they were given. Time: of training, over that of "
-        "`independent`, where one machine computed both.",
+        "augmented images of the last epoch, with the labels that they were given."
+        + (" Time: of training, over that of `independent`, where one machine computed both." if timed else ""),
     ]
     return "\n".join(lines)
 

@@ -56,11 +56,14 @@ def _parameters(*modules: nn.Module) -> int:
     return sum(p.numel() for p in {id(p): p for m in modules for p in m.parameters()}.values())
 
 
-@torch.no_grad()
+# Torch does not count what its fast paths for attention do, without gradients and on a CPU; and without gradients the
+# counter fails where a layer is handed a weight.
+@torch.enable_grad()
 def _flops(forward: Callable[[Tensor], object], images: Tensor) -> int:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    with warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         warnings.simplefilter("ignore")
         forward(images)
     return int(counter.get_total_flops())
