@@ -261,27 +261,38 @@ def _begun(name: str) -> bool:
     return (RESULTS / name / "study" / "study.yaml").is_file()
 
 
-def contrasts_table(studies: Mapping[str, Findings], link: str) -> list[str]:
-    """One line for each planned contrast that is complete: the regime, the gain, how sure, and the training time."""
+def contrasts_table(studies: Mapping[str, Findings], link: str, *, short: bool = False) -> list[str]:
+    """One line for each planned contrast that is complete: the regime, the gain, how sure, and the training time.
+
+    Where it is to be short, the contrasts of a study that are undecided share a line, with the range of their gains.
+    """
     heads = ["training data", "peers", "epochs", "", "gain of one network, points", "verdict", "training time"]
     lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---|---:|---|---:|"]
     for name, found in studies.items():
         assert found.study.plan is not None
-        for c in found.headline:
-            if c.decision is None or c.gain.spread.n < len(found.study.plan.seeds):
-                continue
-            recipe, ratio = c.row.cells[0].recipe, found.relative_cost(c.row) if STUDIES[name].timed else None
+        done = [c for c in found.headline if c.decision and c.gain.spread.n == len(found.study.plan.seeds)]
+        together = [c for c in done if c.verdict == "undecided"] if short else []
+        groups = [[c] for c in done if c not in together] + ([together] if together else [])
+        for group in groups:
+            row, recipe = group[0].row, group[0].row.cells[0].recipe
+            gains = sorted(c.gain.spread.mean for c in group)
+            costs = sorted(filter(None, (found.relative_cost(c.row) for c in group if STUDIES[name].timed)))
+            rows, over = (", ".join(dict.fromkeys(f"`{said}`" for said in all_)) for all_ in _sides(group))
             cells = [
-                f"[{_regime(c.row)}]({link}{name}/README.md)",
+                f"[{_regime(row)}]({link}{name}/README.md)",
                 recipe.peers,
                 str(recipe.epochs),
-                f"`{c.row.method}` over `{c.over}`",
-                _gain(c),
-                f"{c.verdict}, n = {c.gain.spread.n}",
-                "" if ratio is None else f"{ratio:.2f} x",
+                f"{rows} over {over}",
+                _gain(group[0]) if len(group) == 1 else f"{gains[0]:+.2f} to {gains[-1]:+.2f}",
+                f"{group[0].verdict}, n = {group[0].gain.spread.n}",
+                " to ".join(dict.fromkeys(f"{ratio:.2f}" for ratio in (costs[:1] + costs[-1:]))) + " x" * bool(costs),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _sides(group: Sequence[Comparison]) -> tuple[list[str], list[str]]:
+    return [c.row.method for c in group], [c.over for c in group]
 
 
 def which_method(studies: Mapping[str, Findings]) -> str:
@@ -307,7 +318,7 @@ def readme_with_table(text: str, studies: Mapping[str, Findings]) -> str:
     """The project's README with its table of contrasts."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return "\n".join([f"{before}{BEGIN}", "", *contrasts_table(studies, "results/"), "", f"{END}{after}"])
+    return "\n".join([f"{before}{BEGIN}", "", *contrasts_table(studies, "results/", short=True), "", f"{END}{after}"])
 
 
 def _gain(c: Comparison) -> str:
