@@ -23,6 +23,7 @@ from collegium.losses import (
     same_size,
     standardised,
     unit_attention,
+    virtual_teacher,
 )
 
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-50, 50, width=32))
@@ -271,3 +272,11 @@ def test_the_weights_end_with_their_block_after_an_error_too():
     with pytest.raises(ZeroDivisionError), class_weighted(torch.tensor([7.0, 7.0, 7.0])):
         raise ZeroDivisionError
     assert cross_entropy(z, target) == before
+
+
+def test_the_virtual_teacher_by_hand():
+    # 0.9 for the true class of three, 0.05 for the others, softened by 2.
+    found = virtual_teacher(torch.tensor([2, 0]), 3, 0.9, 2.0)
+    torch.testing.assert_close(found, torch.tensor([[0.025, 0.025, 0.45], [0.45, 0.025, 0.025]]))
+    # The authors' values are the defaults.
+    torch.testing.assert_close(virtual_teacher(torch.tensor([0]), 100)[0, 0], torch.tensor(0.99 / 20))

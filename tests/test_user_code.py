@@ -231,6 +231,7 @@ def test_the_outermost_consent_holds() -> None:
 def test_a_name_in_a_direct_call_is_consent() -> None:
     assert networks.build("module:theirs.net", num_classes=3).name == "module:theirs.net"
     assert methods.get("module:theirs.Mine").__name__ == "Mine"
+    assert "dml" in methods.names() and not any("theirs" in name for name in methods.names())
     assert len(data.load("module:theirs.digits").train) == 40
     with pytest.raises(UsageError, match="theirs.Other is a type, not a function"):
         networks.build("module:theirs.Other", num_classes=3)

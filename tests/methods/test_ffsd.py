@@ -287,7 +287,8 @@ def test_the_leader_may_be_of_another_kind_than_the_students(at):
 def test_students_of_several_kinds_are_refused_with_the_way_out(at):
     cohort = unlike("resnet8", "wrn_10_2", "resnet8")
     spec = describe(cohort, (3, 16, 16), 5)
-    with pytest.raises(UsageError, match="peer0 64x4x4 and peer1 128x4x4;.*--method.self_distillation leader"):
+    message = "peer0 64x4x4 and peer1 128x4x4; take students of one kind, .*--method.self_distillation leader$"
+    with pytest.raises(UsageError, match=message):
         FFSD(spec)
     found = FFSD(spec, self_distillation="leader")(cohort(torch.randn(4, 3, 16, 16)), torch.arange(4), at(5))
     assert all(term.isfinite() for terms in found.values() for term in terms.values())
@@ -359,3 +360,14 @@ def test_a_network_of_one_stage_has_nothing_to_rebuild(random_outputs, spec_of):
 def test_impossible_settings_are_refused(staged_outputs, spec_of, options):
     with pytest.raises(UsageError, match=f"FFSD's {next(iter(options))} must be"):
         FFSD(spec_of(staged_outputs(3)), **options)
+
+
+def test_a_map_of_half_the_sides_is_enlarged_by_a_transposed_convolution():
+    assert isinstance(DecoderStep((2, 2, 3), (5, 4, 6)).grow, nn.ConvTranspose2d)
+    assert isinstance(DecoderStep((2, 2, 3), (5, 4, 5)).grow, nn.Sequential)
+
+
+def test_the_leader_unfolds_to_the_channels_of_all_students(staged_outputs, spec_of):
+    method = FFSD(spec_of(staged_outputs(4)))
+    assert method.trans_fusion.pointwise.out_channels == 3 * STAGES[-1][0]
+    assert (method.diversity, method.fusion_weight, method.decoding) == (1e-5, 10, 1000)
