@@ -4,7 +4,7 @@ import re
 
 _LONGEST = 1000
 _LONGEST_WORD = 160
-_LONGEST_LIST = 120
+_LONGEST_LIST = 100
 
 
 class CollegiumError(Exception):

@@ -57,6 +57,7 @@ def test_provenance_of_an_earlier_run_is_not_part_of_its_recipe() -> None:
         ("learning_rate", 0.0, "learning_rate must be more than 0"),
         ("warmup", 1.0, "warmup must be from 0 up to"),
         ("milestones", (0.5, 1.5), "milestones must be shares between 0 and 1"),
+        ("milestones", (0.5,) * 101, r"at most 100 of them, got .{80}\.\.\.$"),
         ("gradient_clip", -1.0, "gradient_clip must be more than 0"),
         ("weight_seed", -1, "weight_seed must be 0 or more"),
         ("seed", 10**23, "seed must be a whole number, and smaller"),

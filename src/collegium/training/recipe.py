@@ -157,7 +157,8 @@ class Recipe:
         _check("peer_weight_decays", decays, all(decay >= 0 for decay in decays), "0 or more")
         _check("patience", self.patience, self.patience is None or self.patience >= 1, "1 or more")
         _check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "between 0 and 1")
-        _check("milestones", self.milestones, all(0 < m < 1 for m in self.milestones), "shares between 0 and 1")
+        legal = len(self.milestones) <= 100 and all(0 < m < 1 for m in self.milestones)
+        _check("milestones", self.milestones, legal, "shares between 0 and 1, at most 100 of them")
         for name in ("method", "data"):
             if "name" not in getattr(self, name):
                 raise UsageError(f"the recipe's {name} has no name: {dict(getattr(self, name))}")
@@ -307,4 +308,5 @@ def recipes_folder() -> Path:
 
 def _check(name: str, value: Any, legal: bool, expected: str) -> None:
     if not legal:
-        raise UsageError(f"{name} must be {expected}, got {value}")
+        said = str(value)
+        raise UsageError(f"{name} must be {expected}, got {said if len(said) <= 80 else said[:80] + '...'}")
