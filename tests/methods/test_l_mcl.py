@@ -240,6 +240,24 @@ def test_networks_of_few_stages_and_of_unlike_widths_have_as_many_layers_as_the_
     )
 
 
+def test_the_images_of_all_processes_are_contrasted(monkeypatch, at):
+    out, spec = outputs(2)
+    method = LMCL(spec, blocks=1).eval()
+    whole = method(out, LABELS, at(0))["peers"]
+
+    def half(images: slice, gather) -> dict[str, Tensor]:
+        monkeypatch.setattr("collegium.methods.l_mcl.gather_batch", gather)
+        features = tuple(tuple(f[images] for f in stages) for stages in out.features)
+        own = dataclasses.replace(out, logits=out.logits[:, images], features=features)
+        return method(own, LABELS[images], at(0))["peers"]
+
+    told: list[Tensor] = []  # what the process of the second half gives, in the order of the calls
+    half(slice(3, None), lambda x, dim=0: told.append(x) or x)
+    found = half(slice(3), lambda x, dim=0: torch.cat([x, told.pop(0)], dim))
+    for name in NAMES[3:]:
+        assert found[name].item() == pytest.approx(whole[name].item(), rel=1e-5), name
+
+
 def test_the_likeliest_class_of_a_mixed_label_counts(at):
     out, spec = outputs(2)
     method = LMCL(spec, blocks=1).eval()
