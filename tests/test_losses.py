@@ -194,9 +194,26 @@ def test_attention_transfer_compares_unit_attention_at_the_smaller_size(array, h
     assert attention_transfer(s, -3 * s).item() == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_contrast_is_the_mean_over_the_images_that_have_a_partner(weighted):
+    s, classes = random(2, 6, 6, scale=1), torch.tensor([0, 1, 0, 2, 1, 0])
+    w = random(2, 6, scale=1).sigmoid() if weighted else torch.ones(2, 6)
+    expected = []
+    for k in range(2):
+        total = 0.0
+        for i in range(6):
+            partners = [j for j in range(6) if j != i and classes[j] == classes[i]]
+            scale = s[k, i, [j for j in range(6) if j != i]].logsumexp(0)
+            total -= sum((w[k, i] * (s[k, i, p] - scale) / len(partners)).item() for p in partners)
+        expected.append(total / 5)
+    torch.testing.assert_close(contrastive_loss(s, classes, w if weighted else None), torch.tensor(expected))
+    assert contrastive_loss(s[:, :3, :3], torch.arange(3)).tolist() == [0, 0]
+
+
 def test_class_probabilities_are_one_hot_for_indices_and_unchanged_otherwise():
     y = torch.tensor([2, 0])
     assert class_probabilities(y, 3).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert class_probabilities(y, 5).shape == (2, 5)
     soft = torch.tensor([[0.5, 0.25, 0.25]])
     assert class_probabilities(soft, 3) is soft
 
