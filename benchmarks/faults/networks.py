@@ -1,6 +1,6 @@
 """Trains networks of timm and torchvision by the command line, each in a process of its own; no crash ends a command.
 
-python benchmarks/faults/networks.py [--count 500] [--out FOLDER]
+python benchmarks/faults/networks.py [--count 500] [--minutes 30] [--out FOLDER]
 
 The networks are those of docs/architectures.md and another one of each of timm's families. Each is trained
 beside a ResNet-8 with FFL, for one epoch of two steps, on a folder of photographs of 64 x 64 pixels. It trains, or the
@@ -11,6 +11,7 @@ that failed.
 import math
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -76,13 +77,18 @@ def judged(outcome: Outcome, folder: Path) -> tuple[str, str]:
 
 
 def main() -> None:
-    options = parser(__doc__ or "", 500).parse_args()
+    made = parser(__doc__ or "", 500)
+    made.add_argument("--minutes", type=float, default=1e9, help="no network is tried after so many")
+    options = made.parse_args()
+    end = time.monotonic() + 60 * options.minutes
     warm()
     record = Record("networks", options.out, goes_on=True)
     record.cases = [case for case in record.cases if case.outcome == OK]
     known = {case.what.partition(": ")[0] for case in record.cases}
     left = (name for name in chain(NAMES, one_more_of_each_family(NAMES)) if name not in known)
     for number, name in enumerate(islice(left, options.count), start=record.next_number):
+        if time.monotonic() > end:
+            break
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "work"
             folder.mkdir()
