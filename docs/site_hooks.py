@@ -20,6 +20,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parent.parent
 SHOWN = [  # pages, and what pages show or link to
     "*.md",
+    "benchmarks/faults/*.yaml",
     "docs/**/*.md",
     "docs/**/*.png",
     "docs/**/*.svg",
