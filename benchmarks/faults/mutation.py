@@ -40,7 +40,7 @@ class Alike:
 
     Args:
         where: pattern that the function must hold, as ``methods/ffl.py FFL.forward``.
-        change: pattern that the changed line must hold, after ``+``.
+        change: pattern that both lines must hold, the original after ``-`` and the mutant after ``+``.
         why: the reason.
     """
 
