@@ -10,7 +10,7 @@ python benchmarks/studies.py pages                writes the tables, figures and
 
 import argparse
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -277,22 +277,22 @@ def contrasts_table(studies: Mapping[str, Findings], link: str, *, short: bool =
             row, recipe = group[0].row, group[0].row.cells[0].recipe
             gains = sorted(c.gain.spread.mean for c in group)
             costs = sorted(filter(None, (found.relative_cost(c.row) for c in group if STUDIES[name].timed)))
-            rows, over = (", ".join(dict.fromkeys(f"`{said}`" for said in all_)) for all_ in _sides(group))
+            ratios = " to ".join(dict.fromkeys(f"{cost:.2f}" for cost in costs[:1] + costs[-1:]))
             cells = [
                 f"[{_regime(row)}]({link}{name}/README.md)",
                 recipe.peers,
                 str(recipe.epochs),
-                f"{rows} over {over}",
+                f"{_quoted(c.row.method for c in group)} over {_quoted(c.over for c in group)}",
                 _gain(group[0]) if len(group) == 1 else f"{gains[0]:+.2f} to {gains[-1]:+.2f}",
                 f"{group[0].verdict}, n = {group[0].gain.spread.n}",
-                " to ".join(dict.fromkeys(f"{ratio:.2f}" for ratio in (costs[:1] + costs[-1:]))) + " x" * bool(costs),
+                f"{ratios} x" if ratios else "",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def _sides(group: Sequence[Comparison]) -> tuple[list[str], list[str]]:
-    return [c.row.method for c in group], [c.over for c in group]
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(f"`{name}`" for name in names))
 
 
 def which_method(studies: Mapping[str, Findings]) -> str:

@@ -174,7 +174,7 @@ def main() -> None:
     options = made.parse_args()
     modules = tuple(options.only)
     record = Record("mutation", options.out, goes_on=modules != MUTATED)
-    record.drop(modules)
+    record.keep(lambda case: case.kind not in modules)
     with tempfile.TemporaryDirectory() as scratch:
         mutate(Path(scratch), modules, options.children, 60 * options.minutes)
         found = list(functions(Path(scratch), alike()))

@@ -83,7 +83,7 @@ def main() -> None:
     end = time.monotonic() + 60 * options.minutes
     warm()
     record = Record("networks", options.out, goes_on=True)
-    record.cases = [case for case in record.cases if case.outcome == OK]
+    record.keep(lambda case: case.outcome == OK)
     known = {case.what.partition(": ")[0] for case in record.cases}
     left = (name for name in chain(NAMES, one_more_of_each_family(NAMES)) if name not in known)
     for number, name in enumerate(islice(left, options.count), start=record.next_number):

@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -253,6 +253,7 @@ class Record:
 
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
+        self._where = provenance(torch.device("cpu"))  # now: the working tree may change while cases are tried
         self._before = 0
         if self.goes_on and self.table.exists():
             with self.table.open(newline="") as file:
@@ -288,9 +289,9 @@ class Record:
         if case.outcome != OK:
             print(f"{case.number} {case.kind}: {case.what}: {case.outcome}", flush=True)
 
-    def drop(self, kinds: Collection[str]) -> None:
-        """Leaves out the cases of some kinds, which are to be tried anew."""
-        self.cases = [case for case in self.cases if case.kind not in kinds]
+    def keep(self, wanted: Callable[[Case], bool]) -> None:
+        """Leaves out the other cases, which are to be tried anew."""
+        self.cases = [case for case in self.cases if wanted(case)]
         self._before = len(self.cases)
 
     def write(self, options: argparse.Namespace, **more: object) -> None:
@@ -300,10 +301,9 @@ class Record:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(asdict(case) | {"seconds": round(case.seconds, 2)} for case in self.cases)
-        where = provenance(torch.device("cpu"))
         session = {
             "date": datetime.date.today().isoformat(),
-            **{name: where[name] for name in ("commit", "device", "platform", "python", "torch")},
+            **{name: self._where[name] for name in ("commit", "device", "platform", "python", "torch")},
             "seed": options.seed,
             "cases": self.added,
             "seconds": round(time.monotonic() - self._begun),

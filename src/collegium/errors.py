@@ -54,6 +54,12 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def brief(value: object) -> str:
+    """A value in a message: the first 80 characters of what is longer, as a list may be."""
+    said = str(value)
+    return said if len(said) <= 80 else f"{said[:80]}..."
+
+
 def nearest(name: str, known: list[str]) -> str:
     """``"; did you mean 'resnet20' or 'resnet32'?"``, or where nothing is near the beginning of the list."""
     import difflib

@@ -179,7 +179,7 @@ def test_the_adversarial_players_have_decay_and_milestones_of_their_own_where_as
     assert players["adversarial"][0]["weight_decay"] == 0.1
     assert [groups[0].get("milestones") for groups in players.values()] == [None, (0.25, 0.5), (0.25, 0.5)]
     assert all("milestones" not in groups[0] for groups in AFD(spec).players(cohort).values())
-    for milestones in (0.5, 1.5), (0.5, 1.0), (0.0, 0.5):
+    for milestones in (0.5, 1.5), (0.5, 1.0), (0.0, 0.5), (0.5,) * 101:
         with pytest.raises(UsageError, match="AFD's adversarial_milestones must lie between 0 and 1"):
             AFD(spec, adversarial_milestones=milestones)
 

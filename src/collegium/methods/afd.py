@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
-from collegium.errors import UsageError
+from collegium.errors import UsageError, brief
 from collegium.heads import MatchSize, Shape
 from collegium.layers import GlobalPoolClassifier, convolution
 from collegium.losses import cross_entropy, distill
@@ -144,8 +144,11 @@ class AFD(Method):
         self.discriminator_weight_decay = not_negative("AFD's discriminator_weight_decay", discriminator_weight_decay)
         self.adversarial_weight_decay = not_negative("AFD's adversarial_weight_decay", adversarial_weight_decay)
         self.adversarial_milestones = adversarial_milestones
-        if not all(0 < milestone < 1 for milestone in adversarial_milestones or ()):
-            raise UsageError(f"AFD's adversarial_milestones must lie between 0 and 1, not {adversarial_milestones}")
+        milestones = adversarial_milestones or ()
+        if len(milestones) > 100 or not all(0 < milestone < 1 for milestone in milestones):
+            raise UsageError(
+                f"AFD's adversarial_milestones must lie between 0 and 1, at most 100 of them, not {brief(milestones)}"
+            )
         peers = range(spec.num_peers)
         everyone = [[j for j in peers if j != k] for k in peers]
         cycle = [[(k - 1) % spec.num_peers] for k in peers]

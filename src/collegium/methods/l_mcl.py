@@ -231,7 +231,7 @@ class LMCL(Method):
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
         seen = self.layers(self._last(out), out.logits)
         aggregated = self._aggregate(seen)
-        # Without no_grad: older torch would take the casts that autocast makes in it for the meta step too.
+        # Not under no_grad: the meta step would use the casts that autocast makes there, with torch 2.8 without gradients.
         weights = self.matching([f.detach() for f in seen.pooled]).detach()
         terms = {
             "ce": cross_entropy(seen.logits, target),

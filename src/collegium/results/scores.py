@@ -133,7 +133,7 @@ def one_answer(result: Result) -> str:
     if not told:
         return ""
     return (
-        f"{'; '.join(told)}, as a network is that has learned one answer. Start from trained weights, lower the "
+        f"{'; '.join(told)}: it may be that every image gets the same answer. Start from trained weights, lower the "
         "learning rate, or take smaller batches or more epochs, which make more steps."
     )
 

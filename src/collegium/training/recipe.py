@@ -10,7 +10,7 @@ from typing import Any, Literal, get_type_hints
 
 import numpy as np
 
-from collegium.errors import UsageError, nearest
+from collegium.errors import UsageError, brief, nearest
 from collegium.options import check_kind
 from collegium.schemas import Record, fault
 from collegium.yaml_text import read_yaml
@@ -308,5 +308,4 @@ def recipes_folder() -> Path:
 
 def _check(name: str, value: Any, legal: bool, expected: str) -> None:
     if not legal:
-        said = str(value)
-        raise UsageError(f"{name} must be {expected}, got {said if len(said) <= 80 else said[:80] + '...'}")
+        raise UsageError(f"{name} must be {expected}, got {brief(value)}")
