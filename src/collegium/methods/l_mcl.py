@@ -231,7 +231,7 @@ class LMCL(Method):
     def forward(self, out: PeerOutputs, target: Tensor, progress: Progress) -> dict[str, Terms]:
         seen = self.layers(self._last(out), out.logits)
         aggregated = self._aggregate(seen)
-        # Not under no_grad: the meta step would use the casts that autocast makes there, with torch 2.8 without gradients.
+        # Not under no_grad: with torch 2.8 the meta step would use what autocast casts there, without gradients.
         weights = self.matching([f.detach() for f in seen.pooled]).detach()
         terms = {
             "ce": cross_entropy(seen.logits, target),
