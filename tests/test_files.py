@@ -1,4 +1,5 @@
 import errno
+import itertools
 import os
 import subprocess
 import sys
@@ -130,6 +131,20 @@ def test_a_byte_that_is_flipped_is_noticed(tmp_path: Path) -> None:
             check_whole(file)
     (tmp_path / "file.sha256").unlink()
     check_whole(file)  # of before there were checksums
+
+
+def test_a_byte_of_a_checksum_that_is_flipped_is_noticed(tmp_path: Path) -> None:
+    write_checked(tmp_path / "file", "content")
+    checksum = tmp_path / "file.sha256"
+    content = checksum.read_bytes()
+    for place, bit in itertools.product(range(len(content)), range(8)):
+        checksum.write_bytes(content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :])
+        with pytest.raises(DataError, match="file is damaged"):
+            check_whole(tmp_path / "file")
+    for length in range(len(content)):
+        checksum.write_bytes(content[:length])
+        with pytest.raises(DataError, match="file is damaged"):
+            check_whole(tmp_path / "file")
 
 
 def test_a_file_that_is_too_long_is_not_read_to_compare_it(tmp_path: Path) -> None:

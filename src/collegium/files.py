@@ -104,6 +104,10 @@ def checksum_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
+def _checksum_line(digest: str, path: Path) -> str:
+    return f"{digest}  {path.name}\n"
+
+
 def write_checked(path: Path, content: str | bytes) -> None:
     """:func:`write_whole`, and the file's checksum beside it.
 
@@ -111,7 +115,7 @@ def write_checked(path: Path, content: str | bytes) -> None:
     """
     content = content.encode() if isinstance(content, str) else content
     parts: list[tuple[Path, str | bytes]] = [
-        (checksum_file(path), f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"),
+        (checksum_file(path), _checksum_line(hashlib.sha256(content).hexdigest(), path)),
         (path, content),
     ]
     with storing(path):
@@ -131,14 +135,14 @@ def check_whole(path: Path, limit: int | None = None) -> None:
         DataError: they differ, or the file cannot be read, or is longer.
     """
     try:
-        kept = read_bounded(checksum_file(path), 4096).split()
+        kept = read_bounded(checksum_file(path), 4096)
     except FileNotFoundError:
         return
     with reading(path), _open_regular(path) as file:
         if limit is not None:
             _check_size(path, file, limit)
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if kept != [found.encode(), path.name.encode()]:
+    if kept != _checksum_line(found, path).encode():
         raise DataError(
             f"{path} is damaged: its checksum is not that in {checksum_file(path).name}; "
             "take a copy of it, or delete the checksum if it was changed on purpose"
