@@ -17,7 +17,7 @@ from collegium.pages.run_page import render, write_report, write_report_if_possi
 from collegium.results.analysis import RunAnalysis, gather
 from collegium.results.examples import Answer, Changes, Example
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr"}
 
 
 class Checker(HTMLParser):

@@ -1,9 +1,11 @@
 """HTML that is safe by default: whatever is not HTML already is escaped."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 
 EMPTY = {"img", "meta", "br", "wbr"}
+_SEPARATED = re.compile(r"[^/\\_:-]*[/\\_:-]+|[^/\\_:-]+")
 
 
 class Html(str):
@@ -17,6 +19,11 @@ def html(value: object) -> Html:
     if isinstance(value, list | tuple):
         return Html("".join(html(entry) for entry in value))
     return Html(escape(str(value)))
+
+
+def breakable(name: str) -> Html:
+    """A name without spaces, of a file or a method, which a narrow column breaks after its separators."""
+    return Html(element("wbr").join(html(part) for part in _SEPARATED.findall(name)))
 
 
 def element(tag: str, *children: object, **attributes: object) -> Html:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from collegium.formatting import number, plural
 from collegium.pages import run_pictures as pictures
-from collegium.pages.html import Html, element, section
+from collegium.pages.html import Html, breakable, element, section
 from collegium.results.analysis import RunAnalysis
 from collegium.results.examples import Example
 
@@ -70,6 +70,6 @@ def _frame(example: Example, classes: Sequence[str]) -> Html:
     return element(
         "article",
         pictures.plain(example.image, f"{example.name}, true class {true}", SIDE),
-        element("div", element("b", true), answers, element("span", example.name, class_="soft")),
+        element("div", element("b", true), answers, element("span", breakable(example.name), class_="soft")),
         class_="example",
     )

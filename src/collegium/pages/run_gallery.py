@@ -4,7 +4,7 @@ from collegium.data import SceneData
 from collegium.formatting import percent
 from collegium.pages import run_pictures as pictures
 from collegium.pages import run_scene_maps as scene_maps
-from collegium.pages.html import Html, element, figure, html, section, table
+from collegium.pages.html import Html, breakable, element, figure, html, section, table
 from collegium.pages.run_sections import Styles, chip
 from collegium.results.analysis import RunAnalysis
 from collegium.results.examples import Example
@@ -45,7 +45,7 @@ def _card(analysis: RunAnalysis, example: Example, styles: Styles) -> Html:
         element(
             "div",
             pictures.plain(example.image, f"{example.name}, true class {true}"),
-            element("div", facts, element("br"), element("span", example.name, class_="soft")),
+            element("div", facts, element("br"), element("span", breakable(example.name), class_="soft")),
             class_="top",
         ),
         table([], rows),

@@ -7,7 +7,7 @@ from typing import Any
 from collegium.data.hyperspectral.patches import PatchData
 from collegium.formatting import count, duration, number, percent, plural
 from collegium.pages.colours import Style
-from collegium.pages.html import Html, element, html, section, table
+from collegium.pages.html import Html, breakable, element, html, section, table
 from collegium.pages.sheet import Cell, Column, Sheet
 from collegium.pages.text import doubt, verdict
 from collegium.results import wording
@@ -39,7 +39,7 @@ def heading(analysis: RunAnalysis) -> Html:
     ]
     if len(analysis.peers) == 1:
         del facts[0]
-    return html([element("h1", title(analysis)), element("p", " · ".join(facts), class_="soft")])
+    return html([element("h1", breakable(title(analysis))), element("p", " · ".join(facts), class_="soft")])
 
 
 def title(analysis: RunAnalysis) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from collegium.files import write_whole
 from collegium.formatting import MISSING, count, number, plural
 from collegium.pages.document import document
-from collegium.pages.html import Html, element, html, section
+from collegium.pages.html import Html, breakable, element, html, section
 from collegium.pages.html import table as pairs
 from collegium.pages.run_charts import HINT
 from collegium.pages.run_sections import chip
@@ -37,7 +37,7 @@ def render(table: StudyTable) -> str:
         "main",
         element(
             "header",
-            element("h1", table.title),
+            element("h1", breakable(table.title)),
             element("p", element("strong", table.answer), class_="lead") if table.answer else "",
             _facts(findings),
             _plan(table),
@@ -99,7 +99,7 @@ def _comparison(table: StudyTable) -> Html:
     several = len(table.findings.cohorts()) > 1
     rows = []
     for line in table.lines:
-        name = [chip(look[line.row.method]), _breakable(line.row.method)]
+        name = [chip(look[line.row.method]), breakable(line.row.method)]
         name += [element("span", line.row.cohort, class_="peers")] if several else []
         rows.append([Cell(html(name), line.row.label), *(line.cells[column.key] for column in columns)])
     return section(
@@ -109,12 +109,6 @@ def _comparison(table: StudyTable) -> Html:
         element("p", "A click on a heading, or Enter, sorts by it.", class_="soft"),
         id="comparison",
     )
-
-
-def _breakable(name: str) -> Html:
-    """A method's name that may go on in the next line between its options."""
-    first, *options = name.split(":")
-    return html([first, *([":", element("wbr"), option] for option in options)])
 
 
 def _predictors(findings: Findings) -> Html:
