@@ -122,6 +122,27 @@ def test_the_smallest_size_is_taken_by_side():
     assert [f.shape for f in match(maps((2, 8, 4), (2, 4, 8)))] == [(2, 2, 4, 4)] * 2
 
 
+def test_maps_may_be_pooled_to_the_smallest_size():
+    shapes = [(3, 8, 6), (5, 4, 3)]
+    match = MatchSize(shapes, "pooled")
+    first, second = match(features := maps(*shapes))
+    means = features[0].double().numpy().reshape(2, 3, 4, 2, 3, 2).mean((3, 5))
+    np.testing.assert_allclose(first.numpy(), means, rtol=1e-5, atol=1e-6)
+    assert second is features[1]
+    assert parameters(match) == 0
+
+
+def test_maps_may_be_enlarged_to_the_largest_size():
+    shapes = [(3, 1, 4), (5, 1, 2)]
+    match = MatchSize(shapes, "enlarged")
+    first, second = match(features := maps(*shapes))
+    a, b = features[1][..., 0], features[1][..., 1]
+    expected = torch.stack([a, 0.75 * a + 0.25 * b, 0.25 * a + 0.75 * b, b], -1)
+    torch.testing.assert_close(second, expected)
+    assert first is features[0]
+    assert parameters(match) == 0
+
+
 def test_fusion_takes_maps_of_different_sizes():
     shapes = [(3, 8, 8), (5, 4, 4), (2, 5, 6)]
     assert FusionModule(shapes, 7)(maps(*shapes)).shape == (2, 7)

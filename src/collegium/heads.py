@@ -1,7 +1,7 @@
 """Modules that at least two methods own."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,23 +13,28 @@ from collegium.layers import GlobalPoolClassifier, convolution
 Shape = tuple[int, ...]  # (D, H, W)
 
 
-class MatchSize(nn.Module):
-    """Brings every peer's map to the smallest height and width among them, each by a learned regressor.
+Matching = Literal["learned", "pooled", "enlarged"]
 
-    A map of the smallest size passes unchanged. A map larger by a factor of 2 or 3 goes through a 3x3 convolution
-    of that stride, which then sees every cell; any other through adaptive average pooling and a 1x1 convolution; norm
-    and ReLU follow. The FFL paper does not say how it brings maps to one size: this is our choice.
+
+class MatchSize(nn.Module):
+    """Brings every peer's map to one height and width. A map that has them already passes unchanged.
+
+    "learned" shrinks maps to the smallest height and width among them: a map larger by a factor of 2 or 3 goes through
+    a 3x3 convolution of that stride, which then sees every cell; any other through adaptive average pooling and a 1x1
+    convolution; norm and ReLU follow. "pooled" shrinks them by adaptive average pooling alone, and "enlarged" brings
+    them to the largest height and width by bilinear interpolation. The FFL paper does not say how it matches maps:
+    these are our choices.
     """
 
-    def __init__(self, shapes: Sequence[Shape]) -> None:
+    def __init__(self, shapes: Sequence[Shape], matching: Matching = "learned") -> None:
         super().__init__()
-        self.size = (min(s[1] for s in shapes), min(s[2] for s in shapes))
-        self.regressors = nn.ModuleList(self._regressor(shape) for shape in shapes)
+        pick = max if matching == "enlarged" else min
+        self.size = (pick(s[1] for s in shapes), pick(s[2] for s in shapes))
+        make = {"learned": self._regressor, "pooled": self._pool, "enlarged": self._enlarge}[matching]
+        self.regressors = nn.ModuleList(nn.Identity() if s[1:] == self.size else make(s) for s in shapes)
 
     def _regressor(self, shape: Shape) -> nn.Module:
         channels, height, width = shape
-        if (height, width) == self.size:
-            return nn.Identity()
         stride = height // self.size[0]
         layers: list[nn.Module]
         if stride <= 3 and (height, width) == (stride * self.size[0], stride * self.size[1]):
@@ -37,6 +42,12 @@ class MatchSize(nn.Module):
         else:
             layers = [nn.AdaptiveAvgPool2d(self.size), convolution(channels, channels, 1)]
         return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU())
+
+    def _pool(self, shape: Shape) -> nn.Module:
+        return nn.AdaptiveAvgPool2d(self.size)
+
+    def _enlarge(self, shape: Shape) -> nn.Module:
+        return nn.Upsample(self.size, mode="bilinear", align_corners=False)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """M maps (B, D_k, H_k, W_k) -> M maps (B, D_k, H, W)."""
@@ -53,18 +64,25 @@ class FusionModule(nn.Module):
         num_classes: number of logits.
         out_channels: width of the fused map; by default that of the widest peer (the paper's peers are equally
             wide, for unlike ones it does not say).
+        matching: how maps of unlike sizes are matched, see :class:`MatchSize`.
 
     Raises:
         UsageError: out_channels is below 1.
     """
 
-    def __init__(self, shapes: Sequence[Shape], num_classes: int, out_channels: int | None = None) -> None:
+    def __init__(
+        self,
+        shapes: Sequence[Shape],
+        num_classes: int,
+        out_channels: int | None = None,
+        matching: Matching = "learned",
+    ) -> None:
         super().__init__()
         total = sum(shape[0] for shape in shapes)
         width = max(shape[0] for shape in shapes) if out_channels is None else out_channels
         if width < 1:
             raise UsageError(f"a fused map needs 1 or more channels: fused_channels is {width}")
-        self.match = MatchSize(shapes)
+        self.match = MatchSize(shapes, matching)
         # The authors' initialisation: for the depth-wise layer it counts all channels as outputs.
         self.depthwise = nn.Conv2d(total, total, 3, padding=1, groups=total, bias=False)
         nn.init.normal_(self.depthwise.weight, std=(2 / (9 * total)) ** 0.5)

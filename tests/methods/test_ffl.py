@@ -130,6 +130,15 @@ def test_unlike_peers_are_fused_to_the_widest_or_the_width_that_is_asked(at, spe
     assert all(term.isfinite() for term in method(out, torch.tensor([0, 1]), at(0))["peers"].values())
 
 
+@pytest.mark.parametrize(("matching", "size"), [("learned", 3), ("pooled", 3), ("enlarged", 6)])
+def test_maps_of_unlike_peers_are_matched_as_is_asked(at, spec_of, matching, size):
+    maps = ((torch.randn(2, 8, 3, 3),), (torch.randn(2, 5, 6, 6),))
+    out = PeerOutputs(torch.randn(2, 2, 5), maps)
+    method = FFL(spec_of(out), matching=matching)
+    assert method.maps(out)["fused"].shape == (2, 8, size, size)
+    assert all(term.isfinite() for term in method(out, torch.tensor([0, 1]), at(0))["peers"].values())
+
+
 def test_unlike_peers_cannot_be_summed(spec_of):
     maps = ((torch.randn(2, 8, 3, 3),), (torch.randn(2, 5, 3, 3),))
     with pytest.raises(UsageError, match="net 8x3x3, net 5x3x3"):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
-from collegium.heads import FusionModule, SumFusion
+from collegium.heads import FusionModule, Matching, SumFusion
 from collegium.losses import cross_entropy, distill, ramp_up
 from collegium.method import Method, ParameterGroup, Progress, Terms, not_negative, positive, share, trainable
 
@@ -44,6 +44,8 @@ class FFL(Method):
         detach_fusion_inputs: True keeps the fused classifier's losses from training the peers.
         fusion_weight_decay: weight decay of the fusion module (the authors' is a tenth of the peers').
         fused_channels: width of the map that is fused by convolution; by default the widest peer's.
+        matching: how the maps of unlike peers are brought to one size: "learned", to the smallest by convolutions;
+            "pooled", to the smallest by average pooling; "enlarged", to the largest by bilinear interpolation.
     """
 
     example = "--peers 2xresnet20 --share-until stage2"
@@ -61,6 +63,7 @@ class FFL(Method):
         detach_fusion_inputs: bool = False,
         fusion_weight_decay: float = 1e-5,
         fused_channels: int | None = None,
+        matching: Matching = "learned",
     ) -> None:
         super().__init__(spec)
         self.temperature = positive("FFL's temperature", temperature)
@@ -76,7 +79,7 @@ class FFL(Method):
                 "FFL's sum of maps is as wide as they are: leave --method.fused_channels out, or fuse by convolution"
             )
         if fusion == "conv":
-            self.fusion = FusionModule(spec.last_shapes, spec.num_classes, fused_channels)
+            self.fusion = FusionModule(spec.last_shapes, spec.num_classes, fused_channels, matching)
         else:
             self.fusion = SumFusion(spec.named_last_shapes, spec.num_classes)
 
