@@ -9,6 +9,7 @@ python benchmarks/studies.py pages                writes the tables, figures and
 """
 
 import argparse
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Planned:
         deployed: the predictor that is compared.
         teacher: of the methods that learn from one.
         data: options of the data that differ from the recipe's.
+        entries: of the recipe that differ.
+        of_parts: whether it is about the parts of one method, and says nothing of which method helps.
         rates, decays: the grid of learning rates and weight decays from which networks alone choose.
         tuning_seeds: of the splits on which they choose; none is one of the study's.
         timed: whether the machine had nothing else to do, so that the times of training can be compared.
@@ -56,10 +59,17 @@ class Planned:
     deployed: str = "mean_peer"
     teacher: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    entries: Mapping[str, Any] = field(default_factory=dict)
+    of_parts: bool = False
     rates: tuple[float, ...] = (0.05, 0.1)
     decays: tuple[float, ...] = (0.002, 0.005, 0.01, 0.02, 0.05)
     tuning_seeds: tuple[int, ...] = (100,)
     timed: bool = True
+
+    @property
+    def peers(self) -> str:
+        """The peers of all rows."""
+        return self.entries.get("peers", Recipe.read(self.recipe).peers)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -68,12 +78,13 @@ class Planned:
         options: dict[str, Any] = {
             "config": self.recipe,
             "methods": separator.join(self.methods),
-            "peers": Recipe.read(self.recipe).peers,
+            "peers": self.peers,
             "seeds": list(range(self.seeds)),
             "vary": "split",
             "hypothesis": self.hypothesis,
             "contrasts": ", ".join(self.contrasts),
             "deployed": self.deployed,
+            **self.entries,
         }
         if self.data:
             options["data"] = {**Recipe.read(self.recipe).data, **self.data}
@@ -83,8 +94,9 @@ class Planned:
         """The same on the command line."""
         words = ["collegium", "compare"]
         said = {name: value for name, value in self.options.items() if name != "data"}
-        said |= {f"data.{name.replace('_', '-')}": value for name, value in self.data.items()}
+        said |= {f"data.{name}": value for name, value in self.data.items()}
         for name, value in said.items():
+            name = name.replace("_", "-")
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             words += [f"--{name}", text]
         return shlex.join([*words, "--study", folder])
@@ -174,6 +186,78 @@ STUDIES: dict[str, Planned] = {
 }
 
 STUDIES |= {
+    "ffcl_parts": Planned(
+        title="The parts of FFCL",
+        recipe="digits_wrong_labels",
+        hypothesis="Each part of FFCL, as it is reconstructed here, makes one network more accurate, and a weight of "
+        "500 of its attention does so more than a fifth or five times of it.",
+        methods=(
+            ALONE,
+            "ffl",
+            "ffcl",
+            *(f"ffcl:{part}=false" for part in ("response", "feature", "fused", "regularisation")),
+            "ffcl:feature_weight=100",
+            "ffcl:feature_weight=2500",
+        ),
+        contrasts=(
+            f"ffcl vs {ALONE}",
+            *(f"ffcl vs ffcl:{part}=false" for part in ("response", "feature", "fused", "regularisation")),
+            "ffcl vs ffcl:feature_weight=100",
+            "ffcl vs ffcl:feature_weight=2500",
+        ),
+        seeds=24,
+        of_parts=True,
+    ),
+    "mfef_parts": Planned(
+        title="The parts of MFEF",
+        recipe="digits_wrong_labels",
+        hypothesis="Each part of MFEF, as it is reconstructed here, makes one network more accurate, and all together "
+        "make it more accurate than FFL does.",
+        methods=(
+            ALONE,
+            "ffl",
+            "mfef",
+            "mfef:multi_scale=none",
+            "mfef:multi_scale=res2net",
+            *(f"mfef:{part}=false" for part in ("channel_attention", "spatial_attention", "ekd", "fkd")),
+            "mfef:peer_kd=true",
+        ),
+        contrasts=(
+            f"mfef vs {ALONE}",
+            "mfef vs ffl",
+            "mfef vs mfef:multi_scale=none",
+            "mfef vs mfef:multi_scale=res2net",
+            *(f"mfef vs mfef:{part}=false" for part in ("channel_attention", "spatial_attention", "ekd", "fkd")),
+            "mfef:peer_kd=true vs mfef",
+        ),
+        seeds=24,
+        of_parts=True,
+    ),
+    "unlike_maps": Planned(
+        title="Maps of unlike peers",
+        recipe="digits_wrong_labels",
+        hypothesis="Where FFL fuses maps of 4 x 4 and 2 x 2 cells, ResNet-8 is more accurate when convolutions match "
+        "them than when the larger ones are pooled or the smaller ones enlarged.",
+        methods=(ALONE, "ffl", "ffl:matching=pooled", "ffl:matching=enlarged"),
+        contrasts=("ffl vs ffl:matching=pooled", "ffl vs ffl:matching=enlarged", f"ffl vs {ALONE}"),
+        seeds=24,
+        deployed="peer0",
+        entries={"peers": "resnet8,shufflenet_v2_x0_5", "weight_decay": 0.005},
+        of_parts=True,
+        decays=(0.002, 0.005, 0.01, 0.02, 0.035),
+        tuning_seeds=(100, 101),
+    ),
+    "l_mcl": Planned(
+        title="L-MCL beside MCL and DML",
+        recipe="digits_wrong_labels",
+        hypothesis="L-MCL makes one network more accurate than MCL and than DML do.",
+        methods=(ALONE, DML3, "mcl", "l_mcl"),
+        contrasts=("l_mcl vs mcl", f"l_mcl vs {DML3}", f"l_mcl vs {ALONE}"),
+        seeds=12,
+    ),
+}
+
+STUDIES |= {
     f"indian_pines_{pixels}": Planned(
         title=f"Indian Pines with {pixels} labelled pixels of each class",
         recipe="indian_pines",
@@ -190,7 +274,10 @@ STUDIES |= {
 
 
 def tune(name: str, workers: int | None) -> None:
-    """Trains one network of the study alone with every learning rate and weight decay, then with label smoothing."""
+    """Trains one network of the study alone with every learning rate and weight decay, then with label smoothing.
+
+    Unlike networks train beside each other, with the settings of the pair.
+    """
     planned = STUDIES[name]
     recipe = Recipe.read(planned.recipe)
     grid = [
@@ -201,7 +288,7 @@ def tune(name: str, workers: int | None) -> None:
         collegium.compare(
             config=planned.recipe,
             methods=",".join(methods),
-            peers=recipe.peers.partition("x")[2].partition(",")[0],
+            peers=re.sub(r"^\d+x(?=[^,]*$)", "", planned.peers),
             seeds=planned.tuning_seeds,
             vary="split",
             evaluate_every=recipe.epochs // 2,
@@ -253,8 +340,9 @@ def pages(names: Sequence[str], out: Path = RESULTS) -> None:
         if curves := _curves(found):
             curves_figure(curves, folder / "curves.svg")
     if set(begun) == set(filter(_begun, STUDIES)):
-        (out / "which_method.md").write_text(which_method(begun))
-        (out / "README.md").write_text(readme_with_table((ROOT / "README.md").read_text(), begun))
+        of_methods = {name: found for name, found in begun.items() if not STUDIES[name].of_parts}
+        (out / "which_method.md").write_text(which_method(of_methods))
+        (out / "README.md").write_text(readme_with_table((ROOT / "README.md").read_text(), of_methods))
 
 
 def _begun(name: str) -> bool:
