@@ -1,4 +1,4 @@
-"""The page of results/speed, from what short_runs.py, answers.py and photographs.py have measured and left there.
+"""The page of results/speed, from what short_runs.py, answers.py, photographs.py and scenes.py have left there.
 
 python benchmarks/speed.py [FOLDER]
 """
@@ -38,13 +38,27 @@ def _photographs(content: dict[str, Any]) -> Cells:
         ]
 
 
+def _scenes(content: dict[str, Any]) -> Cells:
+    for row in content["rows"]:
+        tiles, patches = row["seconds"]["tiles"], row["seconds"]["patches"]
+        what = (
+            f"All 21,025 pixels of a scene scored by {row['network']}, patches of {row['patch']} x {row['patch']} and "
+            f"{row['channels']} channels: seconds"
+        )
+        yield [what, "patch by patch", f"{tiles:.1f}", f"{patches:.1f}", f"{patches / tiles:.1f} ×"]
+
+
 def _answers(content: dict[str, Any]) -> list[str]:
     heads = ["command", "seconds", "of them over `import torch`", "CPU seconds"]
     rows = ([row["command"], *(f"{row[key]:.2f}" for key in ("seconds", "own", "cpu"))] for row in content["rows"])
     return table(heads, rows)
 
 
-COMPARED: dict[str, Callable[[dict[str, Any]], Cells]] = {"short_runs": _short_runs, "photographs": _photographs}
+COMPARED: dict[str, Callable[[dict[str, Any]], Cells]] = {
+    "short_runs": _short_runs,
+    "photographs": _photographs,
+    "scenes": _scenes,
+}
 
 
 def write_page(folder: Path) -> None:

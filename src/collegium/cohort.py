@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,9 @@ from torch.func import functional_call
 from collegium import ranks
 from collegium.errors import UsageError, nearest
 from collegium.networks.network import Network, read_map
+from collegium.networks.overlap import outputs_of_patches
 from collegium.networks.recompute import recomputed
+from collegium.tiles import Tile
 from collegium.torch_private import writes
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -48,7 +50,7 @@ class TeacherOutputs:
     """One batch seen by a frozen, already trained network."""
 
     logits: Tensor  # (B, C)
-    features: tuple[Tensor, ...]  # stage -> (B, D, H, W)
+    features: Sequence[Tensor]  # stage -> (B, D, H, W)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class PeerOutputs:
     """One batch seen by M peers."""
 
     logits: Tensor  # (M, B, C), float32
-    features: tuple[tuple[Tensor, ...], ...]  # peer -> stage -> (B, D, H, W); the classifier pools the last
+    features: tuple[Sequence[Tensor], ...]  # peer -> stage -> (B, D, H, W); the classifier pools the last
     # Peers of other processes have logits alone, see Cohort.keep.
     trunk: Tensor | None = None  # (B, D, H, W), output of what all share; of the first peer's view if they have own
     teacher: TeacherOutputs | None = None
@@ -258,9 +260,9 @@ class Cohort(nn.Module):
         low = {name: stage for part, peers in self.shared if index in peers for name, stage in part.items()}
         return branch.on_trunk(low) if low else branch
 
-    def has_views(self, images: Tensor) -> bool:
+    def has_views(self, images: Tensor | Tile) -> TypeGuard[Tensor]:
         """Whether these are several views of each image: (views, B, in_channels, H, W)."""
-        return images.ndim > self.input_ndim
+        return isinstance(images, Tensor) and images.ndim > self.input_ndim
 
     def _branch(self, index: int) -> Network:
         branch = self.branches[index]
@@ -289,20 +291,22 @@ class Cohort(nn.Module):
             norm.eval()
         return self
 
-    def forward(self, images: Tensor) -> PeerOutputs:
+    def forward(self, images: Tensor | Tile) -> PeerOutputs:
         """Outputs of all peers, and of the teacher where there is one.
 
         Args:
             images: (B, in_channels, H, W), or (M, B, in_channels, H, W) where every peer sees a view of its own; the
-                teacher then sees the first.
+                teacher then sees the first. Or B patches of a tile.
         """
         out = replace(self.forward_peers(images), rerun=Rerun(self, images))
         if self.teacher is None:
             return out
         return replace(out, teacher=self._ask(self.teacher, images[0] if self.has_views(images) else images))
 
-    def forward_peers(self, images: Tensor) -> PeerOutputs:
+    def forward_peers(self, images: Tensor | Tile) -> PeerOutputs:
         """Images as for :meth:`forward` -> outputs of all peers; what they share is computed once for each view."""
+        if isinstance(images, Tile):
+            return self._patches(images)
         own = self.has_views(images)
 
         def by_peer(x: Tensor, count: int) -> Sequence[Tensor]:
@@ -326,11 +330,23 @@ class Cohort(nn.Module):
             high, z = self._branch(k).outputs(state)
             maps[k] += high
             local_logits.append(z.float())
-        logits = torch.stack(local_logits)
+        return self._gathered(local_logits, tuple(map(tuple, maps)))
+
+    def _patches(self, tile: Tile) -> PeerOutputs:
+        """Outputs of all peers, each as a whole network: what it shares is little beside its own."""
+        logits = []
+        features: list[Sequence[Tensor]] = [()] * self.num_peers
+        for k in self.local_peers:
+            features[k], z = outputs_of_patches(self.peer(k), tile)
+            logits.append(z.float())
+        return self._gathered(logits, tuple(features))
+
+    def _gathered(self, local_logits: Sequence[Tensor], features: tuple[Sequence[Tensor], ...]) -> PeerOutputs:
+        logits = torch.stack(tuple(local_logits))
         if len(self.local_peers) < self.num_peers:
             logits = ranks.gather_peers(logits)
-        trunk = maps[0][len(self.trunk) - 1] if self.trunk else None
-        return PeerOutputs(logits=logits, features=tuple(map(tuple, maps)), trunk=trunk)
+        trunk = features[0][len(self.trunk) - 1] if self.trunk else None
+        return PeerOutputs(logits=logits, features=features, trunk=trunk)
 
     @torch.no_grad()
     def check_trunk(self, images: Tensor) -> None:
@@ -368,8 +384,11 @@ class Cohort(nn.Module):
             )
 
     @torch.no_grad()
-    def _ask(self, teacher: Network, images: Tensor) -> TeacherOutputs:
-        features, logits = teacher.outputs(teacher.fit(images))
+    def _ask(self, teacher: Network, images: Tensor | Tile) -> TeacherOutputs:
+        if isinstance(images, Tile):
+            features, logits = outputs_of_patches(teacher, images)
+        else:
+            features, logits = teacher.outputs(teacher.fit(images))
         return TeacherOutputs(logits=logits.float(), features=features)
 
 
@@ -378,7 +397,7 @@ class Rerun:
     """A batch and the peers that have seen it, for methods that ask what other weights would make of it."""
 
     cohort: Cohort
-    images: Tensor
+    images: Tensor | Tile
 
     @property
     def weights(self) -> dict[str, Tensor]:

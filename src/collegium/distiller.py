@@ -21,6 +21,7 @@ from collegium.method import Method, Progress, Shadow, Terms, torch_groups, trai
 from collegium.options import check_options
 from collegium.positions import Positions
 from collegium.seeds import global_state_kept
+from collegium.tiles import Tile
 from collegium.wide import in_double
 
 Gradients: TypeAlias = dict[str, list[Tensor | None]]
@@ -332,7 +333,7 @@ class Distiller(nn.Module):
         epoch = (done * self.epochs + 1e-3).floor()
         return Progress(epoch, torch.full_like(done, self.epochs), done)
 
-    def predict(self, images: Tensor) -> dict[str, Tensor]:
+    def predict(self, images: Tensor | Tile) -> dict[str, Tensor]:
         """Logits of every predictor, in the peers' shape: the peers, their mean ("ensemble"), and the method's own.
 
         With ``ema`` the peers with averaged weights too, "peer0_ema" and so on, and where there are several peers the
@@ -352,7 +353,7 @@ class Distiller(nn.Module):
             **self._averaged(images),
         }
 
-    def _averaged(self, images: Tensor) -> dict[str, Tensor]:
+    def _averaged(self, images: Tensor | Tile) -> dict[str, Tensor]:
         """What the peers with averaged weights answer."""
         if self.average is None:
             return {}
@@ -360,7 +361,7 @@ class Distiller(nn.Module):
         found = {f"peer{k}{AVERAGED}": z for k, z in enumerate(logits)}
         return found | ({f"ensemble{AVERAGED}": logits.mean(0)} if len(logits) > 1 else {})
 
-    def _outputs(self, images: Tensor, *, copies: bool) -> PeerOutputs:
+    def _outputs(self, images: Tensor | Tile, *, copies: bool) -> PeerOutputs:
         """What the peers say, and their copies if ``copies``, where there are some."""
         out: PeerOutputs = self.cohort(images)
         rule = self.method.shadow

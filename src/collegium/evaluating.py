@@ -15,6 +15,7 @@ from collegium.hub import located
 from collegium.options import checked
 from collegium.predicting import Predictions, check_file
 from collegium.student import CONFIG, deployed_peer, load_peer, read_config
+from collegium.tiles import Tile
 from collegium.user_code import consents
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def evaluate(
     chosen = predictor or learner.deployed_peer
     probabilities: list[Tensor] = []
 
-    def predict(images: Tensor) -> dict[str, Tensor]:
+    def predict(images: Tensor | Tile) -> dict[str, Tensor]:
         logits = trained.predict(images)
         if chosen not in logits:
             raise UsageError(f"{run} has no predictor {chosen!r}; it has {', '.join(logits)}")

@@ -18,6 +18,7 @@ from collegium.distiller import Distiller
 from collegium.errors import UsageError
 from collegium.method import Method, trainable
 from collegium.networks import build
+from collegium.tiles import Tile
 
 CLASSES = 5
 TARGET = torch.tensor([0, 1, 2, 3])
@@ -128,6 +129,24 @@ def test_predictors_judge_each_image_by_itself(name, peers, teacher):
         together, alone = method.predict(cohort(IMAGES)), method.predict(cohort(IMAGES[:1]))
     for predictor, logits in together.items():
         torch.testing.assert_close(logits[:1], alone[predictor], rtol=1e-3, atol=1e-4)
+
+
+@each_method
+def test_patches_of_a_tile_get_the_answers_that_they_get_one_by_one(name):
+    cls = methods.get(name)
+    torch.manual_seed(0)
+    peers, teacher = (
+        [build("hybridsn_2", num_classes=CLASSES, in_channels=15, image_size=(11, 11)) for _ in range(count)]
+        for count in (max(2, cls.min_peers), int(cls.needs_teacher))
+    )
+    shape = dict(image_shape=(15, 11, 11), num_classes=CLASSES)
+    kd = Distiller(name, peers, share_until="stage2", teacher=teacher[0] if teacher else None, ema=0.9, **shape).eval()
+    tile = Tile(torch.randn(1, 15, 12, 15), 11, torch.tensor([[0, 1, 0, 1], [0, 2, 4, 3]]))
+    with torch.no_grad():
+        found, expected = kd.predict(tile), kd.predict(tile.patches)
+    assert found.keys() == expected.keys()
+    for predictor, z in expected.items():
+        torch.testing.assert_close(found[predictor], z, rtol=1e-3, atol=1e-5)
 
 
 @each_case

@@ -24,7 +24,7 @@ from .hyperspectral.scenes import botswana, houston2013, indian_pines, ksc, pavi
 from .hyperspectral.spectra import spectra
 from .imagenet import imagenet
 from .images import ImageData, from_arrays
-from .interface import WHOLE, BatchPlan, BatchSource, ClassificationData, Samples, Share
+from .interface import WHOLE, BatchPlan, BatchSource, ClassificationData, Samples, Share, TileSource
 from .label_noise import NoiseKind, with_label_noise, with_note, wrong_labels
 from .tiny_imagenet import tiny_imagenet
 from .torchvision_sets import torchvision
@@ -45,6 +45,7 @@ __all__ = [
     "Samples",
     "SceneData",
     "Share",
+    "TileSource",
     "Split",
     "StreamedData",
     "StreamedSplit",

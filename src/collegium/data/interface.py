@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from collegium.errors import UsageError
+from collegium.tiles import Tile
 
 from .transforms import Transform, transform_name
 
@@ -87,6 +88,18 @@ class BatchSource(Protocol):
 
         A function of the seed, `epoch` and the step alone, so that an interrupted run goes on exactly.
         """
+        ...
+
+
+class TileSource(Protocol):
+    """Batches of one split to score, in which images may overlap."""
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        ...
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor | Tile, Tensor]]:
+        """As :meth:`BatchSource.epoch`; a tile holds its images as patches."""
         ...
 
 
@@ -213,6 +226,10 @@ class ClassificationData(abc.ABC, Generic[S]):
         self, split: S, *, batch_size: int, device: torch.device, channels_last: bool = True
     ) -> BatchSource:
         """All images of a split in their own order, unchanged."""
+
+    def tiles(self, split: S, *, batch_size: int, device: torch.device, channels_last: bool = True) -> TileSource:
+        """The same, as tiles where the images are overlapping parts of a larger one."""
+        return self.scoring_batches(split, batch_size=batch_size, device=device, channels_last=channels_last)
 
     @abc.abstractmethod
     def pictures(self, split: S) -> Tensor:

@@ -244,7 +244,7 @@ class LMCL(Method):
             meta = self._uncompiled_meta(out.rerun, target, progress.fraction)
         return {"peers": terms, "matching": {"ce": meta}}
 
-    def _last(self, out: PeerOutputs) -> list[tuple[Tensor, ...]]:
+    def _last(self, out: PeerOutputs) -> list[Sequence[Tensor]]:
         return [stages[-self.stages :] for stages in out.features]
 
     def _aggregate(self, seen: Seen) -> Tensor:

@@ -52,7 +52,7 @@ class CutNetwork(Network):
             back |= dict(zip(self.paths[name], stage, strict=True))
         return replaced(self.classifier, back)
 
-    def _with_stages(self, stages: Mapping[str, nn.Module]) -> Network:
+    def with_stages(self, stages: Mapping[str, nn.Module]) -> Network:
         other = copy.copy(self)
         other._modules = {**self._modules, "stages": nn.ModuleDict(stages)}
         return other

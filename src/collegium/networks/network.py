@@ -202,11 +202,11 @@ class Network(nn.Module):
         if below & (above | {id(p) for p in self.classifier.parameters()}):
             raise UsageError(f"{self.name} cannot be cut after {stage!r}: layers below and above it share weights")
         low = {name: self.stages[name] for name in names[:cut]}
-        return low, self._with_stages({name: self.stages[name] for name in names[cut:]})
+        return low, self.with_stages({name: self.stages[name] for name in names[cut:]})
 
     def on_trunk(self, trunk: Mapping[str, nn.Module]) -> "Network":
         """The opposite of :meth:`split_after`: this network above the stages of a trunk, as a whole one."""
-        whole = self._with_stages({**trunk, **dict(self.stages.items())})
+        whole = self.with_stages({**trunk, **dict(self.stages.items())})
         whole.training = self.training
         return whole
 
@@ -214,7 +214,8 @@ class Network(nn.Module):
         """The module whose weights are saved: this network, or the library's or user's own that it was made of."""
         return self
 
-    def _with_stages(self, stages: Mapping[str, nn.Module]) -> "Network":
+    def with_stages(self, stages: Mapping[str, nn.Module]) -> "Network":
+        """A network of these stages under this one's classifier, for the same images. All modules are shared."""
         other = Network(
             stages, self.classifier, in_channels=self.in_channels, name=self.name, image_size=self.image_size
         )

@@ -241,7 +241,7 @@ def _maps(trained: "RestoredRun") -> dict[str, Tensor]:
         return {}
     from collegium.training.evaluation import EVALUATION_BATCH
 
-    batches = data.scene_batches(
+    batches = data.scene_tiles(
         batch_size=EVALUATION_BATCH, device=trained.fabric.device, channels_last=trained.experiment.channels_last
     )
     parts: dict[str, list[Tensor]] = {}

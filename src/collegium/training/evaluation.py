@@ -5,7 +5,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from collegium.data import WHOLE, BatchSource, Samples, Share
+from collegium.data import WHOLE, Samples, Share, TileSource
+from collegium.tiles import Tile
 from collegium.training.experiment import Experiment
 from collegium.training.fabric import Fabric
 from collegium.training.metrics import Scores, score, summary
@@ -39,9 +40,9 @@ class Evaluator:
             return split
         return split.subset(torch.arange(len(split) * rank // count, len(split) * (rank + 1) // count))
 
-    def evaluation_batches(self, split: Samples) -> BatchSource:
+    def evaluation_batches(self, split: Samples) -> TileSource:
         """All images of a split in their own order, without augmentation."""
-        return self.experiment.data.scoring_batches(
+        return self.experiment.data.tiles(
             split,
             batch_size=EVALUATION_BATCH,
             device=self.fabric.device,
@@ -49,16 +50,16 @@ class Evaluator:
         )
 
     @torch.inference_mode()
-    def predict(self, images: Tensor) -> dict[str, Tensor]:
+    def predict(self, images: Tensor | Tile) -> dict[str, Tensor]:
         """Logits (B, C) of every predictor."""
         self.learner.eval()
         with self.fabric.autocast():
             return self.learner.predict(images)
 
-    def score(self, batches: BatchSource) -> dict[str, Scores]:
+    def score(self, batches: TileSource) -> dict[str, Scores]:
         """Scores of every predictor."""
         return score(self.predict, batches.epoch(0), self.experiment.spec.num_classes)
 
-    def evaluate(self, batches: BatchSource) -> dict[str, dict[str, float]]:
+    def evaluate(self, batches: TileSource) -> dict[str, dict[str, float]]:
         """Scores of every predictor as numbers: predictor -> metric -> value."""
         return summary(self.score(batches))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from collegium.wide import in_double
 
 METRICS = ("top1_error", "top5_error", "nll", "ece", "average_accuracy", "kappa")
 BINS = 15  # of the calibration error
+
+
+Images = TypeVar("Images")
 
 
 class Scores:
@@ -84,7 +88,7 @@ def cohen_kappa(confusion: Tensor) -> float:
 
 @torch.no_grad()
 def score(
-    predict: Callable[[Tensor], dict[str, Tensor]], batches: Iterable[tuple[Tensor, Tensor]], num_classes: int
+    predict: Callable[[Images], dict[str, Tensor]], batches: Iterable[tuple[Images, Tensor]], num_classes: int
 ) -> dict[str, Scores]:
     """Every predictor's scores over the batches."""
     scores: dict[str, Scores] = {}

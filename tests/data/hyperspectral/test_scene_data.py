@@ -10,6 +10,7 @@ import torch
 from collegium.data import from_scene
 from collegium.data.hyperspectral.scene_data import SceneData
 from collegium.errors import DataError, UsageError
+from collegium.tiles import Tile
 
 CPU = torch.device("cpu")
 
@@ -98,8 +99,8 @@ def test_training_patches_are_turned_and_test_patches_never():
 
 def test_the_whole_scene_comes_row_by_row():
     data = make()
-    batches = data.scene_batches(batch_size=100, device=CPU)
-    patches, targets = (torch.cat(part) for part in zip(*batches.epoch(0), strict=True))
+    tiles, parts = zip(*data.scene_tiles(batch_size=100, device=CPU).epoch(0), strict=True)
+    patches, targets = torch.cat([tile.patches for tile in tiles]), torch.cat(parts)
     assert torch.equal(targets.view(24, 30), data.ground_truth)
     torch.testing.assert_close(patches[:, :, 2, 2].view(24, 30, 6), data.normalised)
 
@@ -109,6 +110,29 @@ def test_large_patches_are_scored_in_smaller_batches(monkeypatch):
     data = make()
     sizes = [len(t) for _, t in data.scoring_batches(data.test, batch_size=500, device=CPU).epoch(0)]
     assert set(sizes[:-1]) == {7} and sum(sizes) == len(data.test)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_tiles_hold_the_patches_of_a_split_in_its_order(channels_last):
+    data = make()
+    split = data.test.subset(torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:200])
+    given = {"batch_size": 70, "device": CPU, "channels_last": channels_last}
+    tiles, apart = data.tiles(split, **given), data.scoring_batches(split, **given)
+    assert len(tiles) == len(apart) == 3
+    for first in (0, 1):
+        for (tile, classes), (patches, targets) in zip(tiles.epoch(0, first), apart.epoch(0, first), strict=True):
+            assert isinstance(tile, Tile) and tile.pixels.is_contiguous() is not channels_last
+            assert torch.equal(tile.patches, patches) and torch.equal(classes, targets)
+
+
+def test_patches_that_have_fewer_pixels_than_their_tile_come_one_by_one():
+    data = make()
+    far = data.test.subset(torch.tensor([0, len(data.test) - 1]))
+    ((images, _),) = data.tiles(far, batch_size=9, device=CPU).epoch(0)
+    ((patches, _),) = data.scoring_batches(far, batch_size=9, device=CPU).epoch(0)
+    assert torch.equal(images, patches)
+    spectra = make(patch=1)
+    assert all(isinstance(images, torch.Tensor) for images, _ in spectra.scene_tiles(batch_size=9, device=CPU).epoch(0))
 
 
 def test_pictures_are_false_colour_patches_in_order():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from collegium.errors import UsageError
 from collegium.seeds import generator
+from collegium.tiles import Tile
 
 from ..batches import check_place
 from ..interface import WHOLE, BatchPlan, ClassificationData, Share, at, describe
@@ -152,10 +153,10 @@ class PatchBatches:
         for step in range(first_step, len(self)):
             here = slice(step * size, (step + 1) * size)
             index = order[here]
-            views = [self._pick(self._positions[index], drawn[here]) for drawn in turns]
+            views = [self.cut(self._positions[index], drawn[here]) for drawn in turns]
             yield views[0] if self.views == 1 else torch.stack(views), self._targets[index]
 
-    def _pick(self, positions: Tensor, turns: Tensor) -> Tensor:
+    def cut(self, positions: Tensor, turns: Tensor) -> Tensor:
         """The patches around `positions` (B,), each turned in its way (B,): (B, C, p, p)."""
         down, right = self._offsets[0, turns], self._offsets[1, turns]  # (B, p, p)
         rows = _mirror((positions // self._width)[:, None, None] + down, self._height)
@@ -169,6 +170,59 @@ class PatchBatches:
         if self._device.type == "cuda":
             draws = draws.pin_memory()  # else the copy would wait for the device
         return draws.to(self._device, non_blocking=self._device.type == "cuda")
+
+
+class TileBatches:
+    """The patches of a split in its order, for scoring: as tiles, or one by one where these have fewer pixels.
+
+    Args:
+        scene: (H, W, C) float32, normalised, on the device.
+        pixels: the centres of the patches, and their classes.
+        patch: side of the patches.
+        batch_size: patches in a tile; the last one has the rest.
+        channels_last: whether images have this memory layout.
+
+    Raises:
+        UsageError: as for :class:`PatchBatches`.
+    """
+
+    def __init__(self, scene: Tensor, pixels: Pixels, *, patch: int, batch_size: int, channels_last: bool) -> None:
+        self._apart = PatchBatches(scene, pixels, patch=patch, batch_size=batch_size, channels_last=channels_last)
+        self._scene, self._pixels = scene, pixels
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self._apart)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor | Tile, Tensor]]:
+        """Tiles, or patches (B, C, p, p) float32, and classes (B,) int64, from step `first_step` of an epoch on.
+
+        Raises:
+            UsageError: as for :class:`PatchBatches`.
+        """
+        check_place(epoch, first_step, len(self))
+        device, size = self._scene.device, self._apart.batch_size
+        for step in range(first_step, len(self)):
+            here = slice(step * size, (step + 1) * size)
+            yield self._tile_or_patches(self._pixels.positions[here]), self._pixels.targets[here].to(device)
+
+    def _tile_or_patches(self, positions: Tensor) -> Tile | Tensor:
+        """The smallest tile with the patches around `positions` (B,), or the patches where these have fewer pixels."""
+        height, width, _ = self._scene.shape
+        patch = self._apart.patch
+        corners = torch.stack([positions // width, positions % width]) - patch // 2
+        first, last = corners.amin(1), corners.amax(1)
+        if int((last - first + patch).prod()) >= len(positions) * patch**2:
+            device = self._scene.device
+            return self._apart.cut(positions.to(device), torch.zeros_like(positions).to(device))
+        sides = [
+            _mirror(torch.arange(int(a), int(b) + patch), side).to(self._scene.device)
+            for a, b, side in zip(first, last, (height, width), strict=True)
+        ]
+        piece = self._scene.index_select(0, sides[0]).index_select(1, sides[1]).permute(2, 0, 1)[None]
+        if not self._apart.channels_last:
+            piece = piece.clone(memory_format=torch.contiguous_format)
+        return Tile(piece, patch, (corners - first[:, None]).to(self._scene.device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,14 +308,26 @@ class PatchData(ClassificationData[Pixels]):
         self, split: Pixels, *, batch_size: int, device: torch.device, channels_last: bool = True
     ) -> PatchBatches:
         """All patches of a split in its order; batches are smaller than asked where patches are large."""
-        bytes_each = 4 * self.in_channels * self.patch**2
         return PatchBatches(
             self.normalised.to(device),
             split,
             patch=self.patch,
-            batch_size=min(batch_size, max(1, SCORING_BYTES // bytes_each)),
+            batch_size=self._fitting(batch_size),
             channels_last=channels_last,
         )
+
+    def tiles(self, split: Pixels, *, batch_size: int, device: torch.device, channels_last: bool = True) -> TileBatches:
+        """All patches of a split in its order; tiles hold fewer than asked where patches are large."""
+        return TileBatches(
+            self.normalised.to(device),
+            split,
+            patch=self.patch,
+            batch_size=self._fitting(batch_size),
+            channels_last=channels_last,
+        )
+
+    def _fitting(self, batch_size: int) -> int:
+        return min(batch_size, max(1, SCORING_BYTES // (4 * self.in_channels * self.patch**2)))
 
     def pictures(self, split: Pixels) -> Tensor:
         """False-colour patches (N, 3, p, p) uint8."""

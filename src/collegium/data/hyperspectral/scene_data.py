@@ -11,7 +11,7 @@ from torch import Tensor
 from collegium.errors import DataError, UsageError
 
 from ..interface import describe
-from .patches import PatchBatches, PatchData, Pixels
+from .patches import PatchData, Pixels, TileBatches
 from .scene_splits import SplitKind, describe_split, split_pixels
 from .spectral import Normalise, parse_bands, principal_components, statistics
 
@@ -40,10 +40,10 @@ class SceneData(PatchData):
             )
         super().__post_init__()
 
-    def scene_batches(self, *, batch_size: int, device: torch.device, channels_last: bool = True) -> PatchBatches:
+    def scene_tiles(self, *, batch_size: int, device: torch.device, channels_last: bool = True) -> TileBatches:
         """The patches around all pixels, row by row, with targets of -1 where a pixel has no class."""
         every = Pixels(torch.arange(self.ground_truth.numel()), self.ground_truth.flatten())
-        return self.scoring_batches(every, batch_size=batch_size, device=device, channels_last=channels_last)
+        return self.tiles(every, batch_size=batch_size, device=device, channels_last=channels_last)
 
     def false_colour(self) -> Tensor:
         """The whole scene for people to look at: (3, H, W) uint8."""
