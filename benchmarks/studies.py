@@ -242,7 +242,7 @@ STUDIES |= {
         contrasts=("ffl vs ffl:matching=pooled", "ffl vs ffl:matching=enlarged", f"ffl vs {ALONE}"),
         seeds=24,
         deployed="peer0",
-        entries={"peers": "resnet8,shufflenet_v2_x0_5", "weight_decay": 0.005},
+        entries={"peers": "resnet8,shufflenet_v2_x0_5", "weight_decay": 0.02},
         of_parts=True,
         decays=(0.002, 0.005, 0.01, 0.02, 0.035),
         tuning_seeds=(100, 101),
