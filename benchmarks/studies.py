@@ -141,6 +141,7 @@ STUDIES: dict[str, Planned] = {
             f"kdcl vs {ALONE}",
             f"{DML3} vs independent:label_smoothing=0.2",
         ),
+        timed=False,
     ),
     "few_labels": Planned(
         title="Few labels, many steps",
@@ -560,7 +561,7 @@ def _tuning(name: str) -> list[str]:
             values = [_accuracy(result, "peer0", "validation") for result in row.results.values()]
             lines.append(f"| `{row.method}` | {len(values)} | {_mean(values)} |")
     return [
-        "Settings were chosen by one network alone, on validation images, with seeds that the study does not have "
+        "Settings were chosen by networks alone, on validation images, with seeds that the study does not have "
         f"(`python benchmarks/studies.py tune {name}`):",
         "\n".join(lines),
     ]
