@@ -56,6 +56,31 @@ def job(folder: Path, key: str, after: str | None = None, **changes: Any) -> Job
     return Job(key, Recipe.from_dict(recipe | changes), folder / "runs" / key, folder / "logs" / f"{key}.txt", after)
 
 
+class Deaf:
+    """Ray, of whose requests to stop the first is lost."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def cancel(self, says: Iterator[object]) -> None:
+        self.asked += 1
+
+    def wait(self, says: list[Iterator[object]], timeout: float) -> tuple[list[Iterator[object]], list[object]]:
+        return (says if self.asked > 1 else []), []
+
+    def get(self, value: object) -> object:
+        return value
+
+
+def test_a_run_that_was_not_reached_is_asked_to_stop_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_executor, "STOPPING", 0.01)
+    deaf, said = Deaf(), iter([{"state": "stopped"}])
+    ray_executor._stop(deaf, [ray_executor._Run(job(tmp_path, "a"), said)])
+    assert deaf.asked == 2 and next(said, None) is None
+
+
 def six(folder: Path) -> list[Job]:
     """Three runs that take a while, one that learns from the first, one that fails, one that would learn from that."""
     slow: dict[str, Any] = dict(epochs=40, evaluate_every=40, keep_checkpoints=1000)

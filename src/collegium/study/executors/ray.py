@@ -1,6 +1,7 @@
 """A study's runs on a Ray cluster."""
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ ANSWER = 5.0  # seconds within which a cluster answers
 SEEN = 120.0  # seconds after which all machines see a new file; NFS remembers for up to 60 that there was none
 LEASE = 180.0  # seconds after which the lock of a lost machine is given up; an NFS server does it after 90
 ALONE = 60.0  # seconds to wait for a node where none is left
+STOPPING = 60.0  # seconds in which a run that is cancelled ends; then it is cancelled again, as Ray may lose a request
 TRIES = 3  # starts in a row that may break before the next checkpoint
 
 
@@ -308,11 +310,13 @@ class _Attempts:
 
 def _stop(ray: Any, runs: Sequence[_Run]) -> None:
     """Lets every run save its state and end; at a second interruption ends them as they are."""
-    left = list(runs)
+    left, asked = list(runs), -math.inf
     try:
-        for run in left:
-            ray.cancel(run.says)  # a KeyboardInterrupt there, which training answers like Ctrl-C
         while left:
+            if time.monotonic() - asked > STOPPING:
+                asked = time.monotonic()
+                for run in left:
+                    ray.cancel(run.says)  # a KeyboardInterrupt there, which training answers like Ctrl-C
             ready, _ = ray.wait([run.says for run in left], timeout=POLL)
             for run in [run for run in left if run.says in ready]:
                 try:
