@@ -82,7 +82,7 @@ class Planned:
             "seeds": list(range(self.seeds)),
             "vary": "split",
             "hypothesis": self.hypothesis,
-            "contrasts": ", ".join(self.contrasts),
+            "contrasts": ("; " if separator == "; " else ", ").join(self.contrasts),
             "deployed": self.deployed,
             **self.entries,
         }
@@ -230,6 +230,28 @@ STUDIES |= {
             "mfef vs mfef:multi_scale=res2net",
             *(f"mfef vs mfef:{part}=false" for part in ("channel_attention", "spatial_attention", "ekd", "fkd")),
             "mfef:peer_kd=true vs mfef",
+        ),
+        seeds=24,
+        of_parts=True,
+    ),
+    "afd_options": Planned(
+        title="The options of AFD",
+        recipe="digits_wrong_labels",
+        hypothesis="AFD makes one network more accurate than when networks imitate each other's predictions alone, and "
+        "than with the discriminator, or with the weight decay and the milestones, of a re-implementation.",
+        methods=(
+            ALONE,
+            "afd",
+            "afd:adversarial=none",
+            "afd:adversarial=l1",
+            "afd:discriminator=reimplemented",
+            "afd:adversarial_weight_decay=0.1:adversarial_milestones=[0.25,0.5]",
+        ),
+        contrasts=(
+            f"afd vs {ALONE}",
+            "afd vs afd:adversarial=none",
+            "afd vs afd:discriminator=reimplemented",
+            "afd vs afd:adversarial_weight_decay=0.1:adversarial_milestones=[0.25,0.5]",
         ),
         seeds=24,
         of_parts=True,
