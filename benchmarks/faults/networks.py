@@ -2,10 +2,10 @@
 
 python benchmarks/faults/networks.py [--count 500] [--minutes 30] [--out FOLDER]
 
-The networks are those of docs/architectures.md and another one of each of timm's families. Each is trained
-beside a ResNet-8 with FFL, for one epoch of two steps, on a folder of photographs of 64 x 64 pixels. It trains, or the
-command refuses it in one sentence. Repeated, the script tries the networks that the record does not have yet, and those
-that failed.
+The networks are those of docs/architectures.md and another one of each of timm's families. Each is trained beside a
+ResNet-8 with FFL, for one epoch of two steps, on a folder of photographs of 64 x 64 pixels. It trains, or its weights
+diverge, which is told, or the command refuses it in one sentence. Repeated, the script tries the networks that the
+record does not have yet, and those that failed.
 """
 
 import math
@@ -71,6 +71,8 @@ def judged(outcome: Outcome, folder: Path) -> tuple[str, str]:
     if outcome.status == 0:
         return "trained", OK if (folder / "run/result.json").exists() else "no result"
     wrong = sentence_fault(outcome, folder)
+    if "no longer finite" in outcome.errors:  # it trained, and its run is kept
+        return "diverged", wrong or OK
     if not wrong and (folder / "run").exists():
         wrong = "left a folder of a run behind"
     return "refused", wrong or OK
@@ -95,7 +97,7 @@ def main() -> None:
             photographs(folder / "photographs")
             outcome = trial(command(*training(name)), folder, seconds=SECONDS)
             kind, found = judged(outcome, folder)
-            said = outcome.errors.strip().splitlines()[-1].removeprefix("collegium: ") if kind == "refused" else ""
+            said = outcome.errors.strip().splitlines()[-1].removeprefix("collegium: ") if kind != "trained" else ""
             record.add(Case(number, kind, f"{name}: {said}" if said else name, found, outcome.seconds))
             print(f"{name}: {kind}, {outcome.seconds:.0f} s, {outcome.peak / 2**30:.1f} GiB", flush=True)
     finish(record, options)
