@@ -32,7 +32,8 @@ ASKED = {
     "operation, until it ends. Weights, optimizer and result are then bit for bit those of an undisturbed run.",
     "load": "Many steps, and many runs, in one process: memory, open files and threads do not grow.",
     "networks": "The networks of [Architectures](../../docs/architectures.md) and one more of each of timm's families "
-    "are trained by the command line. Each trains, diverges, or is refused in one sentence; none ends the command by a crash.",
+    "are trained by the command line. Each trains, diverges, or is refused in one sentence; none ends the command by a "
+    "crash.",
     "mutation": "The code of losses, heads and methods is changed in one place, and the tests that reach it are run. A "
     "case is a function; it fails where a mutant passes them all. Mutants that do the same as the original are "
     "[listed with the reason](../../benchmarks/faults/alike.yaml).",
