@@ -24,7 +24,8 @@ class TwoViews(Method):
     Regularization on CTC for Improved Speech Recognition", ICLR 2025, https://arxiv.org/abs/2410.05101.
 
     Differs from the source: in R-Drop the views are one image and two draws of dropout. Here they are two random
-    augmentations of the run's own kind, with whatever dropout the network has. Its authors choose alpha by task.
+    augmentations of the run's own kind, with whatever dropout the network has. Its loss is twice ours at half its
+    alpha, which its authors choose by task; its image classifier sums the divergences of a batch.
 
     Known from: the loss in R-Drop's public code; that the targets of CR-CTC are constants was not checked.
 
