@@ -104,6 +104,7 @@ DIFFERENCES: dict[str, list[str]] = {
     "two_views": [
         "R-Drop adds the losses of both views, ours is their mean. Its image classifier sums the divergences over the "
         "images of a batch, ours averages them, so that its alpha is ours divided by their number.",
+        "CR-CTC is given sequences of one frame with one label, whose CTC loss is the cross-entropy.",
     ],
 }
 

@@ -280,23 +280,42 @@ def renyi(comparison: Comparison) -> None:
 
 
 def competitive(comparison: Comparison) -> None:
-    models = comparison.load("utils.py", "get_lr", "compute_models_output_invo", given=TORCH | {"CeiT": type(None)})
-    given = TORCH | {"tqdm": Bar, "utils": models}
-    given["get_disturb_return"] = lambda images, labels: (images, labels, 0)
-    train = comparison.load("train_competitive_distillation.py", "train_one_epoch", given=given).train_one_epoch
-    for peers in (2, 4):
-        z, y = [logits(BATCH, CLASSES) for _ in range(peers)], labels()
+    y = labels()
+    for peers, features in ((2, 0.0), (4, 0.0), (2, 0.1)):
+        z = [logits(BATCH, CLASSES) for _ in range(peers)]
+        h = [nn.Parameter(random(BATCH, 5)) for _ in range(peers)]
+        kind = _WithFeatures if features else Table
+        # The terms of the features are there as comments.
+        replaced = [("# l2_loss", "l2_loss"), ("(kl_loss) /", "(0.1 * l2_loss + kl_loss) /")] if features else []
+        given = TORCH | {"CeiT": _WithFeatures, "tqdm": Bar}
+        given["utils"] = comparison.load("utils.py", "get_lr", "compute_models_output_invo", given=given)
+        given["get_disturb_return"] = lambda images, labels: (images, labels, 0)
+        file = "train_competitive_distillation.py"
+        train = comparison.load(file, "train_one_epoch", given=given, replaced=replaced).train_one_epoch
         kept = [_Losses() for _ in z]
         criteria, settings = (nn.CrossEntropyLoss(), nn.KLDivLoss(reduction="batchmean")), options(epochs=1, topk=1)
-        batches = Batches([(random(1), y)])
+        models, batches = [kind(*own) for own in zip(z, [[f] for f in h], strict=True)], Batches([(random(1), y)])
         with silence():
-            train(0, [Table(own) for own in z], batches, [standing([own]) for own in z], *criteria, kept, settings)
-        theirs = left_in(sum(losses.loss for losses in kept), z)
-        method = Competitive(spec(peers), teachers="best" if peers == 2 else "better")
+            train(0, models, batches, [standing(m.parameters()) for m in models], *criteria, kept, settings)
+        leaves = [*z, *h]
+        theirs = left_in(sum(losses.loss for losses in kept), leaves)
+        best: Any = "best" if peers == 2 else "better"
+        method = Competitive(spec(peers, maps=[(5, 1, 1)]), teachers=best, features=features)
+        ours = of(total(terms(method, says(z, maps=[[f[:, :, None, None]] for f in h]), y)), leaves)
         option = "" if peers == 2 else ' (teachers="better")'
         compared = f"CE + mean of KL to the better ones, {peers} networks{option}: one step of the training loop"
-        ours = of(total(terms(method, says(z), y)), z)
-        comparison.record(compared, theirs, ours, changed="theirs without the perturbed images")
+        changed = "theirs without the perturbed images"
+        if features:
+            compared = compared.replace("KL to", "KL and 0.1 features to")
+            changed += ", with the comments of the features as code"
+        comparison.record(compared, theirs, ours, changed=changed)
+
+
+class _WithFeatures(Table):
+    """As the networks of the code whose features are compared."""
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        return self.logits, self.maps[0]
 
 
 class _Losses:
@@ -480,3 +499,18 @@ def two_views(comparison: Comparison) -> None:
     ):
         ours = terms(TwoViews(spec(1), alpha=alpha), says([torch.cat(z)]), y)
         comparison.record("CE + 0.3 KL both ways", theirs, of(2 * total(ours), z), changed=changed)
+
+
+def two_views_constant(comparison: Comparison) -> None:
+    """Of sequences of one frame with one label, whose CTC loss is the cross-entropy."""
+    z = [logits(BATCH, CLASSES) for _ in range(2)]
+    y = labels(classes=CLASSES - 1) + 1  # class 0 is the blank
+    given = TORCH | {"Tuple": tuple, "make_pad_mask": lambda lengths: torch.zeros(len(lengths), 1, dtype=torch.bool)}
+    file = "egs/librispeech/ASR/zipformer/model.py"
+    code = comparison.load(file, "AsrModel.forward_cr_ctc", given=given)
+    model, once = options(ctc_output=lambda x: x.log_softmax(-1)), torch.ones(2 * BATCH, dtype=torch.int64)
+    labels_loss, consistency = code.forward_cr_ctc(model, torch.cat(z)[:, None], once, y.repeat(2), once)
+    ours = terms(TwoViews(spec(1), alpha=0.2, constant=True), says([torch.cat(z)]), y)
+    loss = (labels_loss + 0.2 * consistency) / (2 * BATCH)
+    compared = "CE + 0.2 KL both ways to constants (constant=True), its CTC loss of one frame as CE"
+    comparison.record(compared, of(loss, z), of(total(ours), z), changed="theirs as a mean over images and views")

@@ -38,6 +38,7 @@ REPOSITORIES = [
     Repository("parklize/rdml", "4c95be7297f4bcb91ad0e8b50aa3ecaa219a1d07", ("dml",)),
     Repository("XiaoleiDiao/Competitive-Distillation", "4aaf9b912b424631dc4271a81c9d65a90a3d0d4c", ("competitive",)),
     Repository("dropreg/R-Drop", "9dcc8302eb9b0f112c38230864bbee807bbe1aa7", ("two_views",)),
+    Repository("k2-fsa/icefall", "36e0420c7e3e849a25b3d24dbf913c424f3d23c9", ("two_views",)),
     Repository("ustc-vim/dualnet", "720d603f727e8b89732b30d2f7186ebfbdca4805", ("dualnet",)),
     Repository("megvii-research/mdistiller", "a08d46f10d6102bd6e3f258ca5ac880b020ea259", ("dkd",)),
     Repository("sunshangquan/logit-standardization-KD", "f6e5aa5172bad618e801163c3385322eea673754", ("kd", "dkd")),

@@ -65,6 +65,7 @@ CHECKS: list[Check] = [
     ("switokd", "hfutqian/SwitOKD", by_logits.switokd_two_students),
     ("tf_kd_reg", "yuanli2333/Teacher-free-Knowledge-Distillation", by_logits.tf_kd),
     ("two_views", "dropreg/R-Drop", by_logits.two_views),
+    ("two_views", "k2-fsa/icefall", by_logits.two_views_constant),
 ]
 
 
