@@ -1,9 +1,10 @@
 """Compares Collegium's losses with those of the authors' code, or of the accepted reference, in float64.
 
-python benchmarks/agreement/compare.py --clones FOLDER [--only METHOD] [--out results/agreement]
+python benchmarks/agreement/compare.py --clones FOLDER [--only METHOD] [--scale SHARE] [--out results/agreement]
 
 The page that it writes names the repositories and how to clone them. What is not in the folder is not tried. With
-``--only`` the rows of one method are shown, and nothing is written.
+``--only`` the rows of one method are shown, and nothing is written; nor with ``--scale 1e-6``, which makes all losses of
+Collegium larger by this share, to see that the comparisons notice.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from clones import REPOSITORIES, Absent
 from differences import Row, float64, write
 from sides import Comparison
 
+from collegium import methods
+from collegium.method import Terms
 from collegium.training.provenance import provenance
 
 Check = tuple[str, str, Callable[[Comparison], None]]
@@ -84,18 +87,36 @@ def compared(checks: Sequence[Check], clones: Path) -> Iterator[Row]:
             yield Row(method, address, repository.commit[:12], "", "", "", "", NOT_TRIED)
 
 
+def scale_losses(share: float) -> None:
+    """Makes all that the methods give larger by this share, for good."""
+
+    def scaled(forward: Callable[..., dict[str, Terms]]) -> Callable[..., dict[str, Terms]]:
+        def larger(*arguments: Any) -> dict[str, Terms]:
+            found = forward(*arguments)
+            return {player: {name: (1 + share) * x for name, x in own.items()} for player, own in found.items()}
+
+        return larger
+
+    for name in methods.names():
+        method: Any = methods.get(name)
+        method.forward = scaled(method.forward)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clones", type=Path, required=True)
     parser.add_argument("--only")
+    parser.add_argument("--scale", type=float)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.scale is not None:
+        scale_losses(options.scale)
     where: dict[str, Any] = {"date": datetime.date.today().isoformat(), "provenance": provenance(torch.device("cpu"))}
     begun, rows = time.perf_counter(), []
     for row in compared([check for check in CHECKS if options.only in (None, check[0])], options.clones):
         rows.append(row)
         print(" | ".join((row.method, row.compared, row.changed, row.value, row.gradient, row.verdict)), flush=True)
-    if options.only is None:
+    if options.only is None and options.scale is None:
         options.out.mkdir(parents=True, exist_ok=True)
         write(rows, options.out / "agreement.csv")
         where["seconds"] = round(time.perf_counter() - begun)
