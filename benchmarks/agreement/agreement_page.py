@@ -169,9 +169,9 @@ def _repeat() -> list[str]:
     ]
     command = "python benchmarks/agreement/compare.py --clones clones"
     sensitive = (
-        "With `--scale 1e-6` all losses of Collegium are larger by a millionth: then every comparison of a method's terms "
-        "differs. Those of parts alone still agree, five in all: `boundaries of two maps`, `attention of two maps`, `the "
-        "fused score` and `weight w` in two epochs."
+        "With `--scale 1e-6` all losses of Collegium are larger by a millionth: then every comparison of a method's "
+        "terms differs. Those of parts alone still agree, five in all: `boundaries of two maps`, `attention of two "
+        "maps`, `the fused score` and `weight w` in two epochs."
     )
     return ["## To repeat it", "", "```bash", *clones, command, "```", "", sensitive]
 

@@ -3,8 +3,8 @@
 python benchmarks/agreement/compare.py --clones FOLDER [--only METHOD] [--scale SHARE] [--out results/agreement]
 
 The page that it writes names the repositories and how to clone them. What is not in the folder is not tried. With
-``--only`` the rows of one method are shown, and nothing is written; nor with ``--scale 1e-6``, which makes all losses of
-Collegium larger by this share, to see that the comparisons notice.
+``--only`` the rows of one method are shown, and nothing is written; nor with ``--scale 1e-6``, which makes all losses
+of Collegium larger by this share, to see that the comparisons notice.
 """
 
 import argparse
