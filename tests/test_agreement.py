@@ -71,11 +71,12 @@ def test_code_is_read_at_its_commit_and_compiled_with_the_names_that_it_is_given
     assert clone.load("train.py", "loss", given={"scale": 3}).loss(2) == 6 + 1e-7
     assert clone.load("train.py", given={"scale": 3}, replaced=[("+ 1e-7", "")]).loss(2) == 6
     assert clone.load("train.py", "A.twice").twice(None, 2) == 4
-    for wrong in (dict(path="gone.py"), dict(path="train.py", replaced=[("2e-7", "")])):
-        with pytest.raises(Absent):
-            clone.load(**wrong)
-    with pytest.raises(Absent):
+    with pytest.raises(Absent, match="gone.py"):
+        clone.load("gone.py")
+    with pytest.raises(ValueError, match="defines no gain"):
         clone.load("train.py", "gain")
+    with pytest.raises(ValueError, match="does not hold '2e-7'"):
+        clone.load("train.py", replaced=[("2e-7", "")])
 
 
 def test_a_difference_is_relative_to_the_largest_entry_of_its_tensor() -> None:

@@ -494,8 +494,8 @@ def two_views(comparison: Comparison) -> None:
     network.head = lambda x: next(views)
     theirs = of(code.forward(network, random(1), y), z)
     for alpha, changed in (
-        (0.3, "half of theirs"),
-        (0.3 * BATCH, "half of theirs; ours with alpha times the images"),
+        (0.3, "twice ours"),
+        (0.3 * BATCH, "twice ours, with alpha times the images"),
     ):
         ours = terms(TwoViews(spec(1), alpha=alpha), says([torch.cat(z)]), y)
         comparison.record("CE + 0.3 KL both ways", theirs, of(2 * total(ours), z), changed=changed)

@@ -96,17 +96,21 @@ class Clone:
             names: "function", "Class", or "Class.function" for a function of a class alone.
             given: the names that they use.
             replaced: texts, each with what takes its place before it is compiled, as the page says.
+
+        Raises:
+            Absent: there is no such file.
+            ValueError: it does not define a name, or does not hold a text.
         """
         source = self.text(path)
         for old, new in replaced:
             if old not in source:
-                raise Absent(f"{path} of {self.repository.address} does not hold {old!r}")
+                raise ValueError(f"{path} of {self.repository.address} does not hold {old!r}")
             source = source.replace(old, new)
         found = _definitions(ast.parse(source))
         chosen = list(names) or [name for name in found if "." not in name]
         for name in chosen:
             if name not in found:
-                raise Absent(f"{path} of {self.repository.address} defines no {name}")
+                raise ValueError(f"{path} of {self.repository.address} defines no {name}")
         namespace: dict[str, Any] = {"__name__": self.repository.name, **(given or {})}
         module = ast.Module([found[name] for name in chosen], type_ignores=[])
         exec(compile(module, f"{self.repository.address}/{path}", "exec"), namespace)

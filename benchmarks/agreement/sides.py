@@ -84,7 +84,6 @@ def spec(
     *,
     classes: int = CLASSES,
     maps: Sequence[Shape] = (),
-    trunk: Shape | None = None,
     teacher: Sequence[Shape] | None = None,
 ) -> CohortSpec:
     """Peers of one kind with these maps."""
@@ -92,13 +91,12 @@ def spec(
         names=("net",) * peers,
         num_classes=classes,
         feature_shapes=(tuple(maps),) * peers,
-        trunk_shape=trunk,
         teacher_shapes=None if teacher is None else tuple(teacher),
     )
 
 
 def says(
-    peers: Sequence[Tensor], *, maps: Sequence[Sequence[Tensor]] | None = None, teacher: Any = None, **more: Any
+    peers: Sequence[Tensor], *, maps: Sequence[Sequence[Tensor]] | None = None, teacher: Any = None
 ) -> PeerOutputs:
     """Outputs of peers with these logits, and of a teacher with these logits or (logits, maps)."""
     if isinstance(teacher, Tensor):
@@ -107,13 +105,11 @@ def says(
         logits=torch.stack(list(peers)),
         features=tuple(map(tuple, maps or [()] * len(peers))),
         teacher=None if teacher is None else TeacherOutputs(teacher[0], tuple(teacher[1])),
-        **more,
     )
 
 
-def progress(epoch: float, epochs: float = 300, fraction: float | None = None) -> Progress:
-    share = epoch / epochs if fraction is None else fraction
-    return Progress(*(torch.tensor(float(x)) for x in (epoch, epochs, share)))
+def progress(epoch: float, epochs: float = 300) -> Progress:
+    return Progress(*(torch.tensor(float(x)) for x in (epoch, epochs, epoch / epochs)))
 
 
 def terms(method: Method, out: PeerOutputs, target: Tensor, now: Progress | None = None) -> Terms:
