@@ -95,7 +95,7 @@ DIFFERENCES: dict[str, list[str]] = {
     ],
     "switokd": [
         "With two students the code lets the teacher's optimizer step with a gradient of 0 where it waits, so that "
-        "momentum and weight decay go on. With one it takes no step, and so does ours in both cases.",
+        "momentum and weight decay go on. With one it takes no step, as ours in both cases.",
     ],
     "tf_kd_reg": [
         "The code's divergence is a mean over images and classes, with a factor for each network: for ResNet-18 100, "
