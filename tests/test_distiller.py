@@ -111,6 +111,7 @@ def test_peers_may_be_named() -> None:
         ("dml", {"temperature": "2"}, "DML's temperature must be a number"),
         ("kd", {}, "KD needs a trained teacher"),
         ("dml", {"share_until": "stage9"}, "cannot"),
+        ("switokd", {"teacher": 0}, "teacher= is a trained module, not 0; an option of the method that is called so"),
     ],
 )
 def test_what_does_not_fit_is_refused(method: str, options: dict[str, Any], message: str) -> None:

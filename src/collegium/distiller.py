@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from collegium import methods, networks, ranks
 from collegium.cohort import AVERAGED, Cohort, CohortSpec, PeerOutputs, describe, describe_logits
-from collegium.errors import UsageError
+from collegium.errors import UsageError, brief
 from collegium.losses import class_weighted
 from collegium.method import Method, Progress, Shadow, Terms, torch_groups, trainable
 from collegium.options import check_options
@@ -123,6 +123,11 @@ class Distiller(nn.Module):
             raise UsageError(
                 "give Distiller either image_shape=, where the peers classify images, or example_input=, a batch of "
                 "whatever else they take"
+            )
+        if teacher is not None and not isinstance(teacher, nn.Module):
+            raise UsageError(
+                f"teacher= is a trained module, not {brief(teacher)}; an option of the method that is called so stands "
+                'beside its name: {"name": "switokd", "teacher": 0}'
             )
         if ignore_index is not None and example_input is None:
             raise UsageError("ignore_index= is for networks that label positions, with example_input=")

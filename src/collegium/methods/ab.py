@@ -34,7 +34,8 @@ class AB(Method):
     Differs from the source: the peers' maps are read where the stages end, after the ReLU of networks that end in one,
     not before it; for such a teacher, whose sign alone counts, that is the same. The stages of networks that normalise
     before they convolve (``wrn_*``) end in sums, whose sign is not the boundary. Both phases share one optimizer and
-    one schedule of the learning rate, and every map has a connector, also where the shapes are equal.
+    one schedule of the learning rate, and every map has a connector, also where the shapes are equal. The benchmark
+    has the peer's norms in evaluation mode during the initialisation.
 
     Known from: the code of that benchmark.
 

@@ -29,8 +29,9 @@ class DML(Method):
 
     Differs from the source: the peers update together from one forward pass. In the authors' code, as by all accounts
     in the paper, they update in turn, each on a batch of its own, and the code sums over the others
-    (``reduction="sum"``). The code of the Rényi divergence clips probabilities at 1e-8, this does not; the annealed
-    order is that of the epoch, there from the second epoch on that of the one before.
+    (``reduction="sum"``), with 1e-8 in its logarithm. The code of the Rényi divergence clips probabilities at 1e-8;
+    this clips none, and takes orders within 0.001 of 1 for 1. The annealed order is that of the epoch, there from
+    the second epoch on that of the one before.
 
     Known from: the authors' code of both divergences; the mean over the others and the updates in turn were not
     checked against the paper's text.

@@ -27,7 +27,8 @@ class FFL(Method):
     ``fusion="sum"``; C is ``ekd=False``; D is ``fusion="sum", ekd=False, fkd=False``.
 
     Differs from the source: with ``ensemble_ce=True`` the mean of the logits learns from the labels too,
-    :math:`CE(z_e, y)`: the figure of the paper draws this term, the authors' code has none.
+    :math:`CE(z_e, y)`: the figure of the paper draws this term, the authors' code has none. The code adds 1e-7 to the
+    probabilities that are imitated.
 
     Known from: the authors' code and poster; how maps of unlike sizes and widths are matched is ours.
 

@@ -38,7 +38,9 @@ class KDCL(Method):
     what the peers say can run away. "linear" takes 32 steps of exponentiated gradients on the device. Where labels
     are mixed or smoothed, the logit of the true class is the mean of the logits by the label's weights.
 
-    Known from: secondary accounts of the paper; the formulas of the targets were not checked against its text.
+    Known from: secondary accounts of the paper; the formulas of the targets were not checked against its text. A public
+    re-implementation (https://github.com/wangz3066/OnlineDistillGCN) has "minlogit" alike, and "naive" with the k of
+    the least cross-entropy of a batch.
 
     Reconstructed: the temperature and the weight of the soft target, and for "general" the estimate of the
     covariance.

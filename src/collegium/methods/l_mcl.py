@@ -133,8 +133,8 @@ class LMCL(Method):
     ``aggregated0``, ``aggregated1`` and so on are the aggregated logits. The authors train two networks that share no
     layers for 300 epochs with ``--weight-decay 5e-4 --schedule cosine``; as theirs, batches hold two images of every
     class that is in them. The unrolled steps have their momentum, 0.9, their weight decay, 5e-4, and a learning rate
-    that falls along a cosine. Second derivatives are taken through all of them, with several processes too; what is
-    imitated stays a constant in these as well, as in the source.
+    that falls along a cosine, there from epoch to epoch. Second derivatives are taken through all of them, with several
+    processes too; what is imitated stays a constant in these as well, as in the source.
 
     Differs from the source: the unrolled steps begin at the weights before the peers' own step on the batch, there
     after it. Going back through a step, its code adds the gradient of the momentum to that of the weights whole, where

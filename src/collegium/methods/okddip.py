@@ -48,7 +48,8 @@ class OKDDip(Method):
     predictor ``leader`` is the last peer, which the paper deploys; ``auxiliaries`` is the mean of the others.
 
     Differs from the paper: it mixes softened predictions, by a secondary account; the default is the authors' code,
-    which mixes logits. Peers of unlike widths are our addition.
+    which mixes logits, but for the 1e-7 that it adds to the probabilities that are imitated. Peers of unlike widths are
+    our addition.
 
     Known from: the authors' code.
 

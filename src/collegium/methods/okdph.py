@@ -72,8 +72,9 @@ class OKDPH(Method):
     - 0.5, 0.5, 0.5, 5 steps: ``cifar100_wrn_20_8``
 
     Differs from the source: it returns its peers towards the mean from before the last step, which they lose by the
-    share gamma. Each of its networks has another kind of augmentation (rotation, cutout, ...), here another draw of one
-    kind; its mean network sees a view of its own, here the first peer's.
+    share gamma, and counts n within an epoch, from its first step on. Each of its networks has another kind of
+    augmentation (rotation, cutout, ...), here another draw of one kind; its mean network sees a view of its own, here
+    the first peer's.
 
     Known from: the authors' code.
 

@@ -31,6 +31,8 @@ class ONE(Method):
     https://arxiv.org/abs/1806.04606; code https://github.com/Lan1991Xu/ONE_NeurIPS2018. The paper has three
     branches. A peer is the paper's ONE; the predictor ``one_e`` is its ONE-E. The ramp w is from the code.
 
+    Differs from the source: its code adds 1e-7 to the probabilities that are imitated.
+
     Known from: the authors' code.
 
     When to use: when branches on one trunk are to be trained at less than the cost of whole networks.

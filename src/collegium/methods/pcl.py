@@ -25,8 +25,8 @@ class PCL(Method):
 
     Known from: secondary accounts and a public re-implementation
     (https://github.com/shaoeric/Peer-Collaborative-Learning-for-Online-Knowledge-Distillation); the authors published
-    no code. Unlike there, a peer is scored by its own weights and not by their mean, and w rises over the length that
-    the papers state.
+    no code. Unlike there, a peer is scored by its own weights and not by their mean, w rises over the length that the
+    papers state, and the views pass the trunk together, so that its norms see all of them.
 
     Reconstructed: the norms of the temporal means: as in the re-implementation a mean follows the weights alone,
     and its norms see each batch as the peers' do.

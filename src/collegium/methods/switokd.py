@@ -31,7 +31,8 @@ class SwitOKD(Method):
     Differs from the code: T^2 is ours, the code has T = 1 alone. Where peers share a trunk, which the source's do not,
     it belongs to the students and never waits. On CIFAR-100 the code gives the student a tenth of the teacher's
     learning rate, here they have one, and its two teachers with one student (2T1S) are not here. For several students
-    the code reads the exponent of one student's threshold from another's distances; here each has its own.
+    the code reads the exponent of one student's threshold from another's distances; here each has its own. A teacher
+    of several students who waits takes a step without gradient there, so that its momentum and weight decay go on.
 
     Known from: the authors' code.
 
