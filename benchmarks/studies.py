@@ -12,7 +12,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -105,6 +105,7 @@ class Planned:
 ALONE, TRUNK = "independent", "independent:share_until=stage2"
 DML3, DML1 = "dml:temperature=3", "dml"
 FFL_TRUNK = "ffl:share_until=stage2"
+FFCL500 = "ffcl:feature_weight=500"  # the default when its study was planned
 
 STUDIES: dict[str, Planned] = {
     "digits_wrong_labels": Planned(
@@ -195,19 +196,20 @@ STUDIES |= {
         methods=(
             ALONE,
             "ffl",
-            "ffcl",
-            *(f"ffcl:{part}=false" for part in ("response", "feature", "fused", "regularisation")),
+            FFCL500,
+            *(f"{FFCL500}:{part}=false" for part in ("response", "feature", "fused", "regularisation")),
             "ffcl:feature_weight=100",
             "ffcl:feature_weight=2500",
         ),
         contrasts=(
-            f"ffcl vs {ALONE}",
-            *(f"ffcl vs ffcl:{part}=false" for part in ("response", "feature", "fused", "regularisation")),
-            "ffcl vs ffcl:feature_weight=100",
-            "ffcl vs ffcl:feature_weight=2500",
+            f"{FFCL500} vs {ALONE}",
+            *(f"{FFCL500} vs {FFCL500}:{part}=false" for part in ("response", "feature", "fused", "regularisation")),
+            f"{FFCL500} vs ffcl:feature_weight=100",
+            f"{FFCL500} vs ffcl:feature_weight=2500",
         ),
         seeds=24,
         of_parts=True,
+        timed=False,
     ),
     "mfef_parts": Planned(
         title="The parts of MFEF",
@@ -233,6 +235,7 @@ STUDIES |= {
         ),
         seeds=24,
         of_parts=True,
+        timed=False,
     ),
     "afd_options": Planned(
         title="The options of AFD",
@@ -255,6 +258,7 @@ STUDIES |= {
         ),
         seeds=24,
         of_parts=True,
+        timed=False,
     ),
     "unlike_maps": Planned(
         title="Maps of unlike peers",
@@ -267,6 +271,7 @@ STUDIES |= {
         deployed="peer0",
         entries={"peers": "resnet8,shufflenet_v2_x0_5", "weight_decay": 0.02},
         of_parts=True,
+        timed=False,
         decays=(0.002, 0.005, 0.01, 0.02, 0.035),
         tuning_seeds=(100, 101),
     ),
@@ -277,6 +282,7 @@ STUDIES |= {
         methods=(ALONE, DML3, "mcl", "l_mcl"),
         contrasts=("l_mcl vs mcl", f"l_mcl vs {DML3}", f"l_mcl vs {ALONE}"),
         seeds=12,
+        timed=False,
     ),
 }
 
@@ -351,7 +357,11 @@ def _accuracy(result: Mapping[str, Any], predictor: str, epoch: str = "last") ->
 
 def pages(names: Sequence[str], out: Path = RESULTS) -> None:
     """Writes README.md, figures and CSV files of every study that has begun, and what they say together."""
-    begun = {name: findings(Study.open(RESULTS / name / "study")) for name in names if _begun(name)}
+    begun = {
+        name: replace(findings(Study.open(RESULTS / name / "study")), timed=STUDIES[name].timed)
+        for name in names
+        if _begun(name)
+    }
     for name, found in begun.items():
         folder, table = out / name, StudyTable(found)
         folder.mkdir(parents=True, exist_ok=True)
@@ -387,7 +397,7 @@ def contrasts_table(studies: Mapping[str, Findings], link: str, *, short: bool =
         for group in groups:
             row, recipe = group[0].row, group[0].row.cells[0].recipe
             gains = sorted(c.gain.spread.mean for c in group)
-            costs = sorted(filter(None, (found.relative_cost(c.row) for c in group if STUDIES[name].timed)))
+            costs = sorted(filter(None, (found.relative_cost(c.row) for c in group)))
             ratios = " to ".join(dict.fromkeys(f"{cost:.2f}" for cost in costs[:1] + costs[-1:]))
             cells = [
                 f"[{_regime(row)}]({link}{name}/README.md)",
@@ -462,14 +472,14 @@ def readme(name: str, found: Findings) -> str:
         f"**Asked** (plan of {plan.written}, before the first run; {len(plan.seeds)} seeds, each with its own split): "
         f"{plan.hypothesis}",
         *([f"{done} of {len(found.outcomes)} runs are done so far."] if done < len(found.outcomes) else []),
-        *([f"**{answer(found)}**"] if found.headline else []),
+        *([f"**{answer(found)}**"] if found.headline and not planned.of_parts else []),
         _verdicts(found),
         "Gain of one network in points of test accuracy after the last epoch, with the confidence interval that goes "
         f"with the verdict ({len(plan.contrasts)} contrasts, Holm's correction). *Could show*: the smallest gain that "
         "a study of this size and spread shows four times of five. In the figure a dot is a seed, a bar the interval; "
         "what was not planned is grey.",
         *(["![Gains](gains.svg)"] if found.headline else []),
-        _rows(found, planned.timed),
+        _rows(found),
         *(["![Curves](curves.svg)"] if _curves(found) else []),
         *([discussion.read_text().strip()] if discussion.is_file() else []),
         "## How",
@@ -496,11 +506,11 @@ def _verdicts(found: Findings) -> str:
     return "\n".join(lines)
 
 
-def _rows(found: Findings, timed: bool) -> str:
+def _rows(found: Findings) -> str:
     finished = [row for row in found.rows if row.results]
     chosen = any(row.result["best_chosen_on"] == "validation" for row in finished)
     best = ["best epoch"] if chosen else []
-    time = ["time"] if timed else []
+    time = ["time"] if found.timed else []
     heads = ["", "n", "one network", *best, "ensemble", "NLL", "calibration error", "training error", *time]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for row in finished:
@@ -516,7 +526,7 @@ def _rows(found: Findings, timed: bool) -> str:
             _mean(row.scores(found.deployed, "nll").values(), 3),
             _mean(row.scores(found.deployed, "ece").values(), 1),
             _mean(errors, 1),
-            *(["" if ratio is None else f"{ratio:.2f}"] if timed else []),
+            *(["" if ratio is None else f"{ratio:.2f}"] if found.timed else []),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     said = "Best epoch: chosen on validation images. " if chosen else ""
@@ -524,7 +534,7 @@ def _rows(found: Findings, timed: bool) -> str:
         "",
         f"Top-1 accuracy in percent, mean ± sample standard deviation over the seeds. {said}Training error: on the "
         "augmented images of the last epoch, with the labels that they were given."
-        + (" Time: of training, over that of `independent`, where one machine computed both." if timed else ""),
+        + (" Time: of training, over that of `independent`, where one machine computed both." if found.timed else ""),
     ]
     return "\n".join(lines)
 

@@ -53,7 +53,7 @@ def test_all_terms_are_the_stated_ones(naive, array, at, staged_outputs, spec_of
         "ce": 0.9 * sum(naive.cross_entropy(one, y) for one in z),
         "regularisation": 0.1 * sum(naive.kd(one, virtual / 20, 1) for one in z),
         "response": w * sum(naive.kd(z[i], z[j], 3) for i, j in pairs) / (peers - 1),
-        "feature": w * 500 * at_ / (peers - 1),
+        "feature": w * 100 * at_ / (peers - 1),
         "ce_fused": naive.cross_entropy(z_f, y),
         "fused": w * sum(naive.kd(one, z_f, 3) for one in z),
     }
@@ -123,7 +123,7 @@ def test_in_the_feature_term_each_peer_moves_as_if_the_other_stood_still(at, sta
 
     def loss(f: torch.Tensor) -> float:
         a, b = (torch.from_numpy(attention(x.numpy())) for x in (f, told))
-        return 500 * (a - b).square().mean().item()
+        return 100 * (a - b).square().mean().item()
 
     for place in ((0, 0, 0, 0), (3, 1, 1, 2), (5, 3, 0, 1)):
         step = torch.zeros_like(own)
@@ -145,7 +145,7 @@ def test_stages_are_matched_from_the_last_and_larger_maps_averaged_down(array, a
     (_, high, low), (low2, lowest) = [[array(f) for f in maps] for maps in out.features]
     pooled = high.reshape(6, 2, 4, 2, 4).mean(3), low.reshape(6, 4, 4, 2, 2).mean(4)
     expected = sum(((attention(a) - attention(b)) ** 2).mean() for a, b in zip(pooled, (low2, lowest), strict=True))
-    assert term.item() == pytest.approx(500 * 2 * expected, rel=1e-4)
+    assert term.item() == pytest.approx(100 * 2 * expected, rel=1e-4)
 
 
 def test_more_stages_than_a_peer_has_are_refused_with_both_ways_out(random_outputs, spec_of):

@@ -1,10 +1,14 @@
 """The folder of a study: what it says of its cells, and what it refuses."""
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from collegium.errors import UsageError
+from collegium.methods.ffl import FFL
+from collegium.options import _signature
 from collegium.study.cell import Cell
 from collegium.study.study import Study
 from collegium.yaml_text import read_yaml
@@ -71,6 +75,34 @@ def test_a_run_stays_where_it_began(tmp_path: Path) -> None:
     assert Study(tmp_path / "s2", [elsewhere]).recipe(elsewhere).device == "auto"
     study.write()
     assert Study(tmp_path / "s", [elsewhere]).recipe(elsewhere).device == "cpu"
+
+
+@pytest.fixture
+def changeable_defaults() -> Iterator[None]:
+    """Signatures are read anew, in the test and after it."""
+    _signature.cache_clear()
+    yield
+    _signature.cache_clear()
+
+
+def test_runs_are_found_where_a_default_has_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changeable_defaults: None
+) -> None:
+    begun = cell("ffl")
+    study = Study(tmp_path / "s", [begun])
+    finish(study, begun, 0.9)
+    study.write()
+    monkeypatch.setitem(FFL.__init__.__kwdefaults__, "temperature", 4.0)
+    _signature.cache_clear()
+    assert dataclasses.replace(begun).key == begun.key  # which says nothing of a default
+    (outcome,) = Study.open(tmp_path / "s").outcomes()
+    assert outcome.state == "done" and outcome.cell.recipe.method["temperature"] == 3.0
+    with pytest.raises(UsageError, match="another recipe .method.temperature: 4.0 here, 3.0 there"):
+        Study(tmp_path / "s", [cell("ffl")])
+    explicit = dataclasses.replace(
+        begun, recipe=dataclasses.replace(begun.recipe, method={"name": "ffl", "temperature": 3})
+    )
+    assert Study(tmp_path / "s", [explicit]).outcomes()[0].state == "done"
 
 
 @pytest.mark.parametrize(

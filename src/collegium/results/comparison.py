@@ -161,12 +161,14 @@ class Findings:
         comparisons: of every row with those that it is compared with, in the order of rows, for every predictor. Where
             the study has a plan, its contrasts come first and are the ones that decide, for the deployed predictor;
             elsewhere all do, and are corrected within one kind of predictor.
+        timed: whether the times of training can be compared: not where a machine had other work besides.
     """
 
     study: Study | FinishedRuns
     outcomes: tuple[Outcome, ...]
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
+    timed: bool = True
 
     @property
     def unfinished(self) -> list[Outcome]:
@@ -212,10 +214,10 @@ class Findings:
     def relative_cost(self, row: Row, other: Row | None = None) -> float | None:
         """Training seconds over another row's, by default the one it is compared with, by the seeds that both have.
 
-        None where devices differ or are unknown.
+        None where devices differ or are unknown, or the runs were not timed.
         """
         other = self.reference(row) if other is None else other
-        if other is None or row.device is None or row.device != other.device:
+        if not self.timed or other is None or row.device is None or row.device != other.device:
             return None
         seeds = row.training_seconds.keys() & other.training_seconds.keys()
         if not seeds:

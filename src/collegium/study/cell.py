@@ -25,7 +25,8 @@ class Cell:
         label: the name of its row in tables, the same for all seeds: "ffl · 2xresnet20".
         recipe: the run, but for its teacher where that is another cell.
         teacher: the label of the cell whose first peer, of the same seed, is the frozen teacher.
-        known_key: the key, as a study has it of a method of the user's own, which may not be imported to compute it.
+        known_key: the key, as a study has it: a later version may have other defaults, and a method of the user's own
+            may not be imported to compute it.
 
     Raises:
         UsageError: the recipe names a method or data set that does not exist.

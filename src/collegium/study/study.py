@@ -20,7 +20,7 @@ from collegium import networks
 from collegium.errors import CollegiumError, UsageError
 from collegium.files import inside, locked, read_bounded, storing, write_whole
 from collegium.schemas import STUDY, fault
-from collegium.study.cell import Cell
+from collegium.study.cell import ELSEWHERE, Cell
 from collegium.study.executors.local import Event, Executor, Job, LocalExecutor
 from collegium.study.plan import Contrast, Plan, PlanOptions, check_unchanged, make_plan
 from collegium.study.trial import Trial
@@ -334,8 +334,7 @@ class Study:
         for cell, recipe in zip(self.cells, plain, strict=True):
             own = {name: value for name, value in recipe.items() if name not in common}
             teacher = {} if cell.teacher is None else {"taught_by": cell.teacher}
-            key = {"key": cell.key} if cell.of_user else {}
-            rows.append({"label": cell.label, **teacher, **key, **own})
+            rows.append({"label": cell.label, **teacher, "key": cell.key, **own})
         content = {
             "common": common,
             "cells": rows,
@@ -367,7 +366,7 @@ class Study:
     def _cell(self, own: Mapping[str, Any], common: Mapping[str, Any]) -> Cell:
         recipe = Recipe.from_dict({**common, **{k: v for k, v in own.items() if k not in _OF_THE_CELL}}, str(self.file))
         cell = Cell(own["label"], recipe, own.get("taught_by"))
-        if not cell.of_user:
+        if "key" not in own and not cell.of_user:  # of before keys were kept
             return cell
         if re.fullmatch(re.escape(cell.slug) + r"-[0-9a-f]{10}", own.get("key", "")) is None:
             raise UsageError(f"{self.file} does not say the key of {cell.name[:80]!r}: repeat the command that made it")
@@ -397,8 +396,12 @@ def _merged(folder: Path, before: Iterable[Cell], added: Iterable[Cell]) -> list
     cells: dict[tuple[str, int], Cell] = {}
     for cell in (*before, *added):
         known = cells.setdefault((cell.label, cell.seed), cell)
-        if known.key != cell.key:
-            changed = told(resolve(cell.recipe).differences(resolve(known.recipe)))
+        if known is cell:
+            continue
+        here = dataclasses.replace(cell.recipe, **{name: getattr(known.recipe, name) for name in ELSEWHERE})
+        # Keys say less: they leave defaults out, which another version may have changed.
+        changed = told(resolve(here).differences(resolve(known.recipe)))
+        if changed or cell.teacher != known.teacher:
             raise UsageError(
                 f"{folder} holds {cell.name!r} with another recipe ({changed or 'another teacher'}); "
                 "choose another folder with --study"
