@@ -88,19 +88,26 @@ def main() -> None:
     record.keep(lambda case: case.outcome == OK)
     known = {case.what.partition(": ")[0] for case in record.cases}
     left = (name for name in chain(NAMES, one_more_of_each_family(NAMES)) if name not in known)
-    for number, name in enumerate(islice(left, options.count), start=record.next_number):
-        if time.monotonic() > end:
-            break
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "work"
-            folder.mkdir()
-            photographs(folder / "photographs")
-            outcome = trial(command(*training(name)), folder, seconds=SECONDS)
-            kind, found = judged(outcome, folder)
-            said = outcome.errors.strip().splitlines()[-1].removeprefix("collegium: ") if kind != "trained" else ""
-            record.add(Case(number, kind, f"{name}: {said}" if said else name, found, outcome.seconds))
-            print(f"{name}: {kind}, {outcome.seconds:.0f} s, {outcome.peak / 2**30:.1f} GiB", flush=True)
-    finish(record, options)
+    try:
+        for number, name in enumerate(islice(left, options.count), start=record.next_number):
+            if time.monotonic() > end:
+                break
+            record.add(tried(number, name))
+    finally:  # what was tried took long
+        finish(record, options)
+
+
+def tried(number: int, name: str) -> Case:
+    """One network."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "work"
+        folder.mkdir()
+        photographs(folder / "photographs")
+        outcome = trial(command(*training(name)), folder, seconds=SECONDS)
+        kind, found = judged(outcome, folder)
+    print(f"{name}: {kind}, {outcome.seconds:.0f} s, {outcome.peak / 2**30:.1f} GiB", flush=True)
+    said = outcome.errors.strip().rpartition("\n")[2].removeprefix("collegium: ") if kind != "trained" else ""
+    return Case(number, kind, f"{name}: {said}" if said else name, found, outcome.seconds)
 
 
 if __name__ == "__main__":
