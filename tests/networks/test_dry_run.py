@@ -104,3 +104,24 @@ def test_logits_are_found_in_what_networks_give():
     assert logits_of(z) is logits_of((z, 1)) is logits_of(Output()) is z
     with pytest.raises(ValueError, match="gave a str"):
         logits_of("no")
+
+
+def test_parameters_are_counted_once_for_each_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Parallel(nn.Module):
+        """Layers that all see the image, as in networks of many branches."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)) for _ in range(9))
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.stack([layer(x) for layer in self.layers]).mean((0, 3, 4)))
+
+    run = watch(Parallel(), (3, 8, 8))
+    counted: list[nn.Module] = []
+    parameters = nn.Module.parameters
+    monkeypatch.setattr(nn.Module, "parameters", lambda self: counted.append(self) or parameters(self))
+    run.stages()
+    run.taps()
+    assert len(counted) == len(set(counted)) == len(list(run.module.modules()))

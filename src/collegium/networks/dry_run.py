@@ -149,7 +149,12 @@ class DryRun:
 
     def _share(self, module: nn.Module) -> float:
         """The share of all parameters that lie in a submodule."""
-        return sum(p.numel() for p in module.parameters()) / sum(p.numel() for p in self.module.parameters())
+        return self._sizes[module] / self._sizes[self.module]
+
+    @cached_property
+    def _sizes(self) -> Mapping[nn.Module, int]:
+        """Parameters of every submodule: counted once, as a network may have thousands of both."""
+        return {module: sum(p.numel() for p in module.parameters()) for module in self.module.modules()}
 
     def _is_last_pooling(self, chain: Sequence[Call], k: int) -> bool:
         """Whether call ``k`` is the pooling before the classifier, with no convolution after it."""
