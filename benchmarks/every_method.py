@@ -48,7 +48,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "afd": {"method": {"name": "afd"}},
     "dualnet": {"method": {"name": "dualnet"}},
     "mfef": {"method": {"name": "mfef"}},
-    "ffcl": {"method": {"name": "ffcl", "feature_weight": 500}},  # the default of then
+    "ffcl": {"method": {"name": "ffcl", "feature_weight": 500}},  # the default when these runs were trained
     "switokd": {"method": {"name": "switokd"}},
     "tf_kd_reg": {"method": {"name": "tf_kd_reg"}},
     "label smoothing": {"label_smoothing": 0.1},

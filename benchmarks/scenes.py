@@ -39,14 +39,16 @@ def measured(name: str, patch: int, channels: int, rounds: int) -> dict[str, obj
     task = dict(num_classes=CLASSES, in_channels=channels, image_size=(patch, patch))
     network = networks.build(name, **task, mean=data.mean, std=data.std).eval()
     source = data.scene_tiles(batch_size=EVALUATION_BATCH, device=torch.device("cpu"))
-    tiles = [tile for tile, _ in source.epoch(0) if isinstance(tile, Tile)]
+    tiles = [tile for tile, _ in source.epoch(0)]
+    if not all(isinstance(tile, Tile) for tile in tiles):
+        raise SystemExit(f"patches of {patch} x {patch} pixels overlap too little for tiles: give larger ones")
     answers: dict[str, Tensor] = {}
 
     def together() -> None:
         answers["tiles"] = torch.cat([outputs_of_patches(network, tile)[1] for tile in tiles])
 
     def apart() -> None:
-        answers["patches"] = torch.cat([network(Tile(t.pixels, t.patch, t.corners).patches) for t in tiles])
+        answers["patches"] = torch.cat([network(t.cut(t.pixels)) for t in tiles])
 
     with torch.inference_mode():
         seconds = median_seconds({"tiles": together, "patches": apart}, rounds, torch.device("cpu"))

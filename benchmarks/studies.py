@@ -82,7 +82,7 @@ class Planned:
             "seeds": list(range(self.seeds)),
             "vary": "split",
             "hypothesis": self.hypothesis,
-            "contrasts": ("; " if separator == "; " else ", ").join(self.contrasts),
+            "contrasts": f"{separator.strip()} ".join(self.contrasts),
             "deployed": self.deployed,
             **self.entries,
         }

@@ -93,8 +93,10 @@ def main() -> None:
             if time.monotonic() > end:
                 break
             record.add(tried(number, name))
-    finally:  # what was tried took long
-        finish(record, options)
+    except BaseException:  # an interruption keeps what was tried
+        record.write(options)
+        raise
+    finish(record, options)
 
 
 def tried(number: int, name: str) -> Case:

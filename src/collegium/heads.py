@@ -13,7 +13,7 @@ from collegium.layers import GlobalPoolClassifier, convolution
 Shape = tuple[int, ...]  # (D, H, W)
 
 
-Matching = Literal["learned", "pooled", "enlarged"]
+MapMatching = Literal["learned", "pooled", "enlarged"]
 
 
 class MatchSize(nn.Module):
@@ -26,7 +26,7 @@ class MatchSize(nn.Module):
     these are our choices.
     """
 
-    def __init__(self, shapes: Sequence[Shape], matching: Matching = "learned") -> None:
+    def __init__(self, shapes: Sequence[Shape], matching: MapMatching = "learned") -> None:
         super().__init__()
         pick = max if matching == "enlarged" else min
         self.size = (pick(s[1] for s in shapes), pick(s[2] for s in shapes))
@@ -75,7 +75,7 @@ class FusionModule(nn.Module):
         shapes: Sequence[Shape],
         num_classes: int,
         out_channels: int | None = None,
-        matching: Matching = "learned",
+        matching: MapMatching = "learned",
     ) -> None:
         super().__init__()
         total = sum(shape[0] for shape in shapes)

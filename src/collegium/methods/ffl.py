@@ -6,7 +6,7 @@ from torch import Tensor
 
 from collegium.cohort import Cohort, CohortSpec, PeerOutputs
 from collegium.errors import UsageError
-from collegium.heads import FusionModule, Matching, SumFusion
+from collegium.heads import FusionModule, MapMatching, SumFusion
 from collegium.losses import cross_entropy, distill, ramp_up
 from collegium.method import Method, ParameterGroup, Progress, Terms, not_negative, positive, share, trainable
 
@@ -64,7 +64,7 @@ class FFL(Method):
         detach_fusion_inputs: bool = False,
         fusion_weight_decay: float = 1e-5,
         fused_channels: int | None = None,
-        matching: Matching = "learned",
+        matching: MapMatching = "learned",
     ) -> None:
         super().__init__(spec)
         self.temperature = positive("FFL's temperature", temperature)
