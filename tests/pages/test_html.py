@@ -17,3 +17,7 @@ from collegium.pages.html import breakable
 )
 def test_names_break_after_their_separators(name: str, shown: str) -> None:
     assert breakable(name) == shown
+
+
+def test_the_characters_can_be_chosen() -> None:
+    assert breakable("dml:label_smoothing=0.1", after=":") == "dml:<wbr>label_smoothing=0.1"

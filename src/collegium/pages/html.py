@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from html import escape
 
 EMPTY = {"img", "meta", "br", "wbr"}
-_SEPARATED = re.compile(r"[^/\\_:-]*[/\\_:-]+|[^/\\_:-]+")
 
 
 class Html(str):
@@ -21,9 +20,10 @@ def html(value: object) -> Html:
     return Html(escape(str(value)))
 
 
-def breakable(name: str) -> Html:
-    """A name without spaces, of a file or a method, which a narrow column breaks after its separators."""
-    return Html(element("wbr").join(html(part) for part in _SEPARATED.findall(name)))
+def breakable(name: str, after: str = "/\\_:-") -> Html:
+    """A name without spaces, of a file or a method, which a narrow column breaks after these characters."""
+    signs = re.escape(after)
+    return Html(element("wbr").join(html(part) for part in re.split(f"(?<=[{signs}])(?=[^{signs}])", name)))
 
 
 def element(tag: str, *children: object, **attributes: object) -> Html:

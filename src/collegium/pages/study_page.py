@@ -99,7 +99,7 @@ def _comparison(table: StudyTable) -> Html:
     several = len(table.findings.cohorts()) > 1
     rows = []
     for line in table.lines:
-        name = [chip(look[line.row.method]), breakable(line.row.method)]
+        name = [chip(look[line.row.method]), breakable(line.row.method, after=":")]
         name += [element("span", line.row.cohort, class_="peers")] if several else []
         rows.append([Cell(html(name), line.row.label), *(line.cells[column.key] for column in columns)])
     return section(
